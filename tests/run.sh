@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# The one check: installs what is missing, then formatting, lints, tests and short benchmarks. CI runs exactly this.
+#
+# Needs Debian 12 with git and Rust; root, or sudo, only while something is missing and for the tests that mount a small
+# file system. Nothing is skipped: what cannot be had fails the run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
+packages=(postgresql-15 postgresql-contrib pgbackrest strace util-linux mount procps build-essential)
+
+# Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
+readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Called plainly, never as a condition: a condition would switch `set -e` off inside the stage.
+stage() {
+    current=$1 begin=$SECONDS
+    shift
+    say "$current"
+    "$@"
+    say "$current: ok, $((SECONDS - begin)) s"
+    current=
+}
+
+at_the_end() {
+    [[ ! -e $no_cluster ]] || as_root rm "$no_cluster"
+    [[ -z $current ]] || say "$current: FAILED after $((SECONDS - begin)) s"
+}
+
+current=
+begin=0
+trap at_the_end EXIT
+
+missing_packages() {
+    local package
+    for package in "${packages[@]}"; do
+        [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
+    done
+}
+
+# As root directly, else by a sudo that asks nothing; neither: stop with the line to type.
+as_root() {
+    if [[ $(id -u) -eq 0 ]]; then
+        "$@"
+    elif sudo --non-interactive true 2>/dev/null; then
+        sudo --non-interactive "$@"
+    else
+        return 77
+    fi
+}
+
+apt_install() {
+    as_root mkdir -p "$(dirname "$no_cluster")"
+    echo 'create_main_cluster = false' | as_root tee "$no_cluster" >/dev/null
+    as_root apt-get update --quiet
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@"
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    if ((${#missing[@]} == 0)); then
+        echo "all there: ${packages[*]}"
+        return
+    fi
+    echo "missing: ${missing[*]}"
+    if ! as_root true; then
+        echo "neither root nor sudo: type this as root, then run again" >&2
+        echo "    apt-get update && apt-get install --yes --no-install-recommends ${missing[*]}" >&2
+        return 1
+    fi
+    apt_install "${missing[@]}"
+}
+
+run_tests() {
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --workspace --locked
+        # nextest does not run the examples in documentation.
+        cargo test --workspace --locked --doc --quiet
+    else
+        echo "cargo-nextest is not installed: cargo test does the same, with coarser time limits"
+        cargo test --workspace --locked
+    fi
+}
+
+stage "packages" install_packages
+stage "formatting" cargo fmt --all --check
+stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+stage "tests" run_tests
+if [[ -e benches/run.sh ]]; then
+    stage "benchmarks, short" ./benches/run.sh --short
+fi
+say "everything is well, $SECONDS s"
