@@ -1,0 +1,129 @@
+//! `[repo.N]`: a place for backups, how it is encrypted and what is kept in it.
+
+use super::choices::{CipherType, Layout, RetentionArchiveType, RetentionFullType};
+use super::sheet::Reader;
+use super::store::RepoKind;
+use crate::ids::RepoKey;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoConfig {
+    pub key: RepoKey,
+    pub kind: RepoKind,
+    /// A directory (posix, sftp) or the prefix of all object names.
+    pub path: String,
+    pub layout: Layout,
+    pub cipher: CipherType,
+    pub key_source: KeySource,
+    pub retention: Retention,
+    /// A backup that misses a required repository is a failure.
+    pub required: bool,
+}
+
+impl RepoConfig {
+    pub(super) fn is_same_place(&self, other: &RepoConfig) -> bool {
+        self.path == other.path && self.kind.address() == other.kind.address()
+    }
+}
+
+/// What opens a repository. Never the key itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    None,
+    KeyFile(String),
+    PassphraseFile(String),
+    /// Program and arguments.
+    Command(Vec<String>),
+}
+
+/// `None` keeps everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    pub full_type: RetentionFullType,
+    /// Backups or days, as `full_type` says.
+    pub full: Option<u32>,
+    pub diff: Option<u32>,
+    pub archive_type: RetentionArchiveType,
+    pub archive: Option<u32>,
+    pub history_days: Option<u32>,
+}
+
+pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoConfig {
+    let path = match kind {
+        RepoKind::Posix | RepoKind::Sftp(_) => repo.get_required("path"),
+        _ => repo.get("path").unwrap_or_else(|| "/".to_owned()),
+    };
+    let key_source = key_source(repo);
+    let cipher = repo.get("cipher").unwrap_or(match key_source {
+        KeySource::None => CipherType::None,
+        _ => CipherType::Aes256Gcm,
+    });
+    let config = RepoConfig {
+        key,
+        kind,
+        path,
+        layout: repo.get_default("layout"),
+        cipher,
+        key_source,
+        retention: Retention {
+            full_type: repo.get_default("retention-full-type"),
+            full: repo.get("retention-full"),
+            diff: repo.get("retention-diff"),
+            archive_type: repo.get_default("retention-archive-type"),
+            archive: repo.get("retention-archive"),
+            history_days: repo.get("retention-history"),
+        },
+        required: repo.get_default("required"),
+    };
+    check(&config, repo);
+    config
+}
+
+const KEY_SOURCES: [&str; 3] = ["key-file", "passphrase-file", "key-command"];
+
+fn key_source(repo: &mut Reader<'_>) -> KeySource {
+    let named: Vec<&str> = KEY_SOURCES.into_iter().filter(|name| repo.is_set(name)).collect();
+    if let [_, second, ..] = named[..] {
+        repo.complain(
+            second,
+            format!("{} contradict each other", named.join(" and ")),
+            "keep the one that opens the repository",
+        );
+    }
+    if let Some(path) = repo.get("key-file") {
+        KeySource::KeyFile(path)
+    } else if let Some(path) = repo.get("passphrase-file") {
+        KeySource::PassphraseFile(path)
+    } else if let Some(command) = repo.get::<Vec<String>>("key-command") {
+        KeySource::Command(command)
+    } else {
+        KeySource::None
+    }
+}
+
+fn check(config: &RepoConfig, repo: &mut Reader<'_>) {
+    if config.layout == Layout::Plain && config.kind != RepoKind::Posix {
+        let reason = format!("layout = \"plain\" contradicts type = \"{}\"", config.kind.repo_type());
+        repo.complain("layout", reason, "only a posix repository can hold data directories");
+    }
+    if config.layout == Layout::Plain && config.cipher != CipherType::None {
+        let reason = format!("layout = \"plain\" contradicts cipher = \"{}\"", config.cipher);
+        repo.complain(
+            "layout",
+            reason,
+            "a plain repository is not encrypted: remove the cipher and its key, or use layout = \"packed\"",
+        );
+    }
+    let has_key = KEY_SOURCES.into_iter().any(|name| repo.is_set(name));
+    if config.cipher == CipherType::None && has_key {
+        repo.complain(
+            "cipher",
+            "cipher = \"none\" contradicts the key that is named".into(),
+            "remove one of the two",
+        );
+    }
+    if config.cipher != CipherType::None && !has_key {
+        let hint =
+            "add key-file, passphrase-file or key-command; pgconvoy repo-key create FILE makes a key file";
+        repo.complain("cipher", format!("cipher = \"{}\" needs a key", config.cipher), hint);
+    }
+}
