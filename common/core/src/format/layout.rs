@@ -1,0 +1,121 @@
+//! The only place where object names are spelled (`FORMAT.md` section 1).
+//!
+//! Numbers are zero-padded, so that a listing by name is a listing in order.
+
+use super::BackupLabel;
+use crate::ids::{Attempt, ClusterNumber, KeyGeneration, PlanNumber, StanzaName, UnitId};
+use crate::pg::{PgVersion, WalFileName};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub const REPOSITORY: &str = "pgconvoy.repo";
+pub const KEYS: &str = "keys";
+
+pub fn key_generation(generation: KeyGeneration) -> String {
+    format!("{KEYS}/{:04}", generation.0)
+}
+
+pub fn key_slot(generation: KeyGeneration, slot: &str) -> String {
+    format!("{}/{slot}", key_generation(generation))
+}
+
+pub fn clusters(stanza: &StanzaName) -> String {
+    format!("{stanza}/cluster")
+}
+
+pub fn cluster(stanza: &StanzaName, number: ClusterNumber) -> String {
+    format!("{stanza}/cluster/{:04}", number.0)
+}
+
+pub fn backups(stanza: &StanzaName) -> String {
+    format!("{stanza}/backup")
+}
+
+pub fn backup(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{stanza}/backup/{label}")
+}
+
+pub fn plan(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
+    format!("{}/plan-{:04}", backup(stanza, label), plan.0)
+}
+
+pub fn heartbeats(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}/heartbeat", backup(stanza, label))
+}
+
+pub fn heartbeat(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber, sequence: u64) -> String {
+    format!("{}/{:04}-{sequence:08}", heartbeats(stanza, label), plan.0)
+}
+
+pub fn stop(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
+    format!("{}/stop-{:04}", backup(stanza, label), plan.0)
+}
+
+pub fn manifest(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}/manifest", backup(stanza, label))
+}
+
+pub fn catalogue(stanza: &StanzaName) -> String {
+    format!("{stanza}/catalogue")
+}
+
+pub fn catalogue_entry(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{stanza}/catalogue/{label}")
+}
+
+pub fn wal(stanza: &StanzaName) -> String {
+    format!("{stanza}/wal")
+}
+
+/// `15-1`: the archive of one cluster of a stanza, pgBackRest's archive id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ArchiveId {
+    pub version: PgVersion,
+    pub number: ClusterNumber,
+}
+
+impl fmt::Display for ArchiveId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.version, self.number)
+    }
+}
+
+pub fn archive(stanza: &StanzaName, archive: ArchiveId) -> String {
+    format!("{}/{archive}", wal(stanza))
+}
+
+/// Segments, their partial forms and backup history files lie under timeline and log number; a history file under its
+/// timeline alone, whose directory sorts before every segment's of that timeline.
+pub fn wal_file(stanza: &StanzaName, archive_id: ArchiveId, file: &WalFileName) -> String {
+    let name = file.to_string();
+    let directory = if name.len() >= 16 { &name[..16] } else { &name };
+    let directory = directory.split('.').next().unwrap_or(directory);
+    format!("{}/{directory}/{name}", archive(stanza, archive_id))
+}
+
+/// Which pack of which backup: what a manifest refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PackName {
+    pub label: BackupLabel,
+    pub plan: PlanNumber,
+    pub unit: UnitId,
+    pub attempt: Attempt,
+}
+
+impl PackName {
+    pub fn key(&self, stanza: &StanzaName) -> String {
+        format!(
+            "{}/pack/{:04}/{:06}-{:03}",
+            backup(stanza, self.label),
+            self.plan.0,
+            self.unit.0,
+            self.attempt.0
+        )
+    }
+}
+
+impl fmt::Display for PackName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}/{:06}-{:03}", self.plan.0, self.unit.0, self.attempt.0)
+    }
+}

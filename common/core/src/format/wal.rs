@@ -1,0 +1,29 @@
+//! The footer of a stored WAL file, and the record of a backup session's end.
+
+use crate::pg::{Lsn, TimelineId};
+use crate::units::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Two files of one name are identical when size and SHA-1 are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WalBody {
+    pub name: String,
+    pub size: u64,
+    #[serde(with = "serde_bytes")]
+    pub sha1: [u8; 20],
+}
+
+/// What ending the session returned; written create-only before the session's keeper answers, so that a repeated order
+/// gets the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StopBody {
+    pub start_lsn: Lsn,
+    pub stop_lsn: Lsn,
+    pub timeline: TimelineId,
+    /// By the database's clock.
+    pub stopped: Timestamp,
+    pub backup_label: String,
+    pub tablespace_map: String,
+}
