@@ -1,0 +1,106 @@
+//! While units are copied: who gets one, whose receipt counts, and when there is nothing left to do.
+
+use super::units::Verdict;
+use super::{BackupMachine, Effect, Phase};
+use crate::failure::{ErrorCode, Failure};
+use crate::ids::{RepoKey, WorkerName};
+use crate::wire::{OrderBody, Receipt, RepositoryFailure, UnitFailure};
+
+impl BackupMachine {
+    pub(super) fn lease_units(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Copying {
+            return;
+        }
+        for (worker, units) in self.board.assign() {
+            effects.push(Effect::LeaseUnits { worker, units });
+        }
+    }
+
+    pub(super) fn on_receipt(
+        &mut self,
+        worker: WorkerName,
+        receipt: Receipt,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase != Phase::Copying
+            || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token)
+        {
+            return Ok(());
+        }
+        let missing = self.missing_repositories(&receipt);
+        let survivors =
+            self.alive().into_iter().filter(|key| !missing.iter().any(|one| one.repository == *key)).count();
+        if survivors == 0 {
+            // Stored nowhere that matters: the unit is read again rather than losing the last repository to one fault.
+            let failure = missing.first().map_or_else(
+                || Failure::new(ErrorCode::Assert, "a receipt came without any repository"),
+                |first| first.failure.clone(),
+            );
+            let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
+            return self
+                .on_unit_failure(UnitFailure { unit, attempt, token, failure, failed: Vec::new() }, effects);
+        }
+        for one in missing {
+            self.drop_repository(one.repository, one.failure, effects)?;
+        }
+        for stored in &receipt.stored {
+            if let Some(state) = self.repositories.get_mut(&stored.repository) {
+                state.stored += stored.bytes;
+            }
+        }
+        effects.push(Effect::PersistAccepted {
+            unit: receipt.unit,
+            attempt: receipt.attempt,
+            token: receipt.token,
+            repositories: self.alive(),
+        });
+        self.board.accept(worker, receipt);
+        self.lease_units(effects);
+        self.stop_when_done(effects);
+        Ok(())
+    }
+
+    /// Repositories in the job that do not have the pack, with what is known of why.
+    fn missing_repositories(&self, receipt: &Receipt) -> Vec<RepositoryFailure> {
+        let has = |key: &RepoKey| receipt.stored.iter().any(|stored| stored.repository == *key);
+        self.alive()
+            .into_iter()
+            .filter(|key| !has(key))
+            .map(|repository| {
+                let told = receipt.failed.iter().find(|failed| failed.repository == repository);
+                told.cloned().unwrap_or_else(|| RepositoryFailure {
+                    repository,
+                    failure: Failure::new(
+                        ErrorCode::FileWrite,
+                        format!("unit {} was not stored there", receipt.unit),
+                    ),
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn on_unit_failure(
+        &mut self,
+        report: UnitFailure,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase != Phase::Copying || !self.board.is_current(report.unit, report.attempt, report.token) {
+            return Ok(());
+        }
+        effects.push(Effect::ReleaseLease { unit: report.unit, token: report.token });
+        if self.board.fail(report.unit) == Verdict::GiveUp || report.failure.code == ErrorCode::Crypto {
+            return Err(report.failure);
+        }
+        self.warn([format!("unit {} is tried again: {}", report.unit, report.failure)], effects);
+        self.lease_units(effects);
+        Ok(())
+    }
+
+    pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Copying && self.board.is_complete() {
+            self.phase = Phase::Stopping;
+            effects.push(Effect::PersistStopOrder);
+            effects.push(self.order(OrderBody::CloseSession));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The machine's small questions to itself, and how a job's end is told.
+
+use super::contents::RepositoryState;
+use super::{BackupMachine, Effect, Outcome, Status};
+use crate::failure::{ErrorCode, Failure};
+use crate::format::catalogue::RepositoryOutcome;
+use crate::format::cluster::ClusterBody;
+use crate::format::layout::ArchiveId;
+use crate::ids::RepoKey;
+use crate::machine::backup::event::RepositoryResult;
+use crate::pg::WalSegmentSize;
+use crate::wire::{Order, OrderBody};
+
+impl BackupMachine {
+    /// Repositories still in the job.
+    pub(super) fn alive(&self) -> Vec<RepoKey> {
+        let alive = |(key, state): (&RepoKey, &RepositoryState)| state.failure.is_none().then_some(*key);
+        self.repositories.iter().filter_map(alive).collect()
+    }
+
+    /// Takes a repository's answer: an error drops it from the job.
+    pub(super) fn settle(
+        &mut self,
+        repository: RepoKey,
+        result: Result<impl Sized, Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        match result {
+            Ok(_) => Ok(()),
+            Err(failure) => self.drop_repository(repository, failure, effects),
+        }
+    }
+
+    /// The job goes on while one repository is left; the failure of the last is the job's.
+    pub(super) fn drop_repository(
+        &mut self,
+        repository: RepoKey,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        self.awaited.remove(&repository);
+        self.awaited_before.remove(&repository);
+        let Some(state) = self.repositories.get_mut(&repository) else { return Ok(()) };
+        if state.failure.is_none() {
+            state.failure = Some(failure.clone());
+            effects.push(Effect::Dropped { repository, failure: failure.clone() });
+        }
+        let settled = self.repositories.values().any(|state| state.failure.is_none());
+        if settled { Ok(()) } else { Err(failure) }
+    }
+
+    pub(super) fn warn(&mut self, warnings: impl IntoIterator<Item = String>, effects: &mut Vec<Effect>) {
+        for warning in warnings {
+            effects.push(Effect::Warn(warning.clone()));
+            self.warnings.push(warning);
+        }
+    }
+
+    pub(super) fn wrap(&self, body: OrderBody) -> Order {
+        Order { epoch: self.spec.epoch, job: self.spec.job, body }
+    }
+
+    pub(super) fn order(&self, body: OrderBody) -> Effect {
+        Effect::Send { worker: self.source.clone(), order: self.wrap(body) }
+    }
+
+    pub(super) fn known_cluster(&self) -> Result<&ClusterBody, Failure> {
+        self.cluster.as_ref().ok_or_else(|| Failure::new(ErrorCode::Assert, "no repository told the cluster"))
+    }
+
+    pub(super) fn archive(&self) -> Result<ArchiveId, Failure> {
+        self.known_cluster().map(ClusterBody::archive_id)
+    }
+
+    pub(super) fn segment_size(&self) -> Result<WalSegmentSize, Failure> {
+        self.facts
+            .as_ref()
+            .map(|facts| facts.wal_segment_size)
+            .ok_or_else(|| Failure::new(ErrorCode::Assert, "no preflight told the segment size"))
+    }
+
+    pub(super) fn page_size(&self) -> u32 {
+        self.facts.as_ref().map_or(8192, |facts| facts.page_size)
+    }
+
+    pub(super) fn repository_outcomes(&self) -> Vec<RepositoryOutcome> {
+        let outcome = |(key, state): (&RepoKey, &RepositoryState)| RepositoryOutcome {
+            key: *key,
+            identity: state.facts.as_ref().map(|facts| facts.identity),
+            has_it: state.failure.is_none(),
+        };
+        self.repositories.iter().map(outcome).collect()
+    }
+
+    pub(super) fn outcome(&self, failure: Option<Failure>) -> Outcome {
+        let not_reached = || {
+            failure.clone().unwrap_or_else(|| {
+                Failure::new(ErrorCode::Assert, "the job ended before the repository was served")
+            })
+        };
+        let repositories: Vec<RepositoryResult> = self
+            .repositories
+            .iter()
+            .map(|(key, state)| RepositoryResult {
+                repository: *key,
+                required: self.spec.required.contains(key),
+                stored: state.stored,
+                failure: (!state.published).then(|| state.failure.clone().unwrap_or_else(not_reached)),
+            })
+            .collect();
+        let have = repositories.iter().filter(|result| result.failure.is_none()).count();
+        let status = match have {
+            0 => Status::Error,
+            all if all == repositories.len() => Status::Ok,
+            _ => Status::Partial,
+        };
+        let contents = self.contents.clone();
+        let bad_pages = contents.as_ref().map_or_else(Vec::new, |contents| {
+            contents.bad_pages.iter().map(|(file, block)| (contents.path(*file), *block)).collect()
+        });
+        Outcome {
+            status,
+            label: self.label,
+            failure: failure.filter(|_| have == 0),
+            repositories,
+            bytes_database: contents
+                .as_ref()
+                .map_or_else(|| self.inventory.bytes(), |contents| contents.head.bytes),
+            bytes_read: self.board.read(),
+            units_total: self.board.total(),
+            units_retried: self.board.retried(),
+            pages_checked: contents.as_ref().map_or(0, |contents| contents.pages.checked),
+            bad_pages,
+            workers: self.board.shares(),
+            contents,
+            warnings: self.warnings.clone(),
+        }
+    }
+}
+
+impl Outcome {
+    /// What the command exits with: nothing is wrong, a required repository lacks the backup, or the cause's own code.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        match self.status {
+            Status::Ok => Ok(()),
+            Status::Error => Err(self.failure.clone().unwrap_or_else(|| self.first_failure())),
+            Status::Partial => {
+                let missing: Vec<String> = self
+                    .repositories
+                    .iter()
+                    .filter(|result| result.required)
+                    .filter_map(|result| {
+                        let failure = result.failure.as_ref()?;
+                        Some(format!("repo {}: [{}] {failure}", result.repository, failure.code))
+                    })
+                    .collect();
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                Err(Failure::new(
+                    ErrorCode::Command,
+                    format!("the backup is missing in {}", missing.join("; ")),
+                )
+                .hint("the other repositories have it and can restore it")
+                .hint("mend the repository, then back up again"))
+            }
+        }
+    }
+
+    fn first_failure(&self) -> Failure {
+        let first = self.repositories.iter().find_map(|result| result.failure.clone());
+        first.unwrap_or_else(|| Failure::new(ErrorCode::Assert, "the backup ended without a result"))
+    }
+}

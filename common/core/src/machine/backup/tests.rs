@@ -1,0 +1,450 @@
+//! Whole backups on paper: events by hand, effects looked at.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::event::{RepositoryResult, UnitLease};
+use super::*;
+use crate::format::manifest::Record;
+use crate::format::plan::Writer;
+use crate::format::{BlockHash, HashSecret};
+use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
+use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentSize};
+use crate::plan::inventory::{EntryKind, ScannedEntry};
+use crate::units::MIB;
+use crate::ids::Identity;
+use crate::wire::{
+    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
+};
+
+const ONE: RepoKey = RepoKey(1);
+const TWO: RepoKey = RepoKey(2);
+const NOW: Timestamp = Timestamp(1_763_800_200_000);
+
+fn worker() -> WorkerName {
+    "local".parse().unwrap()
+}
+
+fn stanza() -> StanzaName {
+    "main".parse().unwrap()
+}
+
+fn spec() -> BackupSpec {
+    let identity = Identity::from_random_bytes([7; 16]);
+    BackupSpec {
+        job: JobId(identity),
+        epoch: Epoch(1),
+        backup: identity,
+        stanza: stanza(),
+        repositories: vec![ONE, TWO],
+        required: vec![ONE, TWO],
+        source: SourceOptions {
+            online: true,
+            force: false,
+            start_fast: true,
+            archive_check: true,
+            archive_mode_check: true,
+            checksum_page: None,
+            exclude: Vec::new(),
+            db_timeout_ms: 1000,
+        },
+        compress: Compress { codec: 2, level: 3 },
+        file_sha1: false,
+        unit_size: 32 * MIB,
+        stall_timeout_ms: 1000,
+        annotations: Default::default(),
+        writer: Writer { host: "h".into(), boot: "b".into(), process: 1 },
+        program: "0".into(),
+    }
+}
+
+fn cluster() -> ClusterBody {
+    ClusterBody {
+        number: ClusterNumber(1),
+        system_id: SystemId(42),
+        version: PgVersion::V15,
+        control_version: 1300,
+        catalog_version: 202_209_061,
+        page_size: 8192,
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        hash_secret: HashSecret::from_random_bytes([3; HashSecret::BYTES]),
+        created: NOW,
+    }
+}
+
+fn facts() -> PreflightFacts {
+    PreflightFacts {
+        system_id: SystemId(42),
+        version: PgVersion::V15,
+        control_version: 1300,
+        catalog_version: 202_209_061,
+        page_size: 8192,
+        checksums: true,
+        wal_segment_size: WalSegmentSize::DEFAULT,
+        timeline: TimelineId(1),
+        warnings: Vec::new(),
+    }
+}
+
+fn session() -> SessionFacts {
+    let start: Lsn = "0/3000028".parse().unwrap();
+    let before: Lsn = "0/2000028".parse().unwrap();
+    let segment = |lsn| WalSegmentName::containing(TimelineId(1), lsn, WalSegmentSize::DEFAULT);
+    SessionFacts {
+        started: NOW,
+        timeline: TimelineId(1),
+        start: Some(SessionStart { lsn: start, segment: segment(start), segment_before: segment(before) }),
+        databases: Vec::new(),
+        tablespaces: Vec::new(),
+    }
+}
+
+fn scanned() -> Vec<ScannedEntry> {
+    let entry = |path: &str, kind| ScannedEntry {
+        path: path.parse().unwrap(),
+        kind,
+        mode: 0o600,
+        user: None,
+        group: None,
+        modified: 1,
+    };
+    let relation = FileClass::Relation { fork: Fork::Main, segment: 0 };
+    vec![
+        entry("base", EntryKind::Directory),
+        entry("base/1", EntryKind::Directory),
+        entry("base/1/100", EntryKind::File { size: 70 * MIB, class: relation }),
+        entry("base/1/101", EntryKind::File { size: 8192, class: relation }),
+        entry("base/1/102", EntryKind::File { size: 0, class: relation }),
+        entry("global", EntryKind::Directory),
+        entry("global/pg_control", EntryKind::File { size: 8192, class: FileClass::Control }),
+    ]
+}
+
+/// Plays the world around a machine: answers every effect as a healthy one would, unless a test intervenes.
+struct World {
+    machine: BackupMachine,
+    queue: Vec<Effect>,
+    token: u64,
+    orders: Vec<UnitOrder>,
+    outcome: Option<Outcome>,
+    published: Vec<(RepoKey, Arc<BackupContents>)>,
+    /// Repositories whose packs fail.
+    broken: Vec<RepoKey>,
+}
+
+impl World {
+    fn new() -> World {
+        let (machine, queue) = BackupMachine::start(spec(), worker());
+        let (orders, published, broken) = (Vec::new(), Vec::new(), Vec::new());
+        World { machine, queue, token: 0, orders, outcome: None, published, broken }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects = self.machine.on_event(NOW, event);
+        self.queue.extend(effects);
+    }
+
+    fn report(&mut self, report: ReportBody) {
+        self.tell(Event::Reported { worker: worker(), report });
+    }
+
+    /// Carries out effects until nothing is left or units wait for a test to do them.
+    fn settle(&mut self) {
+        while !self.queue.is_empty() {
+            for effect in std::mem::take(&mut self.queue) {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenRepositories { repositories } => {
+                let facts = |_| RepositoryFacts {
+                    identity: Identity::default(),
+                    cluster: cluster(),
+                    labels: Vec::new(),
+                };
+                let results = repositories.into_iter().map(|key| (key, Ok(facts(key)))).collect();
+                self.tell(Event::RepositoriesOpened(results));
+            }
+            Effect::Send { order, .. } => self.obey(order.body),
+            Effect::AwaitWal { repository, before_start, .. } => {
+                self.tell(Event::WalFound { repository, before_start, result: Ok(Vec::new()) });
+            }
+            Effect::WritePlan { repository, .. } => {
+                self.tell(Event::PlanWritten { repository, result: Ok(()) })
+            }
+            Effect::LeaseUnits { worker, units } => {
+                let leases = units
+                    .into_iter()
+                    .map(|(unit, attempt)| {
+                        self.token += 1;
+                        UnitLease { unit, attempt, token: FencingToken(self.token) }
+                    })
+                    .collect();
+                self.tell(Event::UnitsLeased { worker, leases });
+            }
+            Effect::Publish { repository, contents, .. } => {
+                self.published.push((repository, contents));
+                self.tell(Event::Published { repository, result: Ok(()) });
+            }
+            Effect::Finish(outcome) => self.outcome = Some(*outcome),
+            _ => {}
+        }
+    }
+
+    fn obey(&mut self, order: OrderBody) {
+        match order {
+            OrderBody::Preflight(_) => self.report(ReportBody::Preflighted(Ok(facts()))),
+            OrderBody::OpenSession { .. } => self.report(ReportBody::SessionOpened(Ok(session()))),
+            OrderBody::Scan => {
+                self.report(ReportBody::Scanned(scanned()));
+                let end = ScanEnd { warnings: Vec::new(), copy_start: NOW };
+                self.report(ReportBody::ScanEnded(Ok(end)));
+            }
+            OrderBody::Prepare(_) => self.report(ReportBody::Ready { units: 2 }),
+            OrderBody::RunUnit(order) => self.orders.push(*order),
+            OrderBody::CloseSession => {
+                let stop = StopBody {
+                    start_lsn: "0/3000028".parse().unwrap(),
+                    stop_lsn: "0/5000000".parse().unwrap(),
+                    timeline: TimelineId(1),
+                    stopped: NOW,
+                    backup_label: "START WAL LOCATION".into(),
+                    tablespace_map: String::new(),
+                };
+                self.report(ReportBody::SessionClosed(Ok(Some(stop))));
+            }
+            OrderBody::SupplyWal { .. } | OrderBody::End => {}
+        }
+    }
+
+    fn receipt(&self, order: &UnitOrder) -> Receipt {
+        let (broken, fine): (Vec<_>, Vec<_>) =
+            order.repositories.iter().partition(|key| self.broken.contains(key));
+        Receipt {
+            unit: order.unit,
+            attempt: order.attempt,
+            token: order.token,
+            slot: 0,
+            parts: order
+                .parts
+                .iter()
+                .enumerate()
+                .map(|(place, part)| PartReceipt::Present {
+                    place: (part.length > 0).then(|| u32::try_from(place).unwrap()),
+                    length: part.length,
+                    checksum: BlockHash([1; 16]),
+                    pages_checked: part.length / 8192,
+                    bad_pages: Vec::new(),
+                })
+                .collect(),
+            read: order.parts.iter().map(|part| part.length).sum(),
+            stored: fine.into_iter().map(|repository| StoredPack { repository, bytes: 10 }).collect(),
+            failed: broken
+                .into_iter()
+                .map(|repository| RepositoryFailure { repository, failure: disk_full() })
+                .collect(),
+        }
+    }
+
+    /// Does all units that are ordered, and those that are ordered because of it.
+    fn do_all_units(&mut self) {
+        self.settle();
+        while let Some(order) = (!self.orders.is_empty()).then(|| self.orders.remove(0)) {
+            let receipt = self.receipt(&order);
+            self.report(ReportBody::UnitDone(receipt));
+            self.report(ReportBody::Ready { units: 1 });
+            self.settle();
+        }
+    }
+
+    fn outcome(&self) -> &Outcome {
+        self.outcome.as_ref().expect("the job is over")
+    }
+}
+
+fn disk_full() -> Failure {
+    Failure::new(ErrorCode::FileWrite, "no space left")
+}
+
+fn failure_of(outcome: &Outcome, key: RepoKey) -> Option<&Failure> {
+    let of_key = |result: &&RepositoryResult| result.repository == key;
+    outcome.repositories.iter().find(of_key).and_then(|result| result.failure.as_ref())
+}
+
+#[test]
+fn a_healthy_backup_is_published_everywhere_with_every_byte() {
+    let mut world = World::new();
+    world.do_all_units();
+    let outcome = world.outcome();
+    assert_eq!(outcome.status, Status::Ok);
+    assert_eq!(outcome.verdict(), Ok(()));
+    assert_eq!(outcome.bytes_read, 70 * MIB + 2 * 8192);
+    assert_eq!(outcome.bytes_database, outcome.bytes_read);
+    assert_eq!(world.published.len(), 2);
+    let contents = &world.published[0].1;
+    let files: Vec<_> = contents
+        .records()
+        .filter_map(|record| match record {
+            Record::File(file) => Some((file.path.to_string(), file.size, file.ranges.len())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        files,
+        [
+            ("base/1/100".to_owned(), 70 * MIB, 3),
+            ("base/1/101".to_owned(), 8192, 1),
+            ("base/1/102".to_owned(), 0, 0),
+            ("global/pg_control".to_owned(), 8192, 1),
+        ]
+    );
+    for record in contents.records() {
+        record.validate(&contents.head).unwrap();
+    }
+    // A stop on a segment boundary needs the segment before it, and all from the start.
+    assert_eq!(contents.head.wal_stop.unwrap().to_string(), "000000010000000000000004");
+    assert_eq!(contents.wal_segments(WalSegmentSize::DEFAULT).len(), 2);
+}
+
+#[test]
+fn pg_control_is_read_after_every_other_unit() {
+    let mut world = World::new();
+    world.settle();
+    let mut order_of_paths = Vec::new();
+    while let Some(order) = (!world.orders.is_empty()).then(|| world.orders.remove(0)) {
+        order_of_paths.push(order.parts[0].path.to_string());
+        let receipt = world.receipt(&order);
+        world.report(ReportBody::UnitDone(receipt));
+        world.report(ReportBody::Ready { units: 1 });
+        world.settle();
+    }
+    assert_eq!(order_of_paths.last().map(String::as_str), Some("global/pg_control"));
+    assert_eq!(order_of_paths.len(), 5);
+}
+
+#[test]
+fn a_repository_that_fails_is_dropped_and_the_other_gets_its_backup() {
+    let mut world = World::new();
+    world.broken = vec![TWO];
+    world.do_all_units();
+    let outcome = world.outcome();
+    assert_eq!(outcome.status, Status::Partial);
+    assert_eq!(failure_of(outcome, ONE), None);
+    assert_eq!(failure_of(outcome, TWO), Some(&disk_full()));
+    assert_eq!(outcome.verdict().unwrap_err().code, ErrorCode::Command);
+    assert_eq!(world.published.len(), 1);
+    assert!(world.published[0].1.records().count() > 0);
+}
+
+#[test]
+fn a_backup_that_no_repository_can_hold_ends_with_the_cause() {
+    let mut world = World::new();
+    world.broken = vec![ONE, TWO];
+    world.do_all_units();
+    let outcome = world.outcome();
+    assert_eq!(outcome.status, Status::Error);
+    assert_eq!(outcome.verdict().unwrap_err().code, ErrorCode::FileWrite);
+    assert!(world.published.is_empty());
+}
+
+#[test]
+fn a_receipt_with_a_stale_token_changes_nothing() {
+    let mut world = World::new();
+    world.settle();
+    let order = world.orders.remove(0);
+    let receipt = world.receipt(&order);
+    let stale = Receipt { token: FencingToken(999), ..receipt.clone() };
+    world.report(ReportBody::UnitDone(stale));
+    assert_eq!(world.machine.board().done(), 0);
+    world.report(ReportBody::UnitDone(receipt.clone()));
+    assert_eq!(world.machine.board().done(), 1);
+    world.report(ReportBody::UnitDone(receipt));
+    assert_eq!(world.machine.board().done(), 1, "a repeated receipt counts once");
+}
+
+#[test]
+fn a_unit_that_failed_is_done_again_under_a_new_attempt_and_token() {
+    let mut world = World::new();
+    world.settle();
+    let order = world.orders.remove(0);
+    let failure = Failure::new(ErrorCode::FileRead, "input/output error");
+    let (unit, attempt, token) = (order.unit, order.attempt, order.token);
+    world.report(ReportBody::UnitFailed(UnitFailure { unit, attempt, token, failure, failed: Vec::new() }));
+    world.report(ReportBody::Ready { units: 1 });
+    world.settle();
+    let again = world.orders.iter().find(|again| again.unit == unit).expect("it was ordered again");
+    assert_eq!(again.attempt, Attempt(2));
+    assert!(again.token > token);
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.outcome().units_retried, 1);
+}
+
+#[test]
+fn a_unit_that_fails_for_ever_ends_the_backup_with_its_error() {
+    let mut world = World::new();
+    for _ in 0..units::UNIT_ATTEMPTS_MAX {
+        world.settle();
+        let order =
+            world.orders.iter().find(|order| order.unit == UnitId(0)).cloned().expect("it is ordered");
+        world.orders.retain(|other| other.unit != UnitId(0));
+        let failure = Failure::new(ErrorCode::FileRead, "input/output error");
+        let (unit, attempt, token) = (order.unit, order.attempt, order.token);
+        world.report(ReportBody::UnitFailed(UnitFailure {
+            unit,
+            attempt,
+            token,
+            failure,
+            failed: Vec::new(),
+        }));
+        world.report(ReportBody::Ready { units: 1 });
+    }
+    world.settle();
+    assert_eq!(world.outcome().verdict().unwrap_err().code, ErrorCode::FileRead);
+    assert!(world.published.is_empty());
+}
+
+#[test]
+fn a_lost_source_ends_the_backup_and_publishes_nothing() {
+    let mut world = World::new();
+    world.settle();
+    world.tell(Event::WorkerLost { worker: worker() });
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Error);
+    let order = world.orders.remove(0);
+    let receipt = world.receipt(&order);
+    world.report(ReportBody::UnitDone(receipt));
+    assert!(world.queue.is_empty(), "a job that is over wants nothing");
+}
+
+#[test]
+fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
+    let (mut machine, _) = BackupMachine::start(spec(), worker());
+    let facts_of = |cluster| RepositoryFacts { identity: Identity::default(), cluster, labels: Vec::new() };
+    let other = ClusterBody { system_id: SystemId(1), ..cluster() };
+    machine.on_event(
+        NOW,
+        Event::RepositoriesOpened(vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))]),
+    );
+    let report = ReportBody::Preflighted(Ok(facts()));
+    let effects = machine.on_event(NOW, Event::Reported { worker: worker(), report });
+    let finished = effects.iter().find_map(|effect| match effect {
+        Effect::Finish(outcome) => Some(outcome.verdict().unwrap_err().code),
+        _ => None,
+    });
+    assert_eq!(finished, Some(ErrorCode::DbMismatch));
+}
+
+#[test]
+fn a_new_label_is_later_than_any_in_any_repository() {
+    let (mut machine, _) = BackupMachine::start(spec(), worker());
+    let future: BackupLabel = "20991231-235959F".parse().unwrap();
+    let facts_of = |labels| RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels };
+    let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];
+    machine.on_event(NOW, Event::RepositoriesOpened(opened));
+    let mut world = World { machine, queue: Vec::new(), ..World::new() };
+    world.report(ReportBody::Preflighted(Ok(facts())));
+    world.do_all_units();
+    assert_eq!(world.outcome().label.unwrap().to_string(), "21000101-000000F");
+}

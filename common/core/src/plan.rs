@@ -1,0 +1,13 @@
+//! Decisions about work: facts in, plans out. A plan is a value that can be stored, printed and compared.
+//!
+//! Invariants
+//! 1. The same input gives the same plan.
+//! 2. The ranges of a backup plan cover every byte of every file exactly once.
+//! 3. Nothing here holds anything per block: memory grows with files and units only.
+
+pub mod backup;
+pub mod blocks;
+pub mod inventory;
+pub mod recovery;
+pub mod render;
+pub mod restore;
