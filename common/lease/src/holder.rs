@@ -1,0 +1,198 @@
+//! A lease that is kept alive, and a holder that knows when it is lost.
+//!
+//! A holder must give itself up before the store gives its keys to somebody else. It therefore counts from the moment it
+//! *sent* the last keep-alive that was confirmed: the store counts from when that call arrived, which is later. It
+//! counts by CLOCK_BOOTTIME as well as by the runtime's clock, because the runtime's stands still while a host sleeps.
+//!
+//! Invariants
+//! 1. From the TTL after the sending of the last confirmed keep-alive on, [`KeepAlive::is_alive`] is false.
+//! 2. Lost is for good: a late confirmation revives nothing.
+//! 3. The task ends with its owner: [`KeepAlive::stop`] waits for it and revokes the lease; dropping only cancels it,
+//!    and the lease runs out by itself.
+//!
+//! Failure story: a store that does not answer is asked again until the TTL is over. After a suspended host wakes,
+//! `is_alive` is right at once, and [`KeepAlive::lost`] follows with the next keep-alive at the latest.
+
+use crate::error::LeaseError;
+use crate::store::{LeaseId, LeaseStore};
+use pgconvoy_core::failure::{Classify, Retry};
+use rustix::time::{ClockId, clock_gettime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Keep-alives in one TTL: two may be lost in a row before the third has to arrive.
+pub const RENEWALS_PER_TTL: u32 = 3;
+
+/// How often, in one TTL, a store that does not answer is asked again.
+pub const RETRIES_PER_TTL: u32 = 12;
+
+/// A moment by two clocks.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    runtime: Instant,
+    boot: Duration,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        let time = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+        Moment { runtime: Instant::now(), boot: Duration::new(seconds, nanoseconds) }
+    }
+
+    /// How long ago `earlier` was, by the clock that says longer.
+    fn since(self, earlier: Moment) -> Duration {
+        let runtime = self.runtime.saturating_duration_since(earlier.runtime);
+        runtime.max(self.boot.saturating_sub(earlier.boot))
+    }
+}
+
+/// The last confirmation: when it was asked for, and for how long it holds.
+#[derive(Debug, Clone, Copy)]
+struct Confirmed {
+    sent: Moment,
+    ttl: Duration,
+}
+
+impl Confirmed {
+    fn remaining(self, now: Moment) -> Duration {
+        self.ttl.saturating_sub(now.since(self.sent))
+    }
+}
+
+struct Shared {
+    lease: LeaseId,
+    confirmed: Mutex<Confirmed>,
+    lost: CancellationToken,
+}
+
+impl Shared {
+    fn remaining(&self) -> Duration {
+        self.judge(&self.lock())
+    }
+
+    /// Takes note of a confirmation, unless the lease was given up while it was on its way.
+    fn confirm(&self, newer: Confirmed) {
+        let mut confirmed = self.lock();
+        if !self.judge(&confirmed).is_zero() {
+            *confirmed = newer;
+        }
+    }
+
+    fn judge(&self, confirmed: &Confirmed) -> Duration {
+        if self.lost.is_cancelled() {
+            return Duration::ZERO;
+        }
+        let remaining = confirmed.remaining(Moment::now());
+        if remaining.is_zero() {
+            self.lost.cancel();
+        }
+        remaining
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Confirmed> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module.
+pub struct KeepAlive {
+    shared: Arc<Shared>,
+    store: Arc<dyn LeaseStore>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    _stop_on_drop: DropGuard,
+}
+
+impl KeepAlive {
+    /// Grants a lease and keeps it alive from now on. Must be called inside a tokio runtime.
+    pub async fn start(store: Arc<dyn LeaseStore>, ttl: Duration) -> Result<KeepAlive, LeaseError> {
+        let sent = Moment::now();
+        let lease = store.grant(ttl).await?;
+        let shared = Arc::new(Shared {
+            lease,
+            confirmed: Mutex::new(Confirmed { sent, ttl }),
+            lost: CancellationToken::new(),
+        });
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(renew(Arc::clone(&shared), Arc::clone(&store), ttl, stop.clone()));
+        Ok(KeepAlive { shared, store, _stop_on_drop: stop.clone().drop_guard(), stop, task })
+    }
+
+    pub fn lease(&self) -> LeaseId {
+        self.shared.lease
+    }
+
+    /// Whether the holder may still act for what it holds. Ask right before acting.
+    pub fn is_alive(&self) -> bool {
+        !self.remaining().is_zero()
+    }
+
+    /// How long the holder may act without another confirmation.
+    pub fn remaining(&self) -> Duration {
+        self.shared.remaining()
+    }
+
+    /// Resolves when the lease is lost; never after a clean stop.
+    pub async fn lost(&self) {
+        self.shared.lost.cancelled().await;
+    }
+
+    /// Cancelled when the lease is lost: for work that must end with it.
+    pub fn lost_token(&self) -> CancellationToken {
+        self.shared.lost.child_token()
+    }
+
+    /// Ends the renewal, waits for it, and frees at once what the lease holds.
+    pub async fn stop(self) -> Result<(), LeaseError> {
+        self.stop.cancel();
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the renewal of a lease ended badly");
+        }
+        self.store.revoke(self.shared.lease).await
+    }
+}
+
+/// Asks for confirmations until the lease is lost or the owner stops.
+async fn renew(shared: Arc<Shared>, store: Arc<dyn LeaseStore>, ttl: Duration, stop: CancellationToken) {
+    let mut pause = ttl / RENEWALS_PER_TTL;
+    loop {
+        let remaining = shared.remaining();
+        if remaining.is_zero() {
+            tracing::warn!(lease = %shared.lease, "lease lost: no keep-alive was confirmed within its TTL");
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause.min(remaining)) => {}
+        }
+        let sent = Moment::now();
+        let answer = tokio::select! {
+            () = stop.cancelled() => return,
+            answer = tokio::time::timeout(shared.remaining(), store.keep_alive(shared.lease)) => answer,
+        };
+        pause = match answer {
+            Ok(Ok(granted)) => {
+                shared.confirm(Confirmed { sent, ttl: granted.min(ttl) });
+                ttl / RENEWALS_PER_TTL
+            }
+            Ok(Err(error)) if error.retry() == Retry::MayHelp => {
+                tracing::debug!(lease = %shared.lease, %error, "keep-alive not confirmed");
+                ttl / RETRIES_PER_TTL
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(lease = %shared.lease, %error, "lease lost");
+                shared.lost.cancel();
+                return;
+            }
+            Err(_over) => Duration::ZERO,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;
