@@ -1,0 +1,34 @@
+//! A live PostgreSQL server: what it says about itself, the backup session it keeps for us, and what its directory holds.
+//!
+//! It is not: a client library (only the statements that a backup needs), a reader of data files, or anything that has
+//! heard of repositories.
+//!
+//! Code map: [`connect`] opens a session that is proved to be PostgreSQL's own and not a pooler's, [`settings`] is what
+//! the server says about itself and [`preflight`] judges it. [`backup`] starts, watches and stops a backup, [`wal`]
+//! moves WAL on. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
+//! mounts by device and inode, [`control`] reads pg_control, and [`scan`] lists everything that a backup takes.
+//!
+//! Invariants
+//! 1. No statement waits for ever: each has the session's time limit, and one that passes it ends the session.
+//! 2. A backup session that is dropped ends the backup in PostgreSQL; nothing is left to clean up.
+//! 3. A file may be called vanished only while the root that it lay under is still the one recorded at the start.
+//! 4. File functions block and belong on a blocking thread; everything else is async and never touches the data directory.
+
+pub mod backup;
+pub mod catalog;
+pub mod clock;
+pub mod connect;
+pub mod control;
+mod error;
+mod incarnation;
+mod pooler;
+pub mod preflight;
+pub mod proof;
+pub mod roots;
+pub mod scan;
+mod session;
+pub mod settings;
+mod tls;
+pub mod wal;
+
+pub use error::PostgresError;

@@ -1,0 +1,11 @@
+//! Runs against real servers, started for each test and gone with it. Needs Debian's postgresql-15 (or any other version
+//! under /usr/lib/postgresql), pgbouncer and openssl; without them the tests fail.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cluster;
+mod connecting;
+mod pooling;
+mod proving;
+mod scanning;
+mod session;
