@@ -1,0 +1,166 @@
+//! A backup's life in one repository: plan, heartbeats, publication, and being given up.
+//!
+//! One key decides between the last two: whoever creates `catalogue/<label>` first. So a writer that slept through its own
+//! demise cannot publish what was swept, and nobody sweeps what was published.
+
+use crate::error::RepositoryError;
+use crate::object::object_key;
+use crate::open::Repository;
+use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody, VoidRecord};
+use pgconvoy_core::format::object::Kind;
+use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody, Writer};
+use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::format::{BackupLabel, layout};
+use pgconvoy_core::ids::{PlanNumber, StanzaName};
+use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::units::Timestamp;
+use pgconvoy_storage::{ListDepth, LIST_PAGE_MAX, StorageError, list_children};
+use std::sync::Arc;
+
+/// A label that has objects but no published entry.
+#[derive(Debug)]
+pub struct Unfinished {
+    pub label: BackupLabel,
+    /// Already given up, perhaps not wholly swept.
+    pub is_void: bool,
+    /// Who wrote its newest plan; `None` if no plan can be read.
+    pub writer: Option<Writer>,
+}
+
+impl Repository {
+    pub async fn write_plan(&self, stanza: &StanzaName, plan: &PlanBody) -> Result<(), RepositoryError> {
+        self.put_object(Kind::Plan, &layout::plan(stanza, plan.label, plan.number), plan).await
+    }
+
+    pub async fn write_stop(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        plan: PlanNumber,
+        stop: &StopBody,
+    ) -> Result<(), RepositoryError> {
+        self.put_object(Kind::Stop, &layout::stop(stanza, label, plan), stop).await
+    }
+
+    pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Unfinished>, RepositoryError> {
+        let mut unfinished = Vec::new();
+        for label in self.started_labels(stanza).await? {
+            let is_void = match self.catalogue_entry(stanza, label).await? {
+                Some(CatalogueBody::Published(_)) => continue,
+                Some(CatalogueBody::Void(_)) => true,
+                None => false,
+            };
+            let plan: Option<PlanBody> =
+                self.get_object(Kind::Plan, &layout::plan(stanza, label, PlanNumber(1))).await.unwrap_or_else(|error| {
+                    tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
+                    None
+                });
+            unfinished.push(Unfinished { label, is_void, writer: plan.map(|plan| plan.writer) });
+        }
+        Ok(unfinished)
+    }
+
+    /// Puts the next heartbeat and removes the one before.
+    pub async fn beat(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        plan: PlanNumber,
+        heartbeat: &HeartbeatBody,
+    ) -> Result<(), RepositoryError> {
+        let name = |sequence| layout::heartbeat(stanza, label, plan, sequence);
+        self.put_object(Kind::Heartbeat, &name(heartbeat.sequence), heartbeat).await?;
+        if let Some(before) = heartbeat.sequence.checked_sub(1) {
+            // A store under retention refuses; the next listing just has one name more.
+            let _ = self.storage().delete(&object_key(&name(before))).await;
+        }
+        Ok(())
+    }
+
+    /// The newest heartbeat's name: two different ones, some time apart, prove a live writer without comparing clocks.
+    pub async fn newest_heartbeat(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+    ) -> Result<Option<String>, RepositoryError> {
+        let listing = list_children(self.storage(), Some(&object_key(&layout::heartbeats(stanza, label)))).await?;
+        Ok(listing.objects.last().map(|object| object.key.to_string()))
+    }
+
+    /// Creates the void record, unless the backup was published meanwhile, which is what `false` tells.
+    pub async fn give_up(&self, stanza: &StanzaName, record: VoidRecord) -> Result<bool, RepositoryError> {
+        let name = layout::catalogue_entry(stanza, record.label);
+        let label = record.label;
+        match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Void(record)).await {
+            Ok(()) => Ok(true),
+            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
+                Ok(matches!(self.catalogue_entry(stanza, label).await?, Some(CatalogueBody::Void(_))))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what lies under a void label. Refuses for any other: only after a void may anybody sweep.
+    pub async fn sweep(&self, stanza: &StanzaName, label: BackupLabel) -> Result<u64, RepositoryError> {
+        if !matches!(self.catalogue_entry(stanza, label).await?, Some(CatalogueBody::Void(_))) {
+            return Err(RepositoryError::Contradiction {
+                place: self.describe(),
+                object: layout::catalogue_entry(stanza, label),
+                reason: "it is not void, so its packs stay".into(),
+            });
+        }
+        let prefix = object_key(&layout::backup(stanza, label));
+        self.storage().sweep_temporary(Some(&prefix), std::time::Duration::ZERO).await?;
+        let mut swept = 0;
+        loop {
+            let page = self.storage().list(Some(&prefix), ListDepth::Recursive, None, LIST_PAGE_MAX).await?;
+            if page.objects.is_empty() {
+                return Ok(swept);
+            }
+            for object in page.objects {
+                self.storage().delete(&object.key).await?;
+                swept += 1;
+            }
+        }
+    }
+
+    /// Manifest, then entry. Repeating it after a lost answer finds its own entry and is content.
+    pub async fn publish(
+        &self,
+        stanza: &StanzaName,
+        contents: Arc<BackupContents>,
+        mut record: BackupRecord,
+    ) -> Result<(), RepositoryError> {
+        let (label, backup) = (record.label, record.backup);
+        record.manifest = self.write_manifest(stanza, contents).await?;
+        let name = layout::catalogue_entry(stanza, label);
+        match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Published(Box::new(record))).await {
+            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {}
+            other => return other,
+        }
+        match self.catalogue_entry(stanza, label).await? {
+            Some(CatalogueBody::Published(published)) if published.backup == backup => Ok(()),
+            Some(CatalogueBody::Void(void)) => {
+                Err(RepositoryError::Void { place: self.describe(), label: label.to_string(), reason: void.reason })
+            }
+            _ => Err(RepositoryError::Contradiction {
+                place: self.describe(),
+                object: name,
+                reason: "another backup was published under this label".into(),
+            }),
+        }
+    }
+
+    /// Removes what only a running backup needs.
+    pub async fn tidy_published(&self, stanza: &StanzaName, label: BackupLabel) -> Result<(), RepositoryError> {
+        let prefix = object_key(&layout::heartbeats(stanza, label));
+        for object in list_children(self.storage(), Some(&prefix)).await?.objects {
+            self.storage().delete(&object.key).await?;
+        }
+        Ok(())
+    }
+
+    pub fn void_record(label: BackupLabel, reason: &str, writer: &Writer, now: Timestamp) -> VoidRecord {
+        VoidRecord { label, reason: reason.to_owned(), voided: now, writer: writer.clone() }
+    }
+}
