@@ -1,0 +1,73 @@
+//! A "session" with a cluster that does not run: nobody to ask, and nothing that changes.
+
+use super::{Directory, Known, Session, SourceConfig, known_version_facts};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::manifest;
+use pgconvoy_core::units::Timestamp;
+use pgconvoy_core::wire::{PreflightOrder, SessionFacts};
+use pgconvoy_postgres::control::{existing_postmaster, read_control};
+use pgconvoy_postgres::roots::Roots;
+use pgconvoy_postgres::scan::tablespaces_offline;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<Known, Failure> {
+    let mut warnings = Vec::new();
+    if let Err(error) = existing_postmaster(&config.directory) {
+        if !order.options.force {
+            return Err(Failure::from(error).hint("a backup of a running cluster needs no --no-online"));
+        }
+        warnings.push(format!("--force: {error}; the backup may not be consistent"));
+    }
+    let control = read_control(&config.directory)?.control;
+    if !control.state.is_shut_down() {
+        if !order.options.force {
+            return Err(Failure::new(
+                ErrorCode::PgRunning,
+                format!("the cluster in {} was not shut down cleanly", config.directory.display()),
+            )
+            .hint("start and stop it, so that its files are complete without WAL")
+            .hint("--force backs it up as it is, with its pg_wal"));
+        }
+        warnings.push("--force: the cluster was not shut down cleanly".into());
+    }
+    Ok(Known {
+        facts: known_version_facts(&control, control.version, warnings),
+        relation_segment_blocks: control.relation_segment_blocks,
+        order,
+        config,
+        session: Session::Offline,
+    })
+}
+
+pub(super) fn open(known: &Known) -> Result<(SessionFacts, Directory), Failure> {
+    let tablespaces = tablespaces_offline(&known.config.directory)?;
+    let roots = Roots::record(&known.config.directory, known.facts.version, &tablespaces)?;
+    let facts = SessionFacts {
+        started: now(),
+        timeline: known.facts.timeline,
+        start: None,
+        databases: Vec::new(),
+        tablespaces: tablespaces
+            .iter()
+            .map(|one| manifest::Tablespace {
+                oid: one.oid,
+                name: one.name.clone(),
+                destination: one.location.display().to_string(),
+            })
+            .collect(),
+    };
+    Ok((facts, Directory { roots, tablespaces }))
+}
+
+pub(super) async fn next_second() -> Timestamp {
+    let begin = now().seconds();
+    while now().seconds() == begin {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Timestamp::from_seconds(now().seconds())
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,22 @@
+//! A worker: obeys a coordinator's orders about backups, and restores.
+//!
+//! Code map: [`session`] speaks with the coordinator, [`keeper`] holds the backup session and knows the data directory,
+//! [`slots`] are the threads that do units, [`unit`] is the pipeline itself; [`restore`] is the way back, [`archive`]
+//! moves WAL.
+//!
+//! It is not: a planner, or anybody who decides what a receipt is worth. It never talks to the lease store.
+//!
+//! Invariants
+//! 1. Files are opened only after the directory was proved to be the connected server's.
+//! 2. A report of success follows the deed: durable, in every repository that it names.
+//! 3. Work that is not under a current order is dropped without a trace that anybody would believe.
+
+pub mod archive;
+pub mod job;
+pub mod keeper;
+pub mod session;
+pub mod slots;
+pub mod stanza;
+pub mod unit;
+
+pub use session::{Worker, WorkerDeps, WorkerHandle};

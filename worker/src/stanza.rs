@@ -1,0 +1,235 @@
+//! Makes a stanza in repositories, and checks that everything a backup will need works.
+//!
+//! The hash secret and the number of a cluster are the same in all repositories: whichever has the stanza already is
+//! copied from.
+
+use crate::keeper::{SourceConfig, blocking};
+use pgconvoy_core::failure::{Context, ErrorCode, Failure};
+use pgconvoy_core::format::HashSecret;
+use pgconvoy_core::format::cluster::ClusterBody;
+use pgconvoy_core::ids::{ClusterNumber, RepoKey, StanzaName};
+use pgconvoy_core::pg::{ControlFile, WalSegmentName};
+use pgconvoy_core::units::Timestamp;
+use pgconvoy_postgres::PostgresError;
+use pgconvoy_postgres::connect::Client;
+use pgconvoy_postgres::control::{existing_postmaster, read_control};
+use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
+use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
+use pgconvoy_storage::{CreateOnly, ObjectKey, prove_create_only};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How soon a forced segment is looked for again.
+const WAL_POLL: Duration = Duration::from_millis(100);
+
+/// What became of a stanza in one repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// The repository itself is new as well.
+    WithRepository,
+    New,
+    WasThere,
+}
+
+/// pg_control of the stanza's cluster; of a running one only after the server agreed that it is its own.
+pub async fn identify(config: &SourceConfig, online: bool, force: bool) -> Result<ControlFile, Failure> {
+    let directory = config.directory.clone();
+    let control = blocking(move || {
+        if !online && !force {
+            existing_postmaster(&directory)?;
+        }
+        Ok(read_control(&directory)?.control)
+    })
+    .await?;
+    if online {
+        let client = Client::connect(&config.connect).await?;
+        same_system(config, &control, &client)?;
+    }
+    Ok(control)
+}
+
+fn same_system(config: &SourceConfig, control: &ControlFile, client: &Client) -> Result<(), Failure> {
+    let server = client.settings();
+    if server.system_id == control.system_id {
+        return Ok(());
+    }
+    Err(PostgresError::SystemMismatch {
+        directory: config.directory.clone(),
+        place: server.place.clone(),
+        found: control.system_id,
+        expected: server.system_id,
+    }
+    .into())
+}
+
+/// Creates what is missing, in every repository; what is there is left alone. One result per repository.
+pub async fn create(
+    set: &RepositorySet,
+    repositories: &[RepoKey],
+    stanza: &StanzaName,
+    control: &ControlFile,
+    now: Timestamp,
+) -> Result<Vec<(RepoKey, Result<Made, Failure>)>, Failure> {
+    let mut opened = Vec::new();
+    let mut results = Vec::new();
+    let mut known: Option<ClusterBody> = None;
+    for key in repositories {
+        let found = async {
+            let (repository, is_new) = set.open_or_create(*key, now).await?;
+            let cluster = repository.clusters(stanza).await?.pop();
+            if let Some(cluster) = &cluster {
+                compare(&repository, stanza, cluster, control)?;
+            }
+            Ok::<_, Failure>((repository, is_new, cluster))
+        };
+        match found.await.context(format!("repo {key}")) {
+            Ok((repository, is_new, cluster)) => {
+                known = known.or_else(|| cluster.clone());
+                opened.push((*key, repository, is_new, cluster));
+            }
+            Err(failure) => results.push((*key, Err(failure))),
+        }
+    }
+    let wanted = match known {
+        Some(known) => known,
+        None => new_cluster(control, now)?,
+    };
+    for (key, repository, is_new, cluster) in opened {
+        let made = match cluster {
+            Some(cluster) if cluster.hash_secret != wanted.hash_secret || cluster.number != wanted.number => {
+                Err(Failure::new(ErrorCode::RepoInvalid, "its stanza was created apart from that of the other repositories")
+                    .hint("backups to it alone still work with --repo; to use it with the others, delete its stanza first"))
+            }
+            Some(_) => Ok(Made::WasThere),
+            None => {
+                let made = if is_new { Made::WithRepository } else { Made::New };
+                repository.create_cluster(stanza, &wanted).await.map(|()| made).map_err(Failure::from)
+            }
+        };
+        results.push((key, made.context(format!("repo {key}"))));
+    }
+    results.sort_by_key(|(key, _)| *key);
+    Ok(results)
+}
+
+fn new_cluster(control: &ControlFile, now: Timestamp) -> Result<ClusterBody, Failure> {
+    let mut secret = [0; HashSecret::BYTES];
+    getrandom::fill(&mut secret)
+        .map_err(|error| Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}")))?;
+    Ok(ClusterBody {
+        number: ClusterNumber(1),
+        system_id: control.system_id,
+        version: control.version,
+        control_version: control.control_version,
+        catalog_version: control.catalog_version,
+        page_size: control.page_size.bytes(),
+        wal_segment_size: control.wal_segment_size,
+        hash_secret: HashSecret::from_random_bytes(secret),
+        created: now,
+    })
+}
+
+fn compare(
+    repository: &Repository,
+    stanza: &StanzaName,
+    cluster: &ClusterBody,
+    control: &ControlFile,
+) -> Result<(), RepositoryError> {
+    if cluster.system_id == control.system_id && cluster.version == control.version {
+        return Ok(());
+    }
+    Err(RepositoryError::OtherCluster {
+        place: repository.describe(),
+        stanza: stanza.clone(),
+        difference: format!(
+            "is PostgreSQL {} with system identifier {}, and the data directory is {} with {}",
+            cluster.version, cluster.system_id, control.version, control.system_id
+        ),
+    })
+}
+
+/// What `check` looks at.
+pub struct Check<'a> {
+    pub set: &'a RepositorySet,
+    pub repositories: &'a [RepoKey],
+    pub stanza: &'a StanzaName,
+    pub source: &'a SourceConfig,
+    pub archive_check: bool,
+    pub archive_mode_check: bool,
+    pub archive_timeout: Duration,
+}
+
+impl Check<'_> {
+    /// Cluster first, then each repository, then the way between them: a WAL segment that is forced must arrive in each.
+    /// One result per repository; an error of the cluster is everybody's.
+    pub async fn run(&self) -> Result<Vec<(RepoKey, Result<(), Failure>)>, Failure> {
+        let control = identify(self.source, true, false).await?;
+        let client = Client::connect(&self.source.connect).await?;
+        let expectation =
+            ArchiveExpectation { check: self.archive_check, refuse_always: self.archive_mode_check };
+        for warning in check_settings(client.settings(), expectation)? {
+            tracing::warn!("{warning}");
+        }
+        let mut opened = Vec::new();
+        let mut results = Vec::new();
+        for key in self.repositories {
+            match self.check_repository(*key, &control).await.context(format!("repo {key}")) {
+                Ok(found) => opened.push((*key, found)),
+                Err(failure) => results.push((*key, Err(failure))),
+            }
+        }
+        if self.archive_check && !opened.is_empty() {
+            let segment = client.force_switch().await?;
+            for (key, (repository, cluster)) in opened {
+                results.push((key, self.await_segment(key, &repository, &cluster, segment).await));
+            }
+        } else {
+            results.extend(opened.into_iter().map(|(key, _)| (key, Ok(()))));
+        }
+        results.sort_by_key(|(key, _)| *key);
+        Ok(results)
+    }
+
+    async fn check_repository(
+        &self,
+        key: RepoKey,
+        control: &ControlFile,
+    ) -> Result<(Arc<Repository>, ClusterBody), Failure> {
+        let repository = self.set.open(key).await?;
+        let cluster = repository.cluster(self.stanza).await?;
+        compare(&repository, self.stanza, &cluster, control)?;
+        let scratch: ObjectKey = format!("{}/check", self.stanza)
+            .parse()
+            .map_err(|error| Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}")))?;
+        match prove_create_only(repository.storage(), &scratch).await? {
+            CreateOnly::Honoured => Ok((repository, cluster)),
+            CreateOnly::Ignored => Err(RepositoryError::NoCreateOnly { place: repository.describe() }.into()),
+        }
+    }
+
+    async fn await_segment(
+        &self,
+        key: RepoKey,
+        repository: &Repository,
+        cluster: &ClusterBody,
+        segment: WalSegmentName,
+    ) -> Result<(), Failure> {
+        let begin = Instant::now();
+        loop {
+            let missing = repository.missing_wal(self.stanza, cluster.archive_id(), &[segment]).await;
+            if missing.context(format!("repo {key}"))?.is_empty() {
+                return Ok(());
+            }
+            if begin.elapsed() >= self.archive_timeout {
+                return Err(Failure::new(
+                    ErrorCode::ArchiveTimeout,
+                    format!("WAL segment {segment} did not reach repo {key} within {} s", self.archive_timeout.as_secs()),
+                )
+                .hint("is archive_command failing? See the server's log")
+                .hint("--archive-timeout sets how long to wait"));
+            }
+            tokio::time::sleep(WAL_POLL).await;
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Reads one range of one file of a live data directory.
+//!
+//! What is not in the page cache is told apart where the kernel can tell (a read that must not block), so that a backup does
+//! not push the server's own pages out: only what was brought in by us is dropped again.
+
+use crate::job::JobContext;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::pg::{FileClass, PgVersion, RelativePath};
+use pgconvoy_core::pg::filenode_map::validate_filenode_map;
+use pgconvoy_core::wire::UnitPart;
+use pgconvoy_postgres::control::read_control;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A map is replaced by a rename or, from 16, rewritten in place within microseconds.
+const FILENODE_MAP_READS_MAX: u32 = 50;
+const FILENODE_MAP_PAUSE: Duration = Duration::from_millis(20);
+/// A page that is being written is complete long before this.
+const TORN_PAGE_PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) enum Opened {
+    Present(PartReader),
+    /// Gone, and allowed to be.
+    Vanished,
+}
+
+enum Content {
+    File { file: File, caching: Caching },
+    /// Read whole beforehand, because its own checksum had to hold.
+    Bytes(Vec<u8>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caching {
+    Ask,
+    /// The kernel or file system cannot tell what is cached: leave the cache alone.
+    Unknown,
+}
+
+pub(super) struct PartReader {
+    path: PathBuf,
+    content: Content,
+    at: u64,
+    /// `None`: to the end, wherever that is.
+    end: Option<u64>,
+    relation_segment_blocks: u32,
+}
+
+impl PartReader {
+    pub(super) fn open(context: &JobContext, part: &UnitPart) -> Result<Opened, Failure> {
+        let directory = context.source.directory();
+        let path = directory.join(part.path.as_str());
+        let content = match part.class {
+            FileClass::Control => Content::Bytes(read_control(directory)?.bytes),
+            FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => match filenode_map(&path, context.source.version)? {
+                Some(bytes) => Content::Bytes(bytes),
+                None => return vanished(context, &part.path, part.class),
+            },
+            _ => match File::open(&path) {
+                Ok(file) => Content::File { file, caching: Caching::Ask },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return vanished(context, &part.path, part.class);
+                }
+                Err(error) => return Err(read_failure(&path, &error)),
+            },
+        };
+        // WAL replays whatever a protected file gained since the scan. Nothing replays the others.
+        let end = part.class.wal_protected().then_some(part.offset + part.length);
+        let relation_segment_blocks = context.source.relation_segment_blocks;
+        Ok(Opened::Present(PartReader { path, content, at: part.offset, end, relation_segment_blocks }))
+    }
+
+    /// Fills as much of the buffer as there is; less only at the end.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.at));
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = &mut buffer[..wanted];
+        let filled = match &mut self.content {
+            Content::Bytes(bytes) => {
+                let begin = usize::try_from(self.at).unwrap_or(usize::MAX).min(bytes.len());
+                let filled = (bytes.len() - begin).min(buffer.len());
+                buffer[..filled].copy_from_slice(&bytes[begin..begin + filled]);
+                filled
+            }
+            Content::File { file, caching } => {
+                read_file(file, caching, self.at, buffer).map_err(|error| read_failure(&self.path, &error))?
+            }
+        };
+        self.at += filled as u64;
+        Ok(filled)
+    }
+
+    /// Reads a page again; tells whether it changed. A file that is shorter by now did change.
+    pub(super) fn reread(&mut self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
+        let Content::File { file, .. } = &self.content else { return Ok(false) };
+        std::thread::sleep(TORN_PAGE_PAUSE);
+        let mut again = vec![0; page.len()];
+        match file.read_exact_at(&mut again, offset) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
+            Err(error) => return Err(read_failure(&self.path, &error)),
+        }
+        let changed = again != page;
+        page.copy_from_slice(&again);
+        Ok(changed)
+    }
+
+    /// The number within the relation of the file's first block.
+    pub(super) fn first_block_of_segment(&self, class: FileClass) -> u32 {
+        match class {
+            FileClass::Relation { segment, .. } => segment.saturating_mul(self.relation_segment_blocks),
+            _ => 0,
+        }
+    }
+}
+
+fn vanished(context: &JobContext, path: &RelativePath, class: FileClass) -> Result<Opened, Failure> {
+    context.source.roots.vanished(path, class)?;
+    Ok(Opened::Vanished)
+}
+
+fn read_file(file: &File, caching: &mut Caching, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let at = offset + filled as u64;
+        if *caching == Caching::Ask {
+            match preadv2(file, &mut [IoSliceMut::new(&mut buffer[filled..])], at, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Ok(filled),
+                Ok(read) => {
+                    filled += read;
+                    continue;
+                }
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                Err(_) => *caching = Caching::Unknown,
+            }
+        }
+        match file.read_at(&mut buffer[filled..], at) {
+            Ok(0) => return Ok(filled),
+            Ok(read) => {
+                if *caching == Caching::Ask {
+                    // Advice only: that it fails changes nothing about the backup.
+                    let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
+                }
+                filled += read;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// `None`: it is not there.
+fn filenode_map(path: &Path, version: PgVersion) -> Result<Option<Vec<u8>>, Failure> {
+    let mut last = None;
+    for _ in 0..FILENODE_MAP_READS_MAX {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(read_failure(path, &error)),
+        };
+        match validate_filenode_map(version, &bytes) {
+            Ok(()) => return Ok(Some(bytes)),
+            Err(error) => last = Some(error),
+        }
+        std::thread::sleep(FILENODE_MAP_PAUSE);
+    }
+    let reason = last.map_or_else(String::new, |error| error.to_string());
+    Err(Failure::new(ErrorCode::Checksum, format!("{} stays invalid: {reason}", path.display()))
+        .hint("the database that it belongs to is damaged: PostgreSQL itself could not open it"))
+}
+
+fn read_failure(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(ErrorCode::FileRead, format!("cannot read {}: {error}", path.display()))
+        .hint("does this user own the data directory, and is its disk healthy?")
+}
