@@ -1,0 +1,77 @@
+//! One backup: events in, effects out. What it decides is [`BackupMachine`]'s business.
+
+use super::worker_link::FromWorker;
+use crate::progress::Progress;
+use actix::{Actor, Context, Handler, Message};
+use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event};
+use pgconvoy_core::ids::WorkerName;
+use pgconvoy_core::units::Timestamp;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+
+/// Something happened that the machine should know of.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Happened(pub Event);
+
+pub struct BackupActor {
+    machine: BackupMachine,
+    effects: mpsc::UnboundedSender<Vec<Effect>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl BackupActor {
+    pub fn new(
+        spec: BackupSpec,
+        source: WorkerName,
+        effects: mpsc::UnboundedSender<Vec<Effect>>,
+    ) -> (Self, watch::Receiver<Progress>) {
+        let (machine, first) = BackupMachine::start(spec, source);
+        let (progress, watcher) = watch::channel(Progress::of(&machine));
+        let actor = BackupActor { machine, effects, progress };
+        actor.want(first);
+        (actor, watcher)
+    }
+
+    fn want(&self, effects: Vec<Effect>) {
+        if !effects.is_empty() {
+            // The other end lives until it has carried out `Finish`.
+            let _ = self.effects.send(effects);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects = self.machine.on_event(now(), event);
+        self.want(effects);
+        self.progress.send_replace(Progress::of(&self.machine));
+    }
+}
+
+impl Actor for BackupActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Happened> for BackupActor {
+    type Result = ();
+
+    fn handle(&mut self, Happened(event): Happened, _: &mut Self::Context) {
+        self.tell(event);
+    }
+}
+
+impl Handler<FromWorker> for BackupActor {
+    type Result = ();
+
+    fn handle(&mut self, message: FromWorker, _: &mut Self::Context) {
+        self.tell(match message {
+            FromWorker::Report(report) => Event::Reported { worker: report.worker, report: report.body },
+            FromWorker::Lost(worker) => Event::WorkerLost { worker },
+        });
+    }
+}
+
+/// The host's clock. Used for labels and records only; nothing is judged late by it.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

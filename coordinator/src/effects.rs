@@ -1,0 +1,287 @@
+//! The one place where an effect of a backup becomes I/O.
+//!
+//! Effects are taken in order. Those that only wait (for a store, for WAL) run beside, and their end is an event; those on
+//! whose order something rests (records in the lease store, orders to workers) are awaited here.
+
+use crate::actors::backup::{BackupActor, Happened, now};
+use crate::actors::worker_link::{Joined, Obey};
+use crate::leader::Leadership;
+use crate::prepare::prepare;
+use actix::Addr;
+use bytes::Bytes;
+use pgconvoy_core::failure::{Context, ErrorCode, Failure};
+use pgconvoy_core::format::layout::ArchiveId;
+use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody};
+use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
+use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId};
+use pgconvoy_core::machine::backup::event::UnitLease;
+use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
+use pgconvoy_core::pg::WalSegmentName;
+use pgconvoy_lease::store::{Acquire, Claim, Expected};
+use pgconvoy_lease::{LeaseError, LockKind};
+use pgconvoy_lease::keys::JobKeys;
+use pgconvoy_repository::{Repository, RepositorySet};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// How often a running backup shows other hosts that it lives.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon WAL is looked for again, at first and at most.
+const WAL_POLL_FIRST: Duration = Duration::from_millis(50);
+const WAL_POLL_MAX: Duration = Duration::from_secs(1);
+/// The record of an accepted unit's place among a job's durable keys; the order to stop has its own.
+const STOP_RECORD: u32 = u32::MAX;
+
+pub(crate) struct Effects {
+    pub spec: BackupSpec,
+    pub worker: Joined,
+    pub actor: Addr<BackupActor>,
+    pub leadership: Arc<Leadership>,
+    pub repositories: Arc<RepositorySet>,
+    pub archive_timeout: Duration,
+    pub locks: Vec<(RepoKey, FencingToken)>,
+    pub heartbeats: BTreeMap<RepoKey, JoinHandle<()>>,
+}
+
+impl Effects {
+    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Vec<Effect>>, finished: oneshot::Sender<Outcome>) {
+        while let Some(batch) = queue.recv().await {
+            for effect in batch {
+                if let Effect::Finish(outcome) = effect {
+                    self.end().await;
+                    // Nobody waits any more if the process is ending.
+                    let _ = finished.send(*outcome);
+                    return;
+                }
+                if let Err(failure) = self.apply(effect).await {
+                    self.actor.do_send(Happened(Event::Cancelled(failure)));
+                }
+            }
+        }
+    }
+
+    async fn apply(&mut self, effect: Effect) -> Result<(), Failure> {
+        match effect {
+            Effect::OpenRepositories { repositories } => {
+                let (set, spec) = (self.repositories.clone(), self.spec.clone());
+                self.beside(async move { Event::RepositoriesOpened(prepare(set, &spec, repositories).await) });
+            }
+            // One worker so far: the one that every order is meant for.
+            Effect::Send { order, .. } => self.worker.link.do_send(Obey(order)),
+            Effect::AwaitWal { repository, before_start, archive, segments } => {
+                let (set, stanza, timeout) = (self.repositories.clone(), self.spec.stanza.clone(), self.archive_timeout);
+                self.beside(async move {
+                    let wait = WalWait { set, stanza, repository, archive, timeout };
+                    let result = match wait.run(segments).await {
+                        Ok(missing) if before_start && !missing.is_empty() => Err(wait.timed_out(&missing)),
+                        other => other,
+                    };
+                    Event::WalFound { repository, before_start, result }
+                });
+            }
+            Effect::WritePlan { repository, label, unit_size, units, files, bytes } => {
+                let plan = self.plan(label, unit_size, units, files, bytes);
+                self.write_plan(repository, plan).await;
+            }
+            Effect::LeaseUnits { units, .. } => self.lease(units).await?,
+            Effect::ReleaseLease { unit, token } => {
+                self.leadership.leases.release(self.job_keys()?.lease(unit), token).await?;
+            }
+            Effect::PersistAccepted { unit, attempt, token, repositories } => {
+                self.accept(unit, attempt, token, &repositories).await?;
+            }
+            Effect::PersistStopOrder => self.record(STOP_RECORD, Bytes::new()).await?,
+            Effect::Publish { repository, contents, record } => {
+                self.stop_heartbeat(repository);
+                let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
+                self.beside(async move {
+                    let result = async {
+                        let opened = set.open(repository).await?;
+                        let label = record.label;
+                        opened.publish(&stanza, contents, *record).await?;
+                        if let Err(error) = opened.tidy_published(&stanza, label).await {
+                            tracing::debug!("heartbeats of {label} stay: {error}");
+                        }
+                        Ok::<_, Failure>(())
+                    };
+                    Event::Published { repository, result: result.await.context(format!("repo {repository}")) }
+                });
+            }
+            Effect::Dropped { repository, failure } => {
+                self.stop_heartbeat(repository);
+                tracing::warn!("repo {repository} is left out of this backup: [{}] {failure}", failure.code);
+            }
+            Effect::Warn(warning) => tracing::warn!("{warning}"),
+            Effect::Finish(_) => {}
+        }
+        Ok(())
+    }
+
+    fn beside(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let actor = self.actor.clone();
+        tokio::spawn(async move { actor.do_send(Happened(work.await)) });
+    }
+
+    fn job_keys(&self) -> Result<JobKeys, Failure> {
+        self.leadership
+            .keys
+            .job(&self.spec.job.to_string())
+            .map_err(|error| Failure::new(ErrorCode::Assert, error.to_string()))
+    }
+
+    async fn lease(&self, units: Vec<(UnitId, Attempt)>) -> Result<(), Failure> {
+        let keys = self.job_keys()?;
+        let claims = units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
+        let guard = Some(self.leadership.guard());
+        let answers = match self.leadership.leases.acquire_each(claims, self.worker.lease, guard).await {
+            Ok(answers) => answers,
+            Err(LeaseError::Lost { .. }) => {
+                let worker = self.worker.name.clone();
+                self.actor.do_send(Happened(Event::WorkerLost { worker }));
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut leases = Vec::new();
+        for ((unit, attempt), answer) in units.into_iter().zip(answers) {
+            match answer {
+                Acquire::Granted(token) => leases.push(UnitLease { unit, attempt, token }),
+                Acquire::Held(_) => {
+                    return Err(Failure::new(ErrorCode::Assert, format!("unit {unit} is leased though nobody works on it")));
+                }
+            }
+        }
+        self.actor.do_send(Happened(Event::UnitsLeased { worker: self.worker.name.clone(), leases }));
+        Ok(())
+    }
+
+    /// The record first: a unit whose lease is gone and whose record is missing is done again.
+    async fn accept(
+        &self,
+        unit: UnitId,
+        attempt: Attempt,
+        token: FencingToken,
+        repositories: &[RepoKey],
+    ) -> Result<(), Failure> {
+        self.record(unit.0, Bytes::from(encode_named(&(attempt, repositories)))).await?;
+        self.leadership.leases.release(self.job_keys()?.lease(unit), token).await?;
+        Ok(())
+    }
+
+    async fn record(&self, part: u32, value: Bytes) -> Result<(), Failure> {
+        let key = self.job_keys()?.done(part);
+        self.leadership.leases.put(key, value, Expected::Anything, Some(self.leadership.guard())).await?;
+        Ok(())
+    }
+
+    fn plan(&self, label: BackupLabel, unit_size: u64, units: u32, files: u64, bytes: u64) -> PlanBody {
+        PlanBody {
+            label,
+            backup: self.spec.backup,
+            kind: BackupKind::Full,
+            number: PlanNumber(1),
+            writer: self.spec.writer.clone(),
+            written: now(),
+            references: Vec::new(),
+            unit_size,
+            units,
+            files,
+            bytes,
+        }
+    }
+
+    /// The heartbeat begins with the plan: from here on somebody else could wonder whether its writer lives.
+    async fn write_plan(&mut self, repository: RepoKey, plan: PlanBody) {
+        let result = async {
+            let opened = self.repositories.open(repository).await?;
+            opened.write_plan(&self.spec.stanza, &plan).await?;
+            Ok::<_, Failure>(opened)
+        };
+        let result = result.await.context(format!("repo {repository}")).map(|opened| {
+            let stanza = self.spec.stanza.clone();
+            let beating = tokio::spawn(beat(opened, stanza, plan));
+            self.heartbeats.insert(repository, beating);
+        });
+        self.actor.do_send(Happened(Event::PlanWritten { repository, result }));
+    }
+
+    fn stop_heartbeat(&mut self, repository: RepoKey) {
+        if let Some(beating) = self.heartbeats.remove(&repository) {
+            beating.abort();
+        }
+    }
+
+    async fn end(&mut self) {
+        for (_, beating) in std::mem::take(&mut self.heartbeats) {
+            beating.abort();
+        }
+        for (repository, token) in std::mem::take(&mut self.locks) {
+            self.leadership.unlock(&self.spec.stanza, repository, LockKind::Backup, token).await;
+        }
+    }
+}
+
+async fn beat(repository: Arc<Repository>, stanza: pgconvoy_core::ids::StanzaName, plan: PlanBody) {
+    let mut interval = tokio::time::interval(HEARTBEAT_INTERVAL);
+    let mut sequence = 0;
+    loop {
+        interval.tick().await;
+        let heartbeat = HeartbeatBody { writer: plan.writer.clone(), sequence };
+        if let Err(error) = repository.beat(&stanza, plan.label, plan.number, &heartbeat).await {
+            // One that is missing is no proof of death; the packs will tell whether the repository is gone.
+            tracing::debug!("a heartbeat of {} was not written: {error}", plan.label);
+        }
+        sequence += 1;
+    }
+}
+
+/// Looks for WAL in one repository until it is there or no more of it has come for the archive timeout.
+struct WalWait {
+    set: Arc<RepositorySet>,
+    stanza: pgconvoy_core::ids::StanzaName,
+    repository: RepoKey,
+    archive: ArchiveId,
+    timeout: Duration,
+}
+
+impl WalWait {
+    /// What is still missing at the end.
+    async fn run(&self, mut missing: Vec<WalSegmentName>) -> Result<Vec<WalSegmentName>, Failure> {
+        let opened = self.set.open(self.repository).await.context(format!("repo {}", self.repository))?;
+        let (mut progressed, mut pause) = (Instant::now(), WAL_POLL_FIRST);
+        loop {
+            let still = opened.missing_wal(&self.stanza, self.archive, &missing).await;
+            let still = still.context(format!("repo {}", self.repository))?;
+            if still.is_empty() {
+                return Ok(still);
+            }
+            if still.len() < missing.len() {
+                (progressed, pause) = (Instant::now(), WAL_POLL_FIRST);
+            } else if progressed.elapsed() >= self.timeout {
+                return Ok(still);
+            }
+            missing = still;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(WAL_POLL_MAX);
+        }
+    }
+
+    fn timed_out(&self, missing: &[WalSegmentName]) -> Failure {
+        let first = missing.first().map_or_else(String::new, ToString::to_string);
+        Failure::new(
+            ErrorCode::ArchiveTimeout,
+            format!(
+                "WAL segment {first} did not reach repo {} within {} s",
+                self.repository,
+                self.timeout.as_secs()
+            ),
+        )
+        .hint("does archive_command call archive-push with this configuration? See the server's log")
+        .hint("--archive-timeout sets how long to wait")
+    }
+}

@@ -1,0 +1,76 @@
+//! Leadership: held through the lease store, proved by a token, spoken as an epoch.
+
+use bytes::Bytes;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{Epoch, FencingToken, RepoKey, StanzaName};
+use pgconvoy_lease::keys::Shard;
+use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseStore, LockKind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After a leader's loss progress is back within 15 s; a third of that is for its lease to expire.
+pub const LEADER_TTL: Duration = Duration::from_secs(5);
+/// At least three times the leader's, so that a change of leader expires no worker.
+pub const WORKER_TTL: Duration = Duration::from_secs(15);
+
+pub struct Leadership {
+    pub leases: Arc<dyn LeaseStore>,
+    pub keys: FleetKeys,
+    keep_alive: KeepAlive,
+    guard: Guard,
+}
+
+impl Leadership {
+    pub async fn acquire(leases: Arc<dyn LeaseStore>, keys: FleetKeys, name: &str) -> Result<Leadership, Failure> {
+        let keep_alive = KeepAlive::start(leases.clone(), LEADER_TTL).await?;
+        let key = keys.leader(Shard(0));
+        let value = Bytes::copy_from_slice(name.as_bytes());
+        match leases.acquire(key.clone(), value, keep_alive.lease(), None).await? {
+            Acquire::Granted(token) => Ok(Leadership { leases, keys, keep_alive, guard: Guard { key, token } }),
+            Acquire::Held(entry) => Err(Failure::new(
+                ErrorCode::LockAcquire,
+                format!("{} leads already", String::from_utf8_lossy(&entry.value)),
+            )),
+        }
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.guard.token.0)
+    }
+
+    /// For writes that only a leader may make.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Locks a stanza in a repository for as long as this leadership lasts, or until the lock is released.
+    pub async fn lock(
+        &self,
+        stanza: &StanzaName,
+        repository: RepoKey,
+        kind: LockKind,
+        holder: &str,
+    ) -> Result<FencingToken, Failure> {
+        let key = self.keys.lock(stanza, repository, kind);
+        let value = Bytes::copy_from_slice(holder.as_bytes());
+        match self.leases.acquire(key, value, self.keep_alive.lease(), Some(&self.guard)).await? {
+            Acquire::Granted(token) => Ok(token),
+            Acquire::Held(entry) => Err(Failure::new(
+                ErrorCode::LockAcquire,
+                format!(
+                    "stanza {stanza} in repo {repository} is locked for {} by {}",
+                    kind.name(),
+                    String::from_utf8_lossy(&entry.value)
+                ),
+            )
+            .hint("wait for it, or cancel it")),
+        }
+    }
+
+    pub async fn unlock(&self, stanza: &StanzaName, repository: RepoKey, kind: LockKind, token: FencingToken) {
+        let key = self.keys.lock(stanza, repository, kind);
+        if let Err(error) = self.leases.release(key, token).await {
+            tracing::debug!("a lock was not released, and expires with its lease: {error}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Readies repositories for a new backup: opens each, learns its cluster and labels, and gives up what an earlier backup
+//! left unfinished.
+//!
+//! Only called while the stanza's locks are held. Whether an unfinished backup's writer lives is told by the lock on its
+//! own host, and by its heartbeats elsewhere: two looks some time apart, no comparison of clocks.
+
+use crate::actors::backup::now;
+use crate::effects::HEARTBEAT_INTERVAL;
+use pgconvoy_core::failure::{Context, Failure};
+use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::machine::backup::{BackupSpec, RepositoryFacts};
+use pgconvoy_repository::backup::Unfinished;
+use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A live writer puts two heartbeats in this time, and may miss one.
+const LIVENESS_WINDOW: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
+
+type Prepared = Vec<(RepoKey, Result<RepositoryFacts, Failure>)>;
+
+pub(crate) async fn prepare(set: Arc<RepositorySet>, spec: &BackupSpec, repositories: Vec<RepoKey>) -> Prepared {
+    let one = async |key: RepoKey| {
+        let opened = set.open(key).await?;
+        Ok::<_, Failure>(facts(&opened, spec).await?)
+    };
+    let all = repositories.into_iter().map(|key| {
+        let one = &one;
+        async move { (key, one(key).await.context(format!("repo {key}"))) }
+    });
+    futures::future::join_all(all).await
+}
+
+async fn facts(repository: &Repository, spec: &BackupSpec) -> Result<RepositoryFacts, RepositoryError> {
+    let cluster = repository.cluster(&spec.stanza).await?;
+    give_up_unfinished(repository, spec).await?;
+    let mut labels: BTreeSet<BackupLabel> = repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
+    labels.extend(repository.started_labels(&spec.stanza).await?);
+    Ok(RepositoryFacts { identity: repository.identity(), cluster, labels: labels.into_iter().collect() })
+}
+
+async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Result<(), RepositoryError> {
+    let stanza = &spec.stanza;
+    for unfinished in repository.unfinished(stanza).await? {
+        let label = unfinished.label;
+        if !unfinished.is_void {
+            if may_live(&unfinished, spec) && beats(repository, stanza, label).await? {
+                let writer = unfinished.writer;
+                return Err(RepositoryError::Busy {
+                    place: repository.describe(),
+                    label: label.to_string(),
+                    host: writer.as_ref().map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
+                    process: writer.map_or(0, |writer| writer.process),
+                });
+            }
+            let record = Repository::void_record(label, "its writer died before it was finished", &spec.writer, now());
+            if !repository.give_up(stanza, record).await? {
+                continue;
+            }
+        }
+        let swept = repository.sweep(stanza, label).await?;
+        tracing::info!("unfinished backup {label} in {} was given up: {swept} objects removed", repository.describe());
+    }
+    Ok(())
+}
+
+/// On this host the lock that we hold has proved it dead.
+fn may_live(unfinished: &Unfinished, spec: &BackupSpec) -> bool {
+    unfinished.writer.as_ref().is_none_or(|writer| writer.host != spec.writer.host)
+}
+
+async fn beats(repository: &Repository, stanza: &StanzaName, label: BackupLabel) -> Result<bool, RepositoryError> {
+    let first = repository.newest_heartbeat(stanza, label).await?;
+    tracing::info!("backup {label} was begun on another host: watching {} s for its heartbeats", LIVENESS_WINDOW.as_secs());
+    tokio::time::sleep(LIVENESS_WINDOW).await;
+    Ok(repository.newest_heartbeat(stanza, label).await? != first)
+}
