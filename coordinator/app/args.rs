@@ -1,0 +1,389 @@
+//! What was typed: commands and options, and nothing of what they mean (`settings`).
+//!
+//! Options that are settings of the configuration come from its registry, options that belong to one command are
+//! declared here. Both are accepted before and after the command, and every switch has a `--no-` form.
+//!
+//! Invariant: whatever is typed ends in a [`Typed`], in text to show, or in a failure with one of pgBackRest's codes.
+
+mod definition;
+mod mistake;
+mod order;
+mod parse;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+pub use definition::definition;
+pub use parse::{Parsed, Typed, parse};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgconvoy",
+    about = "Backup and restore for PostgreSQL, from one laptop to fleets of multi-terabyte clusters",
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    subcommand_value_name = "COMMAND",
+    subcommand_help_heading = "Commands"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE", help_heading = "General options")]
+    pub config: Option<PathBuf>,
+    /// Stanza to work on
+    #[arg(long, global = true, value_name = "NAME", help_heading = "General options")]
+    pub stanza: Option<String>,
+    /// Do the work in this process even where the configuration names a fleet
+    #[arg(long, global = true, help_heading = "General options")]
+    pub embedded: bool,
+    /// Print the version
+    #[arg(long, global = true, help_heading = "General options")]
+    pub version: bool,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+#[command(rename_all = "kebab-case")]
+pub enum Command {
+    /// Prepare all repositories for a stanza
+    StanzaCreate(StanzaCreateArgs),
+    /// Prove that configuration, cluster, WAL archiving and every repository work
+    Check,
+    /// Back up a stanza to all repositories at once
+    Backup(BackupArgs),
+    /// Rebuild a data directory from a backup
+    Restore(RestoreArgs),
+    /// Store a WAL file in all repositories (archive_command)
+    ArchivePush(ArchivePushArgs),
+    /// Fetch a WAL file (restore_command)
+    ArchiveGet(ArchiveGetArgs),
+    /// Show stanzas, backups and WAL
+    Info(InfoArgs),
+    /// Read what is stored and conclude what can be restored
+    Verify(VerifyArgs),
+    /// Show what a backup holds
+    Manifest(ManifestArgs),
+    /// List what a repository holds
+    RepoLs(RepoLsArgs),
+    /// Print an object of a repository, decrypted and decompressed
+    RepoGet(RepoGetArgs),
+    /// Keys of repositories
+    #[command(subcommand)]
+    RepoKey(RepoKeyCommand),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version(VersionArgs),
+    /// Explain a command, or one option of it
+    Help(HelpArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Print a man page
+    Man(ManArgs),
+}
+
+impl Command {
+    /// As it is typed, and as the configuration's registry knows it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Command::StanzaCreate(_) => "stanza-create",
+            Command::Check => "check",
+            Command::Backup(_) => "backup",
+            Command::Restore(_) => "restore",
+            Command::ArchivePush(_) => "archive-push",
+            Command::ArchiveGet(_) => "archive-get",
+            Command::Info(_) => "info",
+            Command::Verify(_) => "verify",
+            Command::Manifest(_) => "manifest",
+            Command::RepoLs(_) => "repo-ls",
+            Command::RepoGet(_) => "repo-get",
+            Command::RepoKey(_) => "repo-key",
+            Command::Config(_) => "config",
+            Command::Version(_) => "version",
+            Command::Help(_) => "help",
+            Command::Completions(_) => "completions",
+            Command::Man(_) => "man",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackupType {
+    Full,
+    Diff,
+    Incr,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct StanzaCreateArgs {
+    /// Do not ask PostgreSQL: read the data directory of a stopped cluster
+    #[arg(long = "no-online", action = ArgAction::SetFalse)]
+    pub online: bool,
+    /// Accept with --no-online that a postmaster seems to be running
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// What to compare with: nothing, the last full backup, or the last backup
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value = "incr")]
+    pub backup_type: BackupType,
+    /// Repository to back up to (repeatable; default: all of the stanza)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Vec<u16>,
+    /// Back up a stopped cluster
+    #[arg(long = "no-online", action = ArgAction::SetFalse)]
+    pub online: bool,
+    /// Accept with --no-online that a postmaster seems to be running
+    #[arg(long)]
+    pub force: bool,
+    /// Show units, bytes and estimated time, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Print the job's id and do not wait for it
+    #[arg(long)]
+    pub detach: bool,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// Backup to restore: a label, or latest
+    #[arg(long, value_name = "LABEL", default_value = "latest")]
+    pub set: String,
+    /// Repository to restore from (default: any of the stanza that has what is needed)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Keep what is in the target already and equals the backup
+    #[arg(long)]
+    pub delta: bool,
+    /// Go on where a precaution would stop
+    #[arg(long)]
+    pub force: bool,
+    /// How far PostgreSQL recovers: default, immediate or none
+    #[arg(long = "type", value_name = "TYPE", default_value = "default")]
+    pub recovery_type: String,
+    /// What PostgreSQL does at the recovery target: pause, promote or shutdown
+    #[arg(long, value_name = "ACTION")]
+    pub target_action: Option<String>,
+    /// Put a tablespace, by name or number, into a directory (repeatable)
+    #[arg(long, value_name = "TABLESPACE=DIR")]
+    pub tablespace_map: Vec<String>,
+    /// Put all tablespaces that are not mapped below a directory
+    #[arg(long, value_name = "DIR")]
+    pub tablespace_map_all: Option<String>,
+    /// Let a link of the data directory point to a file or directory (repeatable)
+    #[arg(long, value_name = "LINK=PATH")]
+    pub link_map: Vec<String>,
+    /// Restore all links as links
+    #[arg(long)]
+    pub link_all: bool,
+    /// Target directory (default: the stanza's data directory on this machine)
+    #[arg(long, alias = "pg1-path", value_name = "DIR")]
+    pub pg_path: Option<PathBuf>,
+    /// Write PostgreSQL's own backup_manifest too, for pg_verifybackup
+    #[arg(long)]
+    pub backup_manifest: bool,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ArchivePushArgs {
+    /// WAL file, as %p of archive_command
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Data directory that a relative path starts from (default: the current directory)
+    #[arg(long, alias = "pg1-path", value_name = "DIR")]
+    pub pg_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ArchiveGetArgs {
+    /// Name of the WAL file, as %f of restore_command
+    #[arg(value_name = "FILE")]
+    pub file: String,
+    /// Where to put it, as %p of restore_command
+    #[arg(value_name = "DEST")]
+    pub destination: PathBuf,
+    /// Repository to ask (default: all of the stanza)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Data directory of the server that recovers (default: the current directory)
+    #[arg(long, alias = "pg1-path", value_name = "DIR")]
+    pub pg_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct InfoArgs {
+    /// One backup in detail
+    #[arg(long, value_name = "LABEL")]
+    pub set: Option<String>,
+    /// Only backups of this type
+    #[arg(long = "type", value_enum, value_name = "TYPE")]
+    pub backup_type: Option<BackupType>,
+    /// Only this repository
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Only this backup and what it needs
+    #[arg(long, value_name = "LABEL")]
+    pub set: Option<String>,
+    /// Only this repository
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ManifestArgs {
+    /// Backup to show: a label, or latest
+    #[arg(long, value_name = "LABEL", default_value = "latest")]
+    pub set: String,
+    /// Only files whose path matches
+    #[arg(long, value_name = "PATTERN")]
+    pub filter: Option<String>,
+    /// Repository to read (default: the first that has the backup)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortOrder {
+    None,
+    Asc,
+    Desc,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RepoLsArgs {
+    /// Where to start (default: the top of the repository)
+    #[arg(value_name = "PATH")]
+    pub path: Option<String>,
+    /// List what is below, too
+    #[arg(long)]
+    pub recurse: bool,
+    /// Only names that match
+    #[arg(long, value_name = "PATTERN")]
+    pub filter: Option<String>,
+    /// Order by name
+    #[arg(long, value_enum, value_name = "ORDER", default_value = "asc")]
+    pub sort: SortOrder,
+    /// Repository to list (default: the first)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RepoGetArgs {
+    /// Object to print
+    #[arg(value_name = "PATH")]
+    pub path: String,
+    /// As it is stored, neither decrypted nor decompressed
+    #[arg(long)]
+    pub raw: bool,
+    /// Exit with 1 and print nothing if there is no such object
+    #[arg(long)]
+    pub ignore_missing: bool,
+    /// Repository to read (default: the first)
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub repo: Option<u16>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum RepoKeyCommand {
+    /// Make a new key file, mode 0600
+    Create {
+        /// File that must not exist yet
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Report everything that is wrong with the configuration
+    Check(ConfigArgs),
+    /// Show every setting that holds and where it comes from; secrets are masked
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VersionOutput {
+    Text,
+    Num,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct VersionArgs {
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: VersionOutput,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct HelpArgs {
+    /// A command, and perhaps an option of it
+    #[arg(value_name = "COMMAND")]
+    pub topic: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// bash, zsh or fish
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Command whose page is printed (default: the program's own)
+    #[arg(value_name = "COMMAND")]
+    pub topic: Vec<String>,
+}

@@ -1,0 +1,193 @@
+//! `backup`: to all repositories at once, from one read of the data.
+
+use crate::args::Output;
+use crate::context::Context;
+use crate::embedded::{Embedded, block_on};
+use crate::host::{HostLock, cores, source, writer};
+use crate::output;
+use crate::progress::Bar;
+use crate::repositories::repository_set;
+use crate::settings::BackupRequest;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupKind;
+use pgconvoy_core::ids::{Epoch, Identity};
+use pgconvoy_core::machine::backup::event::RepositoryResult;
+use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Phase};
+use pgconvoy_core::units::ByteCount;
+use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
+use pgconvoy_coordinator::Progress;
+use pgconvoy_repository::codec::Codec;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+use std::time::Instant;
+use tokio::sync::watch;
+
+const LOCK_KIND: &str = "backup";
+
+pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failure> {
+    refuse_what_is_not_there(request)?;
+    let source = source(&request.stanza, request.options.db_timeout, "backup")?;
+    let set = repository_set(&request.repos)?;
+    let mut locks = Vec::new();
+    for repo in &request.repos {
+        locks.push(HostLock::acquire(&context.config.paths.lock, &request.stanza.name, LOCK_KIND, repo.key)?);
+    }
+    let begun = Instant::now();
+    let identity = random_identity()?;
+    let embedded = Embedded {
+        stanza: request.stanza.name.clone(),
+        source,
+        repositories: set,
+        slots: u16::try_from(request.options.slots(cores())).unwrap_or(u16::MAX),
+        archive_timeout: request.options.archive_timeout,
+    };
+    let outcome = block_on(embedded.backup(|epoch| spec(request, identity, epoch), show))??;
+    drop(locks);
+    report(request, &outcome, begun)
+}
+
+fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
+    let missing = |what: &str| Err(Failure::new(ErrorCode::NotSupported, format!("{what} is not part of this build")));
+    if request.kind != BackupKind::Full {
+        let failure = Failure::new(
+            ErrorCode::NotSupported,
+            format!("a backup of type {} is not part of this build", request.kind),
+        );
+        return Err(failure.hint("add --type=full"));
+    }
+    if request.plan_only {
+        return missing("--plan");
+    }
+    if request.detach {
+        return missing("--detach");
+    }
+    Ok(())
+}
+
+fn random_identity() -> Result<Identity, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}")))?;
+    Ok(Identity::from_random_bytes(bytes))
+}
+
+fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec {
+    let options = &request.options;
+    let codec: Codec = options.compression.kind.into();
+    BackupSpec {
+        job: JobId(identity),
+        epoch,
+        backup: identity,
+        stanza: request.stanza.name.clone(),
+        repositories: request.repos.iter().map(|repo| repo.key).collect(),
+        required: request.repos.iter().filter(|repo| repo.required).map(|repo| repo.key).collect(),
+        source: SourceOptions {
+            online: request.online,
+            force: request.force,
+            start_fast: options.start_fast,
+            archive_check: options.archive_check && request.online,
+            archive_mode_check: options.archive_mode_check,
+            checksum_page: options.checksum_page,
+            exclude: options.exclude.clone(),
+            db_timeout_ms: u64::try_from(options.db_timeout.as_millis()).unwrap_or(u64::MAX),
+        },
+        compress: Compress { codec: codec.number(), level: options.compression.level },
+        file_sha1: options.file_sha1,
+        unit_size: options.unit_size.0,
+        stall_timeout_ms: u64::try_from(options.io_timeout.as_millis()).unwrap_or(u64::MAX),
+        annotations: options.annotation.clone(),
+        writer: writer(),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+async fn show(mut progress: watch::Receiver<Progress>) {
+    let mut bar: Option<Bar> = None;
+    while progress.changed().await.is_ok() {
+        let seen = *progress.borrow_and_update();
+        if seen.phase >= Phase::Copying && bar.is_none() {
+            let label = seen.label.map_or_else(|| "backup".to_owned(), |label| format!("backup {label}"));
+            bar = Some(Bar::new(&label, seen.bytes_total));
+        }
+        if let Some(bar) = &bar {
+            bar.set(seen.bytes_done);
+        }
+        if seen.phase == Phase::Over {
+            break;
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+}
+
+fn report(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Result<ExitCode, Failure> {
+    let verdict = outcome.verdict();
+    for (file, block) in &outcome.bad_pages {
+        tracing::warn!("page {block} of {file} does not match its checksum");
+    }
+    match request.output {
+        Output::Json if outcome.label.is_some() => {
+            output::json(&as_json(request, outcome, begun))?;
+        }
+        Output::Json => {}
+        Output::Text => {
+            if let Some(label) = outcome.label.filter(|_| verdict.is_ok()) {
+                let size = ByteCount(outcome.bytes_database);
+                output::text(&format!("{label}: {size} in {:.1} s\n", begun.elapsed().as_secs_f64()))?;
+            }
+        }
+    }
+    verdict.map(|()| ExitCode::SUCCESS)
+}
+
+fn as_json(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Value {
+    let head = outcome.contents.as_ref().map(|contents| &contents.head);
+    let errors: Vec<Value> =
+        outcome.bad_pages.iter().map(|(file, block)| json!({"file": file, "block": block})).collect();
+    let repos: Vec<Value> = outcome.repositories.iter().map(repository_json).collect();
+    let workers: Vec<Value> = outcome
+        .workers
+        .iter()
+        .map(|share| json!({"name": share.worker.as_str(), "units": share.units, "bytes": share.bytes}))
+        .collect();
+    let text = |value: Option<String>| value.map_or(Value::Null, Value::String);
+    json!({
+        "label": text(outcome.label.map(|label| label.to_string())),
+        "type": request.kind.name(),
+        "prior": Value::Null,
+        "stanza": request.stanza.name.as_str(),
+        "status": outcome.status.name(),
+        "lsn": {
+            "start": text(head.and_then(|head| head.lsn_start).map(|lsn| lsn.to_string())),
+            "stop": text(head.and_then(|head| head.lsn_stop).map(|lsn| lsn.to_string())),
+        },
+        "archive": {
+            "start": text(head.and_then(|head| head.wal_start).map(|segment| segment.to_string())),
+            "stop": text(head.and_then(|head| head.wal_stop).map(|segment| segment.to_string())),
+        },
+        "duration-ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "bytes": {
+            "database": outcome.bytes_database,
+            "read": outcome.bytes_read,
+            "changed": outcome.bytes_database,
+        },
+        "units": {"total": outcome.units_total, "retried": outcome.units_retried, "resumed": 0},
+        "pages": {"checked": outcome.pages_checked, "errors": errors},
+        "repos": repos,
+        "workers": workers,
+    })
+}
+
+fn repository_json(result: &RepositoryResult) -> Value {
+    json!({
+        "key": result.repository.0,
+        "status": if result.failure.is_none() { "ok" } else { "error" },
+        "bytes-stored": result.stored,
+        "error": result.failure.as_ref().map(|failure| json!({
+            "code": failure.code.number(),
+            "message": failure.message,
+        })),
+    })
+}

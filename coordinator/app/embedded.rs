@@ -1,0 +1,112 @@
+//! One process as a whole fleet: a coordinator and one worker, leases and transport in memory.
+//!
+//! The same `start` calls as in a distributed fleet; what differs is what they are given.
+
+use actix::System;
+use pgconvoy_coordinator::{Coordinator, Deps, Progress};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{Epoch, StanzaName, WorkerName};
+use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
+use pgconvoy_lease::{EmbeddedStore, FleetKeys};
+use pgconvoy_repository::RepositorySet;
+use pgconvoy_transport::memory::{Faults, pair};
+use pgconvoy_transport::{PeerIdentity, Role};
+use pgconvoy_worker::keeper::SourceConfig;
+use pgconvoy_worker::{Worker, WorkerDeps, WorkerHandle};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+const FLEET: &str = "embedded";
+const WORKER: &str = "local";
+/// Stores and the server are waited for on these; computing has threads of its own.
+const RUNTIME_THREADS: usize = 2;
+const WORKER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub struct Embedded {
+    pub stanza: StanzaName,
+    pub source: SourceConfig,
+    pub repositories: Arc<RepositorySet>,
+    pub slots: u16,
+    pub archive_timeout: Duration,
+}
+
+/// Runs a future on a multi-thread runtime that actors can live on.
+pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let failed = |error: std::io::Error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
+    let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build().map_err(failed)?;
+    let runtime = Arc::new(runtime);
+    // Dropping a runtime waits for its blocking calls, and a store that hangs in one must not keep the process from ending.
+    std::mem::forget(runtime.clone());
+    Ok(System::with_tokio_rt(|| runtime).block_on(work))
+}
+
+impl Embedded {
+    /// Runs a backup to its end. `watch` sees it while it runs; SIGTERM and SIGINT cancel it.
+    pub async fn backup<W: Future<Output = ()>>(
+        self,
+        spec: impl FnOnce(Epoch) -> BackupSpec,
+        watch: impl FnOnce(watch::Receiver<Progress>) -> W,
+    ) -> Result<Outcome, Failure> {
+        let mut coordinator = self.coordinator().await?;
+        let worker = self.join_worker(&mut coordinator).await?;
+        let mut run = coordinator.backup(spec(coordinator.epoch())).await?;
+        let mut watching = std::pin::pin!(watch(run.progress.clone()));
+        let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+        let mut is_watched = true;
+        let outcome = loop {
+            tokio::select! {
+                outcome = run.outcome() => break outcome,
+                () = &mut watching, if is_watched => is_watched = false,
+                _ = terminate.recv() => run.cancel(terminated()),
+                _ = interrupt.recv() => run.cancel(terminated()),
+            }
+        };
+        coordinator.stop();
+        // PostgreSQL ends the backup when its session closes: wait for that, but not for a server that hangs.
+        let _ = tokio::time::timeout(WORKER_STOP_TIMEOUT, worker.stopped()).await;
+        outcome
+    }
+
+    async fn coordinator(&self) -> Result<Coordinator, Failure> {
+        let fleet = FleetKeys::new(FLEET).expect("the constant is a valid fleet name");
+        Coordinator::start(Deps {
+            name: format!("process {}", std::process::id()),
+            fleet,
+            leases: Arc::new(EmbeddedStore::start()),
+            repositories: self.repositories.clone(),
+            runtime: Handle::current(),
+            archive_timeout: self.archive_timeout,
+        })
+        .await
+    }
+
+    async fn join_worker(&self, coordinator: &mut Coordinator) -> Result<WorkerHandle, Failure> {
+        let name: WorkerName = WORKER.parse().expect("the constant is a valid worker name");
+        let stanzas = vec![self.stanza.clone()];
+        let peer = |role, stanzas| PeerIdentity { name: name.clone().into(), role, stanzas };
+        let (near, far) = pair(peer(Role::Coordinator, Vec::new()), peer(Role::Worker, stanzas), &Faults::default());
+        let worker = Worker::start(WorkerDeps {
+            name: name.clone(),
+            slots: self.slots,
+            sources: BTreeMap::from([(self.stanza.clone(), self.source.clone())]),
+            repositories: self.repositories.clone(),
+            connection: far,
+            runtime: Handle::current(),
+        });
+        coordinator.accept(near).await?;
+        Ok(worker)
+    }
+}
+
+fn signals(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(ErrorCode::Unknown, format!("cannot wait for signals: {error}")))
+}
+
+fn terminated() -> Failure {
+    Failure::new(ErrorCode::Term, "terminated by a signal").hint("the next backup removes what this one left")
+}

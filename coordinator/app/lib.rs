@@ -1,0 +1,104 @@
+//! The composition root: what the process was given comes in, one command runs, an exit status goes out.
+//!
+//! Code map: [`args`] is what was typed and [`settings`] what it means; [`context`] holds the configuration; [`commands`]
+//! has one file for each verb; [`output`] and [`logging`] are the two ways out.
+//!
+//! Invariants
+//! 1. The environment, the arguments and the configuration file are read here and nowhere below.
+//! 2. stdout carries the result only; everything else goes to stderr.
+//! 3. Nothing is started before a command asks for it: archive-push runs once per WAL segment.
+
+pub mod args;
+pub mod commands;
+pub mod context;
+pub mod embedded;
+pub mod host;
+pub mod logging;
+pub mod output;
+pub mod progress;
+pub mod repositories;
+pub mod settings;
+
+use args::{Command, Parsed, Typed};
+use context::Context;
+use output::Failures;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use settings::{BackupRequest, CheckRequest, StanzaCreateRequest};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What the process was given. No `Debug`: the environment may hold secrets.
+#[derive(Clone)]
+pub struct Invocation {
+    /// With the program's name in front.
+    pub arguments: Vec<OsString>,
+    pub environment: BTreeMap<String, String>,
+    pub is_root: bool,
+}
+
+impl Invocation {
+    pub fn of_this_process() -> Self {
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        Invocation {
+            arguments: std::env::args_os().collect(),
+            environment: std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect(),
+            is_root: rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// The last part of the name under which the program was called.
+    pub fn program(&self) -> &str {
+        let path = self.arguments.first().map(Path::new);
+        path.and_then(|path| path.file_name()?.to_str()).unwrap_or("pgconvoy")
+    }
+}
+
+/// Runs one command; whatever fails is reported before this returns.
+pub fn run(invocation: &Invocation) -> ExitCode {
+    match parse_and_dispatch(invocation) {
+        Ok(code) => code,
+        Err(failures) => failures.report(),
+    }
+}
+
+fn parse_and_dispatch(invocation: &Invocation) -> Result<ExitCode, Failures> {
+    match args::parse(&invocation.arguments)? {
+        Parsed::Help(text) => Ok(output::text(&text)?),
+        Parsed::Typed(typed) => dispatch(invocation, *typed),
+    }
+}
+
+/// Commands that need no configuration, or report on it, come first: they work where it is missing or broken.
+fn dispatch(invocation: &Invocation, typed: Typed) -> Result<ExitCode, Failures> {
+    match &typed.command {
+        Command::Version(args) => Ok(commands::version::run(invocation.program(), args)?),
+        Command::Help(args) => Ok(commands::help::run(args)?),
+        Command::Completions(args) => Ok(commands::completions::run(args)?),
+        Command::Man(args) => Ok(commands::man::run(args)?),
+        Command::Config(command) => commands::config::run(invocation, &typed.common, command),
+        _ => {
+            let context = Context::open(invocation, &typed)?;
+            let run = logging::start(&context);
+            let outcome = work(&context, &typed.command);
+            run.end(&outcome);
+            Ok(outcome?)
+        }
+    }
+}
+
+/// Commands that work on a cluster or on repositories.
+fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::StanzaCreate(args) => {
+            commands::stanza_create::run(context, &StanzaCreateRequest::new(context, args)?)
+        }
+        Command::Check => commands::check::run(context, &CheckRequest::all(context)?),
+        Command::Backup(args) => commands::backup::run(context, &BackupRequest::new(context, args)?),
+        other => Err(Failure::new(
+            ErrorCode::CommandInvalid,
+            format!("command '{}' is not part of this build", other.name()),
+        )),
+    }
+}

@@ -1,0 +1,64 @@
+//! The result on stdout, failures on stderr.
+
+use pgconvoy_core::config::ConfigProblem;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use std::io::{ErrorKind, Write, stderr, stdout};
+use std::process::ExitCode;
+
+/// One or more failures; the first one gives the exit status.
+#[derive(Debug)]
+pub struct Failures {
+    first: Failure,
+    more: Vec<Failure>,
+}
+
+impl From<Failure> for Failures {
+    fn from(first: Failure) -> Self {
+        Failures { first, more: Vec::new() }
+    }
+}
+
+impl From<Vec<ConfigProblem>> for Failures {
+    fn from(problems: Vec<ConfigProblem>) -> Self {
+        let mut failures = problems.into_iter().map(Failure::from);
+        let first = failures
+            .next()
+            .unwrap_or_else(|| Failure::new(ErrorCode::Config, "the configuration is not valid"));
+        Failures { first, more: failures.collect() }
+    }
+}
+
+impl Failures {
+    /// Prints them and says how the process ends. An error that cannot be printed still has its exit status.
+    pub fn report(&self) -> ExitCode {
+        let text: String = std::iter::once(&self.first).chain(&self.more).map(lines).collect();
+        let _ = stderr().lock().write_all(text.as_bytes());
+        ExitCode::from(self.first.code.number())
+    }
+}
+
+/// `ERROR: [NNN]: what happened`, and its hints.
+pub fn lines(failure: &Failure) -> String {
+    let hints = failure.hints.iter().map(|hint| format!("HINT: {hint}\n"));
+    format!("ERROR: [{}]: {}\n", failure.code, failure.message) + &hints.collect::<String>()
+}
+
+/// The result of a command, as it is.
+pub fn text(text: &str) -> Result<ExitCode, Failure> {
+    bytes(text.as_bytes())
+}
+
+/// The result of a command as one line.
+pub fn json(value: &serde_json::Value) -> Result<ExitCode, Failure> {
+    text(&format!("{value}\n"))
+}
+
+pub fn bytes(bytes: &[u8]) -> Result<ExitCode, Failure> {
+    let mut out = stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Whoever read has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::new(ErrorCode::FileWrite, format!("cannot write to stdout: {error}"))),
+    }
+}

@@ -1,0 +1,46 @@
+//! From configured repositories to a set that can be opened: the only place that names concrete stores.
+//!
+//! Nothing is looked at here: a repository that is away, or whose key is wrong, says so when it is opened, so that a
+//! command can go on with the others.
+
+use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_repository::set::{Place, Purpose};
+use pgconvoy_repository::{RepositorySet, RepositorySettings};
+use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
+use pgconvoy_storage::{PosixStorage, Storage};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub fn repository_set(repos: &[RepoConfig]) -> Result<Arc<RepositorySet>, Failure> {
+    let places: Vec<Place> = repos.iter().map(place).collect::<Result<_, _>>()?;
+    Ok(Arc::new(RepositorySet::new(places)))
+}
+
+fn place(repo: &RepoConfig) -> Result<Place, Failure> {
+    if !matches!(repo.kind, RepoKind::Posix) {
+        let kind = repo.kind.repo_type();
+        let message = format!("repo {} has type {kind}, which is not part of this build", repo.key);
+        return Err(Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix"));
+    }
+    let path = PathBuf::from(&repo.path);
+    Ok(Place {
+        description: format!("posix:{}", repo.path),
+        connect: Box::new(move |purpose| {
+            let store = match purpose {
+                Purpose::Use => PosixStorage::open(&path)?,
+                Purpose::Create => PosixStorage::create(&path)?,
+            };
+            Ok(Arc::new(RetryStorage::new(Arc::new(store), RetryPolicy::default())) as Arc<dyn Storage>)
+        }),
+        settings: settings(repo),
+    })
+}
+
+fn settings(repo: &RepoConfig) -> RepositorySettings {
+    let secret = match repo.cipher {
+        CipherType::None => None,
+        CipherType::Aes256Gcm => Some(repo.key_source.clone()),
+    };
+    RepositorySettings { number: repo.key, secret }
+}

@@ -1,0 +1,62 @@
+//! Requests of archive-push and archive-get.
+
+use crate::args::{ArchiveGetArgs, ArchivePushArgs};
+use crate::context::Context;
+use pgconvoy_core::config::{BackupOptions, RepoConfig};
+use pgconvoy_core::failure::Failure;
+use pgconvoy_core::ids::StanzaName;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivePushRequest {
+    pub stanza: StanzaName,
+    /// Relative paths start at the current directory, which is PostgreSQL's data directory.
+    pub path: PathBuf,
+    pub pg_path: Option<PathBuf>,
+    pub repos: Vec<RepoConfig>,
+    pub options: BackupOptions,
+}
+
+impl ArchivePushRequest {
+    pub fn new(context: &Context, args: &ArchivePushArgs) -> Result<Self, Failure> {
+        let stanza = context.stanza_named()?;
+        Ok(ArchivePushRequest {
+            path: below(args.pg_path.as_deref(), &args.path),
+            pg_path: args.pg_path.clone(),
+            repos: context.repositories(Some(&stanza), &[])?,
+            options: context.policy(Some(&stanza))?,
+            stanza,
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveGetRequest {
+    pub stanza: StanzaName,
+    /// A name of a WAL or history file; not yet looked at.
+    pub file: String,
+    pub destination: PathBuf,
+    /// The data directory of the server that recovers; `None`: the current directory.
+    pub pg_path: Option<PathBuf>,
+    pub repos: Vec<RepoConfig>,
+    pub options: BackupOptions,
+}
+
+impl ArchiveGetRequest {
+    pub fn new(context: &Context, args: &ArchiveGetArgs) -> Result<Self, Failure> {
+        let stanza = context.stanza_named()?;
+        Ok(ArchiveGetRequest {
+            file: args.file.clone(),
+            destination: below(args.pg_path.as_deref(), &args.destination),
+            pg_path: args.pg_path.clone(),
+            repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
+            options: context.policy(Some(&stanza))?,
+            stanza,
+        })
+    }
+}
+
+/// PostgreSQL names files relative to its data directory.
+fn below(pg_path: Option<&Path>, path: &Path) -> PathBuf {
+    pg_path.map_or_else(|| path.to_owned(), |directory| directory.join(path))
+}

@@ -1,0 +1,138 @@
+//! Writes `pgconvoy.toml`: n POSIX repositories, one stanza, every path in the scratch folder.
+
+use super::{Cluster, Context, Random, Result, Scratch, user};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+pub const STANZA: &str = "main";
+
+/// A repository as the configuration names it.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    pub number: u16,
+    pub path: PathBuf,
+    /// None: not encrypted.
+    pub key_file: Option<PathBuf>,
+    pub required: bool,
+}
+
+impl Repo {
+    /// An encrypted repository with a new key.
+    pub fn encrypted(scratch: &Scratch, number: u16) -> Result<Repo> {
+        let key_file = scratch.join(&format!("repo{number}.key"));
+        write_key(&key_file, u64::from(number))?;
+        Ok(Repo { key_file: Some(key_file), ..Repo::plain(scratch, number) })
+    }
+
+    pub fn plain(scratch: &Scratch, number: u16) -> Repo {
+        Repo { number, path: scratch.join(&format!("repo{number}")), key_file: None, required: true }
+    }
+
+    pub fn at(self, path: &Path) -> Repo {
+        Repo { path: path.to_owned(), ..self }
+    }
+}
+
+/// 32 bytes in base64 on one line. 43 characters hold 258 bits, so the last one has its two lowest bits 0.
+pub fn write_key(path: &Path, seed: u64) -> Result<()> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut random = Random::seeded(seed);
+    let mut character = |step: u64| -> Result<char> {
+        let index = usize::try_from(random.below(64 / step) * step)?;
+        Ok(char::from(ALPHABET[index]))
+    };
+    let mut text = (0..42).map(|_| character(1)).collect::<Result<String>>()?;
+    text.push(character(4)?);
+    text.push_str("=\n");
+    std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    user::give(path)
+}
+
+/// The parts of a configuration file that tests vary.
+#[derive(Debug, Clone)]
+pub struct Config {
+    scratch: PathBuf,
+    repos: Vec<Repo>,
+    backup: BTreeMap<String, String>,
+    stanza: String,
+    extra: String,
+}
+
+impl Config {
+    pub fn new(scratch: &Scratch, repos: &[Repo], cluster: &Cluster) -> Config {
+        let mut backup = BTreeMap::new();
+        // Two slots: enough to see work shared, and as many as the smallest machine has cores.
+        backup.insert("process-max".to_owned(), "2".to_owned());
+        backup.insert("start-fast".to_owned(), "true".to_owned());
+        backup.insert("archive-timeout".to_owned(), "\"60s\"".to_owned());
+        let config = Config {
+            scratch: scratch.path().to_owned(),
+            repos: repos.to_vec(),
+            backup,
+            stanza: String::new(),
+            extra: String::new(),
+        };
+        config.for_cluster(cluster)
+    }
+
+    /// The same configuration with another cluster behind the stanza.
+    #[must_use]
+    pub fn for_cluster(mut self, cluster: &Cluster) -> Self {
+        self.stanza = format!(
+            "[[stanza.{STANZA}.pg]]\npath = \"{}\"\nport = {}\nsocket-path = \"{}\"\nuser = \"postgres\"\n",
+            cluster.data().display(),
+            cluster.port(),
+            cluster.socket_dir().display(),
+        );
+        self
+    }
+
+    /// A key of the `[backup]` table; the value as TOML writes it.
+    #[must_use]
+    pub fn backup(mut self, key: &str, value: &str) -> Self {
+        self.backup.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn repos(mut self, repos: &[Repo]) -> Self {
+        self.repos = repos.to_vec();
+        self
+    }
+
+    /// Lines at the end of the file.
+    #[must_use]
+    pub fn extra(mut self, lines: &str) -> Self {
+        self.extra.push_str(lines);
+        self
+    }
+
+    fn text(&self) -> Result<String> {
+        let mut text = String::new();
+        for repo in &self.repos {
+            writeln!(text, "[repo.{}]\ntype = \"posix\"\npath = \"{}\"", repo.number, repo.path.display())?;
+            match &repo.key_file {
+                Some(key) => writeln!(text, "cipher = \"aes-256-gcm\"\nkey-file = \"{}\"", key.display())?,
+                None => writeln!(text, "cipher = \"none\"")?,
+            }
+            writeln!(text, "required = {}\n", repo.required)?;
+        }
+        writeln!(text, "[backup]")?;
+        for (key, value) in &self.backup {
+            writeln!(text, "{key} = {value}")?;
+        }
+        let scratch = self.scratch.display();
+        writeln!(text, "\n{}\n[paths]", self.stanza)?;
+        writeln!(text, "lock = \"{scratch}/lock\"\nspool = \"{scratch}/spool\"\nlog = \"{scratch}/log\"")?;
+        text.push_str(&self.extra);
+        Ok(text)
+    }
+
+    pub fn write(&self, path: &Path) -> Result<()> {
+        std::fs::write(path, self.text()?).with_context(|| path.display().to_string())?;
+        user::give(path)
+    }
+}
