@@ -9,6 +9,8 @@
 //! 2. No call lasts longer than the deadline, whatever the store does.
 //! 3. The error of the last try is what the caller sees, not "out of tries".
 
+mod upload;
+
 use crate::{
     Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Storage, StorageError,
     Upload, random,
@@ -16,6 +18,7 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use pgconvoy_core::failure::{Classify, Retry};
+use upload::TimedUpload;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +172,9 @@ impl Storage for RetryStorage {
     }
 
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
-        self.repeat(Some(key), || self.inner.begin(key, mode)).await
+        let inner = self.repeat(Some(key), || self.inner.begin(key, mode)).await?;
+        let at = Place::new(self.inner.describe(), Some(key));
+        Ok(Box::new(TimedUpload { inner, at, limit: self.policy.deadline.min(DEADLINE_MAX) }))
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
