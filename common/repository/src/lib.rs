@@ -17,17 +17,23 @@
 //! The next backup, holding the stanza's lock, gives the label up by a void record and only then removes them.
 
 pub mod backup;
+pub mod browse;
 pub mod catalogue;
 pub mod codec;
+pub mod coverage;
 pub mod error;
+pub mod filter;
+pub mod info;
 pub mod keys;
 pub mod manifest;
+pub mod manifest_view;
 pub mod object;
 pub mod open;
 pub mod pack;
 pub mod seal;
 pub mod set;
 pub mod stanza;
+pub mod verify;
 pub mod wal;
 
 pub use error::RepositoryError;

@@ -1,0 +1,197 @@
+//! One published backup: its manifest, its plans, and every pack that it refers to.
+
+use super::expected::Expected;
+use super::pack::{self, PackCheck, PackTask};
+use super::{BackupStatus, BackupVerification, Checked, Entries, Finding, Job, identities};
+use crate::error::RepositoryError;
+use crate::manifest::ManifestReader;
+use crate::object::object_key;
+use pgconvoy_core::format::HashSecret;
+use pgconvoy_core::format::catalogue::BackupRecord;
+use pgconvoy_core::format::layout::{self, PackName};
+use pgconvoy_core::format::manifest::ManifestHead;
+use pgconvoy_core::format::object::Kind;
+use pgconvoy_core::format::plan::PlanBody;
+use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::ids::PlanNumber;
+use sha1::{Digest, Sha1};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of a manifest that are read at once for its SHA-1.
+const DIGEST_BYTES: u64 = 4 << 20;
+
+/// What came of each pack whose data was read, so that it is read once.
+pub(super) type KnownPacks = BTreeMap<PackName, KnownPack>;
+
+pub(super) struct KnownPack {
+    finding: Option<Finding>,
+    /// Packs that blocks of it lie in.
+    foreign: Vec<PackName>,
+}
+
+pub(super) struct Outcome {
+    pub(super) backup: BackupVerification,
+    /// Flaws of objects that tell of the backup's making, and that no restore needs.
+    pub(super) papers: Vec<Finding>,
+}
+
+pub(super) fn check(
+    job: &Job,
+    record: &BackupRecord,
+    entries: &Entries,
+    secret: &HashSecret,
+    known: &mut KnownPacks,
+) -> Checked<Outcome> {
+    let mut errors = Vec::new();
+    let mut papers = Vec::new();
+    let manifest = layout::manifest(&job.stanza, record.label);
+    errors.extend(record.references.iter().filter(|label| !entries.contains_key(label)).map(|label| {
+        let reason = format!("backup {} rests on it, and it is not published", record.label);
+        job.finding(&layout::catalogue_entry(&job.stanza, *label), &reason)
+    }));
+    match manifest_digest(job, record) {
+        Err(error) => errors.push(job.finding(&manifest, &error)),
+        Ok(()) => match read_manifest(job, record, secret) {
+            Err(error) => errors.push(job.finding(&manifest, &error)),
+            Ok((mut expected, flaws)) => {
+                errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
+                errors.extend(packs(job, record, entries, secret, &mut expected, known)?);
+                errors.extend(expected.check_split_files(job, &manifest, secret));
+                papers = self::papers(job, record, &expected.plans);
+            }
+        },
+    }
+    job.go_on()?;
+    let status = if errors.is_empty() { BackupStatus::Valid } else { BackupStatus::Invalid };
+    Ok(Outcome { backup: BackupVerification::new(record.label, status, errors), papers })
+}
+
+/// Size and SHA-1 of the stored manifest, against the catalogue entry.
+fn manifest_digest(job: &Job, record: &BackupRecord) -> Result<(), RepositoryError> {
+    let name = layout::manifest(&job.stanza, record.label);
+    let key = object_key(&name);
+    let storage = job.repository.storage();
+    let place = || job.repository.describe();
+    let missing = || RepositoryError::Missing { place: place(), object: name.clone() };
+    let size = job.wait(storage.stat(&key))?.ok_or_else(missing)?.size;
+    let mut sha1 = Sha1::new();
+    let mut at = 0;
+    while at < size {
+        let end = size.min(at + DIGEST_BYTES);
+        sha1.update(job.wait(storage.get_range(&key, at..end))?);
+        job.count(end - at);
+        at = end;
+    }
+    let sha1: [u8; 20] = sha1.finalize().into();
+    if size == record.manifest.size && sha1 == record.manifest.sha1 {
+        return Ok(());
+    }
+    let reason = "its size and SHA-1 are not those in the catalogue entry".to_owned();
+    Err(RepositoryError::Contradiction { place: place(), object: name, reason })
+}
+
+fn read_manifest(
+    job: &Job,
+    record: &BackupRecord,
+    secret: &HashSecret,
+) -> Result<(Expected, Vec<String>), RepositoryError> {
+    let opening = ManifestReader::open(&job.repository, &job.stanza, record.label, &record.manifest);
+    let mut manifest = job.wait(opening)?;
+    let (expected, mut flaws) = Expected::read(job, &mut manifest, secret)?;
+    if let Some(what) = difference(manifest.head(), record) {
+        flaws.push(format!("its {what} is not the one in the catalogue entry"));
+    }
+    Ok((expected, flaws))
+}
+
+/// The first thing that manifest and entry tell differently.
+fn difference(head: &ManifestHead, record: &BackupRecord) -> Option<&'static str> {
+    let told = [
+        ("UUID", head.backup == record.backup),
+        ("type", head.kind == record.kind),
+        ("prior", head.prior == record.prior),
+        ("list of references", head.references == record.references),
+        ("version of PostgreSQL", head.version == record.version),
+        ("timeline", head.timeline == record.timeline),
+        ("LSN", (head.lsn_start, head.lsn_stop) == (record.lsn_start, record.lsn_stop)),
+        ("range of WAL", (head.wal_start, head.wal_stop) == (record.wal_start, record.wal_stop)),
+        ("time", (head.started, head.stopped) == (record.started, record.stopped)),
+    ];
+    told.into_iter().find(|(_, is_same)| !is_same).map(|(what, _)| what)
+}
+
+/// Reads the packs that were not read before, and compares all that the manifest refers to with it.
+fn packs(
+    job: &Job,
+    record: &BackupRecord,
+    entries: &Entries,
+    secret: &HashSecret,
+    expected: &mut Expected,
+    known: &mut KnownPacks,
+) -> Checked<Vec<Finding>> {
+    let what = format!("backup {}", record.label);
+    let check = PackCheck { job, secret, backups: identities(entries), references: &record.references };
+    let task = |(number, name): (usize, &PackName)| PackTask {
+        name: *name,
+        expected: expected.of_pack(number),
+        reads_data: !known.contains_key(name),
+    };
+    let tasks: Vec<PackTask<'_>> = expected.packs.iter().enumerate().map(task).collect();
+    let told = job.each(&what, &tasks, |task| pack::check(&check, task).map(Some))?;
+    let mut errors = Vec::new();
+    let mut checksums = Vec::new();
+    for (number, result) in told {
+        errors.extend(result.mismatch);
+        checksums.extend(result.checksums);
+        if tasks[number].reads_data {
+            known.insert(tasks[number].name, KnownPack { finding: result.finding, foreign: result.foreign });
+        }
+    }
+    let names: BTreeSet<PackName> = expected.packs.iter().copied().collect();
+    checksums.into_iter().for_each(|(slot, checksum)| expected.set_checksum(slot, checksum));
+    let borrowed = names.iter().filter_map(|name| known.get(name)).flat_map(|pack| &pack.foreign);
+    let needed: BTreeSet<PackName> = names.iter().chain(borrowed).copied().collect();
+    let unread = needed.iter().filter(|name| !known.contains_key(name));
+    let tasks: Vec<PackTask<'_>> =
+        unread.map(|name| PackTask { name: *name, expected: &[], reads_data: true }).collect();
+    for (number, result) in job.each(&what, &tasks, |task| pack::check(&check, task).map(Some))? {
+        known.insert(tasks[number].name, KnownPack { finding: result.finding, foreign: result.foreign });
+    }
+    errors.extend(needed.iter().filter_map(|name| known.get(name)?.finding.clone()));
+    errors.dedup();
+    Ok(errors)
+}
+
+/// Plans and stop records: written for every backup, and read by nobody but who asks how it came about.
+fn papers(job: &Job, record: &BackupRecord, plans: &BTreeSet<PlanNumber>) -> Vec<Finding> {
+    let (stanza, label) = (&job.stanza, record.label);
+    let mut findings = Vec::new();
+    for number in plans {
+        let name = layout::plan(stanza, label, *number);
+        match job.wait(job.repository.get_object::<PlanBody>(Kind::Plan, &name)) {
+            Ok(Some(plan)) if plan.label == label && plan.number == *number && plan.backup == record.backup => {}
+            Ok(Some(_)) => findings.push(job.finding(&name, &"it is the plan of another backup")),
+            Ok(None) => findings.push(job.finding(&name, &"it is missing, and packs were written by it")),
+            Err(error) => findings.push(job.finding(&name, &error)),
+        }
+    }
+    if record.online
+        && let Some(number) = plans.last()
+    {
+        findings.extend(stop_record(job, record, *number));
+    }
+    findings
+}
+
+fn stop_record(job: &Job, record: &BackupRecord, plan: PlanNumber) -> Option<Finding> {
+    let name = layout::stop(&job.stanza, record.label, plan);
+    let reason: String = match job.wait(job.repository.get_object::<StopBody>(Kind::Stop, &name)) {
+        Ok(Some(stop)) if (Some(stop.start_lsn), Some(stop.stop_lsn)) == (record.lsn_start, record.lsn_stop) => {
+            return None;
+        }
+        Ok(Some(_)) => "its LSNs are not those in the catalogue entry".to_owned(),
+        Ok(None) => "it is missing, and the backup was online".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(job.finding(&name, &reason))
+}

@@ -1,0 +1,290 @@
+//! One pack: its footer against the manifest, its frames against its footer.
+
+use super::expected::ExpectedRange;
+use super::{Checked, Finding, Interrupted, Job};
+use crate::codec::Decompressor;
+use crate::error::RepositoryError;
+use crate::pack::PackReader;
+use pgconvoy_core::format::layout::PackName;
+use pgconvoy_core::format::object::Protection;
+use pgconvoy_core::format::pack::{ForeignPack, PackRange};
+use pgconvoy_core::format::{BackupLabel, BlockHash, HashSecret};
+use pgconvoy_core::ids::Identity;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Stored bytes fetched in one request; a frame is never larger.
+const FETCH_BYTES: u64 = 4 << 20;
+
+/// What all packs of one backup are checked with.
+pub(super) struct PackCheck<'a> {
+    pub(super) job: &'a Job,
+    pub(super) secret: &'a HashSecret,
+    pub(super) backups: BTreeMap<BackupLabel, Identity>,
+    /// Labels that the backup says it rests on.
+    pub(super) references: &'a [BackupLabel],
+}
+
+pub(super) struct PackTask<'a> {
+    pub(super) name: PackName,
+    pub(super) expected: &'a [ExpectedRange],
+    /// False for a pack whose frames were checked with an earlier backup.
+    pub(super) reads_data: bool,
+}
+
+#[derive(Default)]
+pub(super) struct PackResult {
+    /// What is wrong with the pack itself.
+    pub(super) finding: Option<Finding>,
+    /// What is wrong between this manifest and the pack.
+    pub(super) mismatch: Option<Finding>,
+    pub(super) foreign: Vec<PackName>,
+    pub(super) checksums: Vec<(u32, BlockHash)>,
+}
+
+/// Why a pack's check ended early.
+enum Flaw {
+    Error(RepositoryError),
+    Reason(String),
+    Interrupted,
+}
+
+impl From<RepositoryError> for Flaw {
+    fn from(error: RepositoryError) -> Flaw {
+        Flaw::Error(error)
+    }
+}
+
+impl From<Interrupted> for Flaw {
+    fn from(_: Interrupted) -> Flaw {
+        Flaw::Interrupted
+    }
+}
+
+pub(super) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackResult> {
+    let job = check.job;
+    let key = task.name.key(&job.stanza);
+    let finding = |flaw| match flaw {
+        Flaw::Error(error) => Ok(Some(job.finding(&key, &error))),
+        Flaw::Reason(reason) => Ok(Some(job.finding(&key, &reason))),
+        Flaw::Interrupted => Err(Interrupted),
+    };
+    let pack = match open(check, task.name) {
+        Ok(pack) => pack,
+        Err(flaw) => return Ok(PackResult { finding: finding(flaw)?, ..PackResult::default() }),
+    };
+    let mut result = PackResult::default();
+    result.foreign = pack.body.foreign.iter().map(name_of).collect();
+    for expected in task.expected {
+        match pack.body.ranges.get(expected.place as usize).filter(|range| expected.fits(range)) {
+            Some(range) => result.checksums.extend(expected.slot.map(|slot| (slot, range.checksum))),
+            None => {
+                let reason = mismatch(&pack, expected.place);
+                result.mismatch.get_or_insert_with(|| job.finding(&key, &reason));
+            }
+        }
+    }
+    if task.reads_data {
+        let data = own_blocks(check, &pack).and_then(|()| borrowed_blocks(check, &pack));
+        if let Err(flaw) = data {
+            result.finding = finding(flaw)?;
+        }
+    }
+    Ok(result)
+}
+
+fn open(check: &PackCheck<'_>, name: PackName) -> Result<PackReader, Flaw> {
+    let job = check.job;
+    let backup = check.backups.get(&name.label).copied();
+    Ok(job.wait(PackReader::open(&job.repository, &job.stanza, name, backup, check.secret))?)
+}
+
+fn name_of(foreign: &ForeignPack) -> PackName {
+    PackName { label: foreign.label, plan: foreign.plan, unit: foreign.unit, attempt: foreign.attempt }
+}
+
+fn mismatch(pack: &PackReader, place: u32) -> String {
+    match pack.body.ranges.get(place as usize) {
+        Some(range) => {
+            format!("its range {place} ({} at {}) is not the one that the manifest refers to", range.path, range.offset)
+        }
+        None => format!("it has no range {place}, which the manifest refers to"),
+    }
+}
+
+/// A run of blocks in a frame of this pack.
+struct OwnRun<'a> {
+    frame: usize,
+    range: &'a PackRange,
+    first_block: usize,
+    blocks: usize,
+    skip: usize,
+}
+
+impl OwnRun<'_> {
+    /// The first block whose bytes are not what its hash says.
+    fn first_bad(&self, raw: &[u8], secret: &HashSecret) -> Option<usize> {
+        (0..self.blocks).find(|index| {
+            let number = self.first_block + index;
+            let begin = self.skip + index * self.range.block_size as usize;
+            let bytes = raw.get(begin..begin + block_length(self.range, number));
+            bytes.map(|bytes| secret.hash(bytes)) != self.range.hash(number)
+        })
+    }
+}
+
+/// The last block of a range may be short.
+fn block_length(range: &PackRange, number: usize) -> usize {
+    let left = range.length - number as u64 * u64::from(range.block_size);
+    usize::try_from(left.min(u64::from(range.block_size))).expect("a block is smaller than its frame")
+}
+
+fn own_runs(pack: &PackReader) -> Vec<OwnRun<'_>> {
+    let mut runs = Vec::new();
+    for range in &pack.body.ranges {
+        let mut first_block = 0;
+        for run in &range.runs {
+            let blocks = run.blocks() as usize;
+            if run.pack() == 0 {
+                let (frame, skip) = (run.frame() as usize, run.skip() as usize);
+                runs.push(OwnRun { frame, range, first_block, blocks, skip });
+            }
+            first_block += blocks;
+        }
+    }
+    runs.sort_by_key(|run| run.frame);
+    runs
+}
+
+/// Opens every frame, whether blocks of this pack lie in it or not, and hashes every block.
+fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
+    let job = check.job;
+    let runs = own_runs(pack);
+    let mut decompressor = Decompressor::new();
+    let mut raw = Vec::new();
+    for batch in batches(pack) {
+        job.go_on()?;
+        let fetched = job.wait(pack.object.fetch(&job.repository, batch.clone()))?;
+        job.count(fetched.len() as u64);
+        let mut stored = fetched.to_vec();
+        let mut rest = stored.as_mut_slice();
+        for frame in batch {
+            let length = pack.object.frames()[frame].stored_bytes() as usize;
+            let (bytes, after) = rest.split_at_mut(length);
+            rest = after;
+            pack.object.decode_frame(frame, bytes, &mut decompressor, &mut raw)?;
+            let begin = runs.partition_point(|run| run.frame < frame);
+            for run in runs[begin..].iter().take_while(|run| run.frame == frame) {
+                if let Some(index) = run.first_bad(&raw, check.secret) {
+                    let at = run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
+                    return Err(Flaw::Reason(format!("the block of {} at {at} does not match its hash", run.range.path)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs of frames that are fetched together.
+fn batches(pack: &PackReader) -> Vec<Range<usize>> {
+    let frames = pack.object.frames();
+    let mut batches = Vec::new();
+    let (mut begin, mut bytes) = (0, 0);
+    for (number, frame) in frames.iter().enumerate() {
+        let stored = u64::from(frame.stored_bytes());
+        if number > begin && bytes + stored > FETCH_BYTES {
+            batches.push(begin..number);
+            (begin, bytes) = (number, 0);
+        }
+        bytes += stored;
+    }
+    if begin < frames.len() {
+        batches.push(begin..frames.len());
+    }
+    batches
+}
+
+/// Blocks that lie in packs of earlier backups: those packs must say the same of them.
+fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
+    for (foreign, number) in pack.body.foreign.iter().zip(1u32..) {
+        check.job.go_on()?;
+        let name = name_of(foreign);
+        // A resumed backup borrows from its own earlier attempts.
+        if name.label != pack.body.label && !check.references.contains(&name.label) {
+            let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
+            return Err(Flaw::Reason(reason));
+        }
+        let lender = open(check, name).map_err(|flaw| match flaw {
+            Flaw::Error(error) => Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza))),
+            other => other,
+        })?;
+        let hashes = hashes_by_place(&lender);
+        let is_known = |range: &PackRange| has_borrowed(range, number, foreign, &hashes);
+        if !is_same_object(foreign, &lender) || !pack.body.ranges.iter().all(is_known) {
+            let reason = format!("blocks that it borrows are not in {}", name.key(&check.job.stanza));
+            return Err(Flaw::Reason(reason));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the reference tells header and frames as they are.
+fn is_same_object(foreign: &ForeignPack, lender: &PackReader) -> bool {
+    let is_sealed_so = match lender.object.protection() {
+        Protection::None => foreign.salt.iter().all(|byte| *byte == 0),
+        Protection::Aes256Gcm { generation, salt } => {
+            *generation == foreign.generation && salt.as_slice() == foreign.salt
+        }
+    };
+    is_sealed_so
+        && foreign.frames.iter().all(|frame| {
+            let number = frame.0 as usize;
+            lender.object.frames().get(number).is_some_and(|entry| {
+                lender.object.stored_range(number..number + 1).start == frame.1
+                    && (entry.stored_bytes(), entry.raw_bytes(), entry.codec()) == (frame.2, frame.3, frame.4)
+            })
+        })
+}
+
+/// Hashes of a pack's own blocks by frame and first byte.
+fn hashes_by_place(pack: &PackReader) -> BTreeMap<(u32, usize), (usize, BlockHash)> {
+    let mut hashes = BTreeMap::new();
+    for run in own_runs(pack) {
+        let frame = u32::try_from(run.frame).expect("a run names its frame in 32 bits");
+        for index in 0..run.blocks {
+            let number = run.first_block + index;
+            let begin = run.skip + index * run.range.block_size as usize;
+            if let Some(hash) = run.range.hash(number) {
+                hashes.insert((frame, begin), (block_length(run.range, number), hash));
+            }
+        }
+    }
+    hashes
+}
+
+fn has_borrowed(
+    range: &PackRange,
+    pack: u32,
+    foreign: &ForeignPack,
+    hashes: &BTreeMap<(u32, usize), (usize, BlockHash)>,
+) -> bool {
+    let mut first_block = 0;
+    for run in &range.runs {
+        let blocks = run.blocks() as usize;
+        if run.pack() == pack {
+            let Some(frame) = foreign.frames.get(run.frame() as usize) else { return false };
+            let is_there = |index: usize| {
+                let number = first_block + index;
+                let begin = run.skip() as usize + index * range.block_size as usize;
+                hashes.get(&(frame.0, begin)).is_some_and(|(length, hash)| {
+                    *length == block_length(range, number) && Some(*hash) == range.hash(number)
+                })
+            };
+            if !(0..blocks).all(is_there) {
+                return false;
+            }
+        }
+        first_block += blocks;
+    }
+    true
+}

@@ -1,0 +1,152 @@
+//! WAL files, the runs that the good ones make, and what each backup needs of them.
+
+use super::{ArchiveVerification, Finding, Job, RepoVerification};
+use crate::coverage::{PitrRange, WalCoverage};
+use crate::error::RepositoryError;
+use crate::object::object_key;
+use pgconvoy_core::failure::Failure;
+use pgconvoy_core::format::catalogue::BackupRecord;
+use pgconvoy_core::format::cluster::ClusterBody;
+use pgconvoy_core::format::layout;
+use pgconvoy_core::ids::ClusterNumber;
+use pgconvoy_core::pg::{WalFileName, WalSegmentName};
+use pgconvoy_storage::list_children;
+use std::collections::BTreeMap;
+
+/// Missing segments that are named for one backup: a lost archive must not flood the report.
+const MISSING_NAMED_MAX: usize = 10;
+
+/// Good WAL by cluster.
+type Archives = BTreeMap<ClusterNumber, (ClusterBody, WalCoverage)>;
+
+pub(super) fn check(
+    job: &Job,
+    clusters: &[ClusterBody],
+    records: &[&BackupRecord],
+    report: &mut RepoVerification,
+) -> Result<(), Failure> {
+    let mut archives = Archives::new();
+    for cluster in clusters {
+        let of_cluster = records.iter().filter(|record| record.cluster == cluster.number).copied();
+        let (verification, coverage) = archive(job, cluster, of_cluster)?;
+        let is_empty = verification.files == 0 && verification.errors.is_empty();
+        if job.set.is_none() || !is_empty {
+            report.archives.push(verification);
+        }
+        archives.insert(cluster.number, (cluster.clone(), coverage));
+    }
+    if job.set.is_none() {
+        report.errors.extend(strangers(job, clusters)?);
+    }
+    let mut pitr = Vec::new();
+    for record in records {
+        let missing = missing(job, &archives, record);
+        let Some(backup) = report.backups.iter_mut().find(|backup| backup.label == record.label) else { continue };
+        backup.recoverable &= missing.is_empty();
+        if let (true, Some((_, coverage)), Some(stop)) =
+            (backup.recoverable, archives.get(&record.cluster), record.lsn_stop)
+        {
+            pitr.extend(coverage.reach(record.timeline, stop));
+        }
+        backup.errors.extend(missing);
+    }
+    report.pitr = PitrRange::merge(pitr);
+    Ok(())
+}
+
+/// Reads every file of one archive, or those that one backup needs.
+fn archive<'a>(
+    job: &Job,
+    cluster: &ClusterBody,
+    records: impl Iterator<Item = &'a BackupRecord>,
+) -> Result<(ArchiveVerification, WalCoverage), Failure> {
+    let id = cluster.archive_id();
+    let mut files = job.wait(job.repository.wal_files(&job.stanza, id))?;
+    if job.set.is_some() {
+        let ends: Vec<_> = records.filter_map(|record| Some((record.wal_start?, record.wal_stop?))).collect();
+        files.retain(|file| match file {
+            WalFileName::Segment(segment) => ends.iter().any(|(first, last)| first <= segment && segment <= last),
+            _ => false,
+        });
+    }
+    files.sort_unstable();
+    let what = format!("archive {id}");
+    let told = job.each(&what, &files, |file| Ok(self::file(job, cluster, file)))?;
+    let mut coverage = WalCoverage::new(cluster.wal_segment_size);
+    let mut bad = told.iter().map(|(number, _)| *number).peekable();
+    for (number, file) in files.iter().enumerate() {
+        if bad.next_if_eq(&number).is_some() {
+            continue;
+        }
+        match file {
+            WalFileName::Segment(segment) => coverage.push(*segment),
+            WalFileName::History(timeline) => {
+                let history = job.wait(job.repository.timeline_history(&job.stanza, id, *timeline));
+                history.ok().flatten().into_iter().for_each(|history| coverage.add_history(history));
+            }
+            _ => {}
+        }
+    }
+    let errors = told.into_iter().map(|(_, finding)| finding).collect();
+    let ranges = coverage.ranges().to_vec();
+    Ok((ArchiveVerification { id: id.to_string(), files: files.len(), ranges, errors }, coverage))
+}
+
+fn file(job: &Job, cluster: &ClusterBody, file: &WalFileName) -> Option<Finding> {
+    let id = cluster.archive_id();
+    let name = layout::wal_file(&job.stanza, id, file);
+    let contradiction = |reason: String| RepositoryError::Contradiction {
+        place: job.repository.describe(),
+        object: name.clone(),
+        reason,
+    };
+    let checked = job.wait(async {
+        let missing = || RepositoryError::Missing { place: job.repository.describe(), object: name.clone() };
+        let reader = job.repository.open_wal(&job.stanza, id, file).await?.ok_or_else(missing)?;
+        reader.check(&job.repository).await?;
+        job.count(reader.stored_bytes());
+        match file {
+            WalFileName::Segment(segment) => {
+                let size = cluster.wal_segment_size;
+                if reader.body.size != size.bytes() || !segment.fits(size) {
+                    let found = reader.body.size;
+                    return Err(contradiction(format!("its {found} bytes are no segment of this cluster")));
+                }
+            }
+            WalFileName::History(timeline) => {
+                job.repository.timeline_history(&job.stanza, id, *timeline).await?;
+            }
+            _ => {}
+        }
+        Ok::<(), RepositoryError>(())
+    });
+    checked.err().map(|error| job.finding(&name, &error))
+}
+
+/// Archives that belong to no cluster that can be read.
+fn strangers(job: &Job, clusters: &[ClusterBody]) -> Result<Vec<Finding>, Failure> {
+    let prefix = object_key(&layout::wal(&job.stanza));
+    let found = job.wait(list_children(job.repository.storage(), Some(&prefix)))?.prefixes;
+    let is_known = |name: &str| clusters.iter().any(|cluster| cluster.archive_id().to_string() == name);
+    let strange = found.iter().filter(|archive| !is_known(archive.name()));
+    Ok(strange.map(|archive| job.finding(archive.as_str(), &"it belongs to no cluster of the stanza")).collect())
+}
+
+/// What a backup lacks of the WAL from its start to its stop.
+fn missing(job: &Job, archives: &Archives, record: &BackupRecord) -> Vec<Finding> {
+    let (Some(first), Some(last)) = (record.wal_start, record.wal_stop) else { return Vec::new() };
+    let Some((cluster, coverage)) = archives.get(&record.cluster) else {
+        let place = layout::cluster(&job.stanza, record.cluster);
+        return vec![job.finding(&place, &format!("backup {} is of this cluster, which cannot be read", record.label))];
+    };
+    let size = cluster.wal_segment_size;
+    let count = last.segment_number(size).saturating_sub(first.segment_number(size)) + 1;
+    let all = std::iter::successors(Some(first), |segment| Some(segment.next(size)));
+    let missing = |segment: &WalSegmentName| coverage.first_missing(*segment, *segment).is_some();
+    let tell = |segment: WalSegmentName| {
+        let name = layout::wal_file(&job.stanza, cluster.archive_id(), &WalFileName::Segment(segment));
+        job.finding(&name, &format!("it is missing or damaged, and backup {} needs it", record.label))
+    };
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    all.take(count).filter(missing).take(MISSING_NAMED_MAX).map(tell).collect()
+}

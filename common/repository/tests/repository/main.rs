@@ -1,0 +1,12 @@
+//! The repository as its users meet it: written through the real code, read, damaged, shown.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod borrowing;
+mod browsing;
+mod damage;
+mod golden;
+mod hostile;
+mod informing;
+mod publishing;
+mod support;
+mod verifying;
