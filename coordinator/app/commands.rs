@@ -1,10 +1,19 @@
 //! One verb, one file: what a user types is the name of the module that does it.
 
+mod archive;
+pub mod archive_get;
+pub mod archive_push;
 pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod config;
 pub mod help;
+pub mod info;
 pub mod man;
+pub mod manifest;
+pub mod repo_get;
+pub mod repo_key;
+pub mod repo_ls;
 pub mod stanza_create;
+pub mod verify;
 pub mod version;

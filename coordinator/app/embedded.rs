@@ -2,9 +2,9 @@
 //!
 //! The same `start` calls as in a distributed fleet; what differs is what they are given.
 
-use actix::System;
+use crate::runtime::terminated;
 use pgconvoy_coordinator::{Coordinator, Deps, Progress};
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Epoch, StanzaName, WorkerName};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_lease::{EmbeddedStore, FleetKeys};
@@ -17,14 +17,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Builder, Handle};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 const FLEET: &str = "embedded";
 const WORKER: &str = "local";
-/// Stores and the server are waited for on these; computing has threads of its own.
-const RUNTIME_THREADS: usize = 2;
 const WORKER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub struct Embedded {
@@ -33,16 +30,6 @@ pub struct Embedded {
     pub repositories: Arc<RepositorySet>,
     pub slots: u16,
     pub archive_timeout: Duration,
-}
-
-/// Runs a future on a multi-thread runtime that actors can live on.
-pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let failed = |error: std::io::Error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build().map_err(failed)?;
-    let runtime = Arc::new(runtime);
-    // Dropping a runtime waits for its blocking calls, and a store that hangs in one must not keep the process from ending.
-    std::mem::forget(runtime.clone());
-    Ok(System::with_tokio_rt(|| runtime).block_on(work))
 }
 
 impl Embedded {
@@ -56,14 +43,16 @@ impl Embedded {
         let worker = self.join_worker(&mut coordinator).await?;
         let mut run = coordinator.backup(spec(coordinator.epoch())).await?;
         let mut watching = std::pin::pin!(watch(run.progress.clone()));
-        let (mut terminate, mut interrupt) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-        let mut is_watched = true;
+        let mut stopping = std::pin::pin!(terminated());
+        let (mut is_watched, mut is_stopping) = (true, false);
         let outcome = loop {
             tokio::select! {
                 outcome = run.outcome() => break outcome,
                 () = &mut watching, if is_watched => is_watched = false,
-                _ = terminate.recv() => run.cancel(terminated()),
-                _ = interrupt.recv() => run.cancel(terminated()),
+                failure = &mut stopping, if !is_stopping => {
+                    is_stopping = true;
+                    run.cancel(failure.hint("the next backup removes what this one left"));
+                }
             }
         };
         coordinator.stop();
@@ -101,12 +90,4 @@ impl Embedded {
         coordinator.accept(near).await?;
         Ok(worker)
     }
-}
-
-fn signals(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::new(ErrorCode::Unknown, format!("cannot wait for signals: {error}")))
-}
-
-fn terminated() -> Failure {
-    Failure::new(ErrorCode::Term, "terminated by a signal").hint("the next backup removes what this one left")
 }

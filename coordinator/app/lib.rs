@@ -17,13 +17,17 @@ pub mod logging;
 pub mod output;
 pub mod progress;
 pub mod repositories;
+pub mod runtime;
 pub mod settings;
 
 use args::{Command, Parsed, Typed};
 use context::Context;
 use output::Failures;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use settings::{BackupRequest, CheckRequest, StanzaCreateRequest};
+use settings::{
+    ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest, RepoLsRequest,
+    StanzaCreateRequest, VerifyRequest,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -64,7 +68,8 @@ pub fn run(invocation: &Invocation) -> ExitCode {
 }
 
 fn parse_and_dispatch(invocation: &Invocation) -> Result<ExitCode, Failures> {
-    match args::parse(&invocation.arguments)? {
+    let parsed = args::parse(&invocation.arguments);
+    match parsed.map_err(|failure| commands::archive_get::misspelt(&invocation.arguments, failure))? {
         Parsed::Help(text) => Ok(output::text(&text)?),
         Parsed::Typed(typed) => dispatch(invocation, *typed),
     }
@@ -78,6 +83,8 @@ fn dispatch(invocation: &Invocation, typed: Typed) -> Result<ExitCode, Failures>
         Command::Completions(args) => Ok(commands::completions::run(args)?),
         Command::Man(args) => Ok(commands::man::run(args)?),
         Command::Config(command) => commands::config::run(invocation, &typed.common, command),
+        Command::RepoKey(command) => Ok(commands::repo_key::run(command)?),
+        Command::ArchiveGet(args) => commands::archive_get::run(invocation, &typed, args),
         _ => {
             let context = Context::open(invocation, &typed)?;
             let run = logging::start(&context);
@@ -96,6 +103,14 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
         }
         Command::Check => commands::check::run(context, &CheckRequest::all(context)?),
         Command::Backup(args) => commands::backup::run(context, &BackupRequest::new(context, args)?),
+        Command::Info(args) => commands::info::run(&InfoRequest::new(context, args)?),
+        Command::Verify(args) => commands::verify::run(&VerifyRequest::new(context, args)?),
+        Command::Manifest(args) => commands::manifest::run(&ManifestRequest::new(context, args)?),
+        Command::RepoLs(args) => commands::repo_ls::run(&RepoLsRequest::new(context, args)?),
+        Command::RepoGet(args) => commands::repo_get::run(&RepoGetRequest::new(context, args)?),
+        Command::ArchivePush(args) => {
+            commands::archive_push::run(context, &ArchivePushRequest::new(context, args)?)
+        }
         other => Err(Failure::new(
             ErrorCode::CommandInvalid,
             format!("command '{}' is not part of this build", other.name()),

@@ -53,6 +53,11 @@ pub fn json(value: &serde_json::Value) -> Result<ExitCode, Failure> {
     text(&format!("{value}\n"))
 }
 
+/// For results that are written piece by piece.
+pub fn stdout_writer() -> impl Write + Send {
+    std::io::BufWriter::new(stdout())
+}
+
 pub fn bytes(bytes: &[u8]) -> Result<ExitCode, Failure> {
     let mut out = stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

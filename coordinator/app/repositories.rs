@@ -4,17 +4,31 @@
 //! command can go on with the others.
 
 use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind};
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::{Context, ErrorCode, Failure};
+use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
-use pgconvoy_repository::{RepositorySet, RepositorySettings};
+use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::{PosixStorage, Storage};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// A repository, or why it is not to be had.
+pub type Opened = (RepoKey, Result<Arc<Repository>, Failure>);
+
 pub fn repository_set(repos: &[RepoConfig]) -> Result<Arc<RepositorySet>, Failure> {
     let places: Vec<Place> = repos.iter().map(place).collect::<Result<_, _>>()?;
     Ok(Arc::new(RepositorySet::new(places)))
+}
+
+/// Opens each; one that cannot be opened is an error of its own.
+pub async fn open_all(repos: &[RepoConfig]) -> Result<Vec<Opened>, Failure> {
+    let set = repository_set(repos)?;
+    let mut opened = Vec::new();
+    for repo in repos {
+        opened.push((repo.key, set.open(repo.key).await.context(format!("repo {}", repo.key))));
+    }
+    Ok(opened)
 }
 
 fn place(repo: &RepoConfig) -> Result<Place, Failure> {

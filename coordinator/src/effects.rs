@@ -26,8 +26,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How often a running backup shows other hosts that it lives.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ pub(crate) struct Effects {
     pub repositories: Arc<RepositorySet>,
     pub archive_timeout: Duration,
     pub locks: Vec<(RepoKey, FencingToken)>,
-    pub heartbeats: BTreeMap<RepoKey, JoinHandle<()>>,
+    pub heartbeats: BTreeMap<RepoKey, CancellationToken>,
 }
 
 impl Effects {
@@ -86,7 +86,7 @@ impl Effects {
             }
             Effect::WritePlan { repository, label, unit_size, units, files, bytes } => {
                 let plan = self.plan(label, unit_size, units, files, bytes);
-                self.write_plan(repository, plan).await;
+                self.write_plan(repository, plan);
             }
             Effect::LeaseUnits { units, .. } => self.lease(units).await?,
             Effect::ReleaseLease { unit, token } => {
@@ -99,7 +99,9 @@ impl Effects {
             Effect::Publish { repository, contents, record } => {
                 self.stop_heartbeat(repository);
                 let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
-                self.beside(async move {
+                // Too late to cancel: only this repository is lost with it.
+                let lost = move |failure| Event::Published { repository, result: Err(failure) };
+                self.beside_or(lost, async move {
                     let result = async {
                         let opened = set.open(repository).await?;
                         let label = record.label;
@@ -123,8 +125,23 @@ impl Effects {
     }
 
     fn beside(&self, work: impl Future<Output = Event> + Send + 'static) {
+        self.beside_or(Event::Cancelled, work);
+    }
+
+    /// The job would wait for ever for an event that never comes: a panic is an event as well.
+    fn beside_or(
+        &self,
+        lost: impl FnOnce(Failure) -> Event + Send + 'static,
+        work: impl Future<Output = Event> + Send + 'static,
+    ) {
         let actor = self.actor.clone();
-        tokio::spawn(async move { actor.do_send(Happened(work.await)) });
+        let working = tokio::spawn(work);
+        tokio::spawn(async move {
+            let event = working.await.unwrap_or_else(|error| {
+                lost(Failure::new(ErrorCode::Assert, format!("work for the backup failed: {error}")))
+            });
+            actor.do_send(Happened(event));
+        });
     }
 
     fn job_keys(&self) -> Result<JobKeys, Failure> {
@@ -196,29 +213,32 @@ impl Effects {
     }
 
     /// The heartbeat begins with the plan: from here on somebody else could wonder whether its writer lives.
-    async fn write_plan(&mut self, repository: RepoKey, plan: PlanBody) {
-        let result = async {
-            let opened = self.repositories.open(repository).await?;
-            opened.write_plan(&self.spec.stanza, &plan).await?;
-            Ok::<_, Failure>(opened)
-        };
-        let result = result.await.context(format!("repo {repository}")).map(|opened| {
-            let stanza = self.spec.stanza.clone();
-            let beating = tokio::spawn(beat(opened, stanza, plan));
-            self.heartbeats.insert(repository, beating);
+    fn write_plan(&mut self, repository: RepoKey, plan: PlanBody) {
+        let stop = CancellationToken::new();
+        self.heartbeats.insert(repository, stop.clone());
+        let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
+        self.beside(async move {
+            let written = async {
+                let opened = set.open(repository).await?;
+                opened.write_plan(&stanza, &plan).await?;
+                Ok::<_, Failure>(opened)
+            };
+            let result = written.await.context(format!("repo {repository}")).map(|opened| {
+                tokio::spawn(async move { stop.run_until_cancelled(beat(opened, stanza, plan)).await });
+            });
+            Event::PlanWritten { repository, result }
         });
-        self.actor.do_send(Happened(Event::PlanWritten { repository, result }));
     }
 
     fn stop_heartbeat(&mut self, repository: RepoKey) {
-        if let Some(beating) = self.heartbeats.remove(&repository) {
-            beating.abort();
+        if let Some(stop) = self.heartbeats.remove(&repository) {
+            stop.cancel();
         }
     }
 
     async fn end(&mut self) {
-        for (_, beating) in std::mem::take(&mut self.heartbeats) {
-            beating.abort();
+        for (_, stop) in std::mem::take(&mut self.heartbeats) {
+            stop.cancel();
         }
         for (repository, token) in std::mem::take(&mut self.locks) {
             self.leadership.unlock(&self.spec.stanza, repository, LockKind::Backup, token).await;

@@ -2,11 +2,12 @@
 
 use crate::args::Output;
 use crate::context::Context;
-use crate::embedded::{Embedded, block_on};
+use crate::embedded::Embedded;
 use crate::host::{HostLock, cores, source, writer};
 use crate::output;
 use crate::progress::Bar;
 use crate::repositories::repository_set;
+use crate::runtime::block_on;
 use crate::settings::BackupRequest;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupKind;

@@ -2,10 +2,10 @@
 
 use super::stanza_create::all_or_error;
 use crate::context::Context;
-use crate::embedded::block_on;
 use crate::host::source;
 use crate::output;
 use crate::repositories::repository_set;
+use crate::runtime::block_on;
 use crate::settings::CheckRequest;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::RepoKey;

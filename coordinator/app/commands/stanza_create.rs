@@ -1,10 +1,10 @@
 //! `stanza-create`: makes the stanza in every repository, and the repository too where there is none yet. Idempotent.
 
 use crate::context::Context;
-use crate::embedded::block_on;
 use crate::host::{now, source};
 use crate::output;
 use crate::repositories::repository_set;
+use crate::runtime::block_on;
 use crate::settings::StanzaCreateRequest;
 use pgconvoy_core::config::CipherType;
 use pgconvoy_core::failure::{ErrorCode, Failure};

@@ -1,0 +1,66 @@
+//! What archive-push and archive-get share: how they start, and how they find the data directory that they serve.
+//!
+//! Both run once per WAL file, so they start a runtime without threads of its own, which is there in microseconds.
+
+use crate::context::Context;
+use crate::repositories::repository_set;
+use pgconvoy_core::config::RepoConfig;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::StanzaName;
+use pgconvoy_worker::archive::{Connect, data_directory};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads for calls that block: a few repositories at once, and one that compresses.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Calls that block get so long to clean up behind themselves; one that hangs must not keep the process from ending.
+const END_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs to the end of the work or to SIGTERM, whichever comes first.
+pub(super) fn run_until_terminated<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let failed = |error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
+    let runtime =
+        Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build().map_err(failed)?;
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        tokio::select! {
+            biased;
+            outcome = work => Ok(outcome),
+            _ = terminate.recv() => Err(Failure::new(ErrorCode::Term, "terminated by SIGTERM")),
+        }
+    });
+    runtime.shutdown_timeout(END_GRACE);
+    outcome
+}
+
+pub(super) fn connect(repos: &[RepoConfig]) -> Connect {
+    let repos = repos.to_vec();
+    Arc::new(move |key| {
+        let chosen = repos.iter().find(|repo| repo.key == key);
+        repository_set(chosen.map_or(&[], std::slice::from_ref))
+    })
+}
+
+/// Where the data directory of the server that calls may be: it runs commands there, and names files in its pg_wal.
+pub(super) fn candidates(pg_path: Option<&Path>, file: &Path) -> Vec<PathBuf> {
+    match pg_path {
+        Some(pg_path) => vec![pg_path.to_owned()],
+        None => {
+            let above_pg_wal = file.parent().and_then(Path::parent).filter(|above| *above != Path::new(""));
+            std::iter::once(PathBuf::from(".")).chain(above_pg_wal.map(Path::to_owned)).collect()
+        }
+    }
+}
+
+/// The first of these that is a data directory, or the one that is configured for the stanza on this machine.
+pub(super) fn data_directory_of(context: &Context, mut candidates: Vec<PathBuf>) -> Option<PathBuf> {
+    let stanza: Option<StanzaName> = context.stanza.as_deref().and_then(|name| name.parse().ok());
+    let configured = stanza.and_then(|name| context.config.stanzas.get(&name));
+    let here = configured.iter().flat_map(|stanza| &stanza.pg).filter(|server| server.host.is_none());
+    candidates.extend(here.map(|server| PathBuf::from(&server.path)));
+    data_directory::find(candidates)
+}

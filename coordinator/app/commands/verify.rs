@@ -1,0 +1,83 @@
+//! `verify`: reads everything that is stored, and exits 0 only if all of it is well.
+
+use crate::args::Output;
+use crate::host::cores;
+use crate::output;
+use crate::repositories::open_all;
+use crate::runtime::{block_on, terminated};
+use crate::settings::VerifyRequest;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_repository::verify::{
+    RepoVerification, StanzaVerification, VerifyOptions, VerifyProgress, to_json, to_text, verify,
+};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+pub fn run(request: &VerifyRequest) -> Result<ExitCode, Failure> {
+    let result = block_on(all(request))??;
+    let errors: Vec<String> = result
+        .repositories
+        .iter()
+        .flat_map(RepoVerification::errors)
+        .map(|finding| format!("repo {}: {}: {}", finding.repository, finding.object, finding.reason))
+        .collect();
+    let stanzas = [result];
+    match request.output {
+        Output::Json => output::json(&to_json(&stanzas))?,
+        Output::Text => output::text(&to_text(&stanzas))?,
+    };
+    match errors.as_slice() {
+        [] => Ok(ExitCode::SUCCESS),
+        [first, rest @ ..] => {
+            rest.iter().for_each(|error| tracing::error!("{error}"));
+            let message = match rest.len() {
+                0 => first.clone(),
+                more => format!("{first} (and {more} more)"),
+            };
+            Err(Failure::new(ErrorCode::Checksum, message)
+                .hint("a backup that is good in another repository can be restored from there with --repo"))
+        }
+    }
+}
+
+async fn all(request: &VerifyRequest) -> Result<StanzaVerification, Failure> {
+    let options = VerifyOptions {
+        set: request.set,
+        process_max: request.options.slots(cores()),
+        cancel: CancellationToken::new(),
+    };
+    let cancel = options.cancel.clone();
+    let work = async {
+        let mut repositories = Vec::new();
+        let mut without_set = None;
+        for (key, opened) in open_all(&request.repos).await? {
+            let place = format!("repo {key}");
+            let verified = match opened {
+                Ok(repository) => verify(repository, &request.stanza, &options, Arc::new(note)).await,
+                Err(failure) => Err(failure),
+            };
+            match verified {
+                Ok(verified) => repositories.push(verified),
+                Err(failure) if failure.code == ErrorCode::Term => return Err(failure),
+                Err(failure) if failure.code == ErrorCode::BackupSetInvalid => without_set = Some(failure),
+                Err(failure) => repositories.push(RepoVerification::failed(key, &place, &failure)),
+            }
+        }
+        match without_set {
+            Some(failure) if repositories.is_empty() => Err(failure),
+            _ => Ok(StanzaVerification { name: request.stanza.to_string(), repositories }),
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        failure = terminated() => {
+            cancel.cancel();
+            Err(failure)
+        }
+    }
+}
+
+fn note(progress: VerifyProgress) {
+    tracing::debug!("{}: {} of {}, {} bytes read", progress.what, progress.done, progress.total, progress.bytes);
+}
