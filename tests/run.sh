@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
-packages=(postgresql-15 postgresql-contrib pgbackrest strace util-linux mount procps build-essential)
+packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer openssl strace util-linux mount procps build-essential)
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
