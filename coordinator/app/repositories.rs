@@ -4,7 +4,7 @@
 //! command can go on with the others.
 
 use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind};
-use pgconvoy_core::failure::{Context, ErrorCode, Failure};
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
@@ -26,7 +26,7 @@ pub async fn open_all(repos: &[RepoConfig]) -> Result<Vec<Opened>, Failure> {
     let set = repository_set(repos)?;
     let mut opened = Vec::new();
     for repo in repos {
-        opened.push((repo.key, set.open(repo.key).await.context(format!("repo {}", repo.key))));
+        opened.push((repo.key, set.open(repo.key).await.map_err(Failure::from)));
     }
     Ok(opened)
 }

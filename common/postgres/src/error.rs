@@ -201,6 +201,10 @@ impl Classify for PostgresError {
 }
 
 fn hint(error: &PostgresError) -> Option<&'static str> {
+    hint_about_server(error).or_else(|| hint_about_files(error))
+}
+
+fn hint_about_server(error: &PostgresError) -> Option<&'static str> {
     use PostgresError as E;
     Some(match error {
         E::Connect { .. } => {
@@ -249,6 +253,13 @@ fn hint(error: &PostgresError) -> Option<&'static str> {
             "set archive_command='pgconvoy --stanza=NAME archive-push %p' and reload PostgreSQL."
         }
         E::WalLevel(_) => "set wal_level=replica and restart PostgreSQL.",
+        _ => return None,
+    })
+}
+
+fn hint_about_files(error: &PostgresError) -> Option<&'static str> {
+    use PostgresError as E;
+    Some(match error {
         E::NameEncoding { .. } => {
             "names in a data directory must be UTF-8: rename the file, or move it elsewhere."
         }

@@ -23,8 +23,11 @@ const END_GRACE: Duration = Duration::from_secs(1);
 /// Runs to the end of the work or to SIGTERM, whichever comes first.
 pub(super) fn run_until_terminated<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let failed = |error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime =
-        Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build().map_err(failed)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(failed)?;
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         tokio::select! {

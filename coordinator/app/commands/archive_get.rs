@@ -45,7 +45,8 @@ fn run_unguarded(
 ) -> Result<ExitCode, Failures> {
     let context = match Context::open(invocation, typed) {
         Ok(context) => context,
-        Err(failures) => match data_directory::find(traces.to_vec()).filter(|directory| must_stop(directory)) {
+        Err(failures) => match data_directory::find(traces.to_vec()).filter(|directory| must_stop(directory))
+        {
             Some(directory) => {
                 // There may be several; the last line then says why the process ends as it does.
                 failures.report();

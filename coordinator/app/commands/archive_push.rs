@@ -62,7 +62,9 @@ fn tell(file: &WalFileName, report: &PushReport) {
     for (key, pushed) in &report.stored {
         match pushed {
             Pushed::New => tracing::info!("pushed WAL file {file} to repo {key}"),
-            Pushed::Identical => tracing::info!("WAL file {file} is in repo {key} already, with the same content"),
+            Pushed::Identical => {
+                tracing::info!("WAL file {file} is in repo {key} already, with the same content")
+            }
         }
     }
     for (key, failure) in &report.missed {

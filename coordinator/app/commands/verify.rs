@@ -1,5 +1,6 @@
 //! `verify`: reads everything that is stored, and exits 0 only if all of it is well.
 
+use super::stanza_create::all_or_error;
 use crate::args::Output;
 use crate::host::cores;
 use crate::output;
@@ -7,6 +8,7 @@ use crate::repositories::open_all;
 use crate::runtime::{block_on, terminated};
 use crate::settings::VerifyRequest;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::verify::{
     RepoVerification, StanzaVerification, VerifyOptions, VerifyProgress, to_json, to_text, verify,
 };
@@ -15,20 +17,24 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub fn run(request: &VerifyRequest) -> Result<ExitCode, Failure> {
-    let result = block_on(all(request))??;
-    let errors: Vec<String> = result
+    let (stanza, unreadable) = block_on(all(request))??;
+    let damage: Vec<String> = stanza
         .repositories
         .iter()
+        .filter(|repository| unreadable.iter().all(|(key, _)| *key != repository.key))
         .flat_map(RepoVerification::errors)
         .map(|finding| format!("repo {}: {}: {}", finding.repository, finding.object, finding.reason))
         .collect();
-    let stanzas = [result];
+    let stanzas = [stanza];
     match request.output {
         Output::Json => output::json(&to_json(&stanzas))?,
         Output::Text => output::text(&to_text(&stanzas))?,
     };
-    match errors.as_slice() {
-        [] => Ok(ExitCode::SUCCESS),
+    match damage.as_slice() {
+        [] => {
+            let failures = unreadable.into_iter().map(|(key, failure)| failure.context(format!("repo {key}"))).collect();
+            all_or_error(request.repos.len(), failures).map(|()| ExitCode::SUCCESS)
+        }
         [first, rest @ ..] => {
             rest.iter().for_each(|error| tracing::error!("{error}"));
             let message = match rest.len() {
@@ -41,7 +47,10 @@ pub fn run(request: &VerifyRequest) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn all(request: &VerifyRequest) -> Result<StanzaVerification, Failure> {
+/// What could be concluded, and the repositories about which nothing could.
+type Verified = (StanzaVerification, Vec<(RepoKey, Failure)>);
+
+async fn all(request: &VerifyRequest) -> Result<Verified, Failure> {
     let options = VerifyOptions {
         set: request.set,
         process_max: request.options.slots(cores()),
@@ -50,9 +59,9 @@ async fn all(request: &VerifyRequest) -> Result<StanzaVerification, Failure> {
     let cancel = options.cancel.clone();
     let work = async {
         let mut repositories = Vec::new();
+        let mut unreadable = Vec::new();
         let mut without_set = None;
         for (key, opened) in open_all(&request.repos).await? {
-            let place = format!("repo {key}");
             let verified = match opened {
                 Ok(repository) => verify(repository, &request.stanza, &options, Arc::new(note)).await,
                 Err(failure) => Err(failure),
@@ -61,12 +70,15 @@ async fn all(request: &VerifyRequest) -> Result<StanzaVerification, Failure> {
                 Ok(verified) => repositories.push(verified),
                 Err(failure) if failure.code == ErrorCode::Term => return Err(failure),
                 Err(failure) if failure.code == ErrorCode::BackupSetInvalid => without_set = Some(failure),
-                Err(failure) => repositories.push(RepoVerification::failed(key, &place, &failure)),
+                Err(failure) => {
+                    repositories.push(RepoVerification::failed(key, &format!("repo {key}"), &failure));
+                    unreadable.push((key, failure));
+                }
             }
         }
         match without_set {
             Some(failure) if repositories.is_empty() => Err(failure),
-            _ => Ok(StanzaVerification { name: request.stanza.to_string(), repositories }),
+            _ => Ok((StanzaVerification { name: request.stanza.to_string(), repositories }, unreadable)),
         }
     };
     tokio::select! {

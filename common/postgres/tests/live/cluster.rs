@@ -154,6 +154,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < PATIENCE, "{what} did not come true within {} s", PATIENCE.as_secs());
+        // The timeout is PATIENCE.
         std::thread::sleep(POLL);
     }
 }

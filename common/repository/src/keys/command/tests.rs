@@ -81,6 +81,7 @@ fn ends_within(pid: i32, timeout: Duration) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
+        // The timeout is the deadline above.
         std::thread::sleep(EXIT_POLL);
     }
     true
