@@ -3,7 +3,7 @@
 //! Code map: [`version`] is the one table of what differs between major versions; [`lsn`] holds log positions and the names
 //! of WAL files, [`wal_header`] the first page of a segment; [`control`], [`page`], [`filenode_map`] and [`relation`] are
 //! the binary forms of a data directory; [`backup_label`], [`tablespace_map`], [`history`] and [`postmaster_pid`] its text
-//! files; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
+//! files; [`tablespace_wal`] looks for one kind of WAL record; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
 //! file is read; [`backup_manifest`] renders PostgreSQL's own manifest.
 //!
 //! Not here: reading any of it (`common/postgres`), and deciding what to do with it (`plan`).
@@ -28,6 +28,7 @@ pub mod path;
 pub mod postmaster_pid;
 pub mod relation;
 pub mod tablespace_map;
+pub mod tablespace_wal;
 pub mod version;
 pub mod wal_header;
 
@@ -44,5 +45,6 @@ pub use path::RelativePath;
 pub use postmaster_pid::PostmasterPid;
 pub use relation::{Fork, RelationFileName};
 pub use tablespace_map::TablespaceMap;
+pub use tablespace_wal::{CreatedTablespace, Follow, TablespaceFinder};
 pub use version::PgVersion;
 pub use wal_header::WalSegmentHeader;
