@@ -132,3 +132,6 @@ impl std::fmt::Debug for HashSecret {
         f.write_str("HashSecret(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,15 +44,22 @@ pub enum OrderBody {
     Scan,
     Prepare(Box<UnitContext>),
     RunUnit(Box<UnitOrder>),
-    /// No unit is in flight when this is sent.
-    CloseSession,
+    /// No unit is in flight when this is sent. What the server returns goes to these repositories before anybody hears of it.
+    CloseSession { repositories: Vec<RepoKey> },
     /// Take these segments from pg_wal and put them where they are missing.
-    SupplyWal {
-        repository: RepoKey,
-        segments: Vec<WalSegmentName>,
-    },
+    SupplyWal(SupplyOrder),
     /// The job is over: drop the session if there is one, forget the units.
     End,
+}
+
+/// Segments that a repository lacks, though its siblings or the server have them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupplyOrder {
+    pub repository: RepoKey,
+    pub archive: ArchiveId,
+    pub segments: Vec<WalSegmentName>,
+    pub compress: Compress,
+    pub stall_timeout_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,17 +178,27 @@ pub enum ReportBody {
     SessionLost(Failure),
     Scanned(Vec<ScannedEntry>),
     ScanEnded(Result<ScanEnd, Failure>),
+    /// Units can come. Repositories that this worker cannot open are named with the reason.
+    Prepared(Result<Vec<RepositoryFailure>, Failure>),
     /// Asks for as many units.
     Ready {
         units: u16,
     },
     UnitDone(Receipt),
     UnitFailed(UnitFailure),
-    SessionClosed(Result<Option<StopBody>, Failure>),
+    SessionClosed(Result<SessionEnd, Failure>),
     WalSupplied {
         repository: RepoKey,
         result: Result<(), Failure>,
     },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEnd {
+    /// Absent in an offline backup.
+    pub stop: Option<StopBody>,
+    /// Repositories that could not be given the record of it.
+    pub failed: Vec<RepositoryFailure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

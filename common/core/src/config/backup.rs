@@ -19,6 +19,7 @@ pub struct BackupOptions {
     pub backup_standby: BackupStandby,
     pub archive_check: bool,
     pub archive_mode_check: bool,
+    pub archive_header_check: bool,
     pub archive_copy: bool,
     /// `None`: as the cluster has them enabled.
     pub checksum_page: Option<bool>,
@@ -66,6 +67,7 @@ pub(super) fn read(options: &mut Reader<'_>) -> BackupOptions {
         backup_standby: options.get_default("backup-standby"),
         archive_check: options.get_default("archive-check"),
         archive_mode_check: options.get_default("archive-mode-check"),
+        archive_header_check: options.get_default("archive-header-check"),
         archive_copy: options.get_default("archive-copy"),
         checksum_page: options.get("checksum-page"),
         exclude: options.get("exclude").unwrap_or_default(),

@@ -40,7 +40,7 @@ pub struct BackupRecord {
     pub pages: PageCounts,
     pub manifest: ManifestReference,
     pub annotations: BTreeMap<String, String>,
-    /// The repositories that the backup was for, and those that have it.
+    /// The repositories that the backup was for, and which of them were to get it when this was written.
     pub repositories: Vec<RepositoryOutcome>,
     pub writer: Writer,
     /// pgconvoy's version.
@@ -81,7 +81,7 @@ pub struct ManifestReference {
 pub struct RepositoryOutcome {
     pub key: RepoKey,
     pub identity: Option<Identity>,
-    pub has_it: bool,
+    pub expected: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

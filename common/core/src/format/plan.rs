@@ -11,9 +11,17 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 pub struct Writer {
     pub host: String,
-    /// Tells hosts of the same name apart, and a host from itself before a restart.
+    /// Tells hosts of the same name apart, a host from itself before a restart, and containers of one host from each other.
     pub boot: String,
     pub process: u32,
+}
+
+impl Writer {
+    /// Whether this writer cannot be alive any more, as far as its own host can tell: same kernel, same process numbers, and
+    /// no process of that number. Anything else must be watched for heartbeats.
+    pub fn is_proved_dead(&self, ours: &Writer, process_runs: impl FnOnce(u32) -> bool) -> bool {
+        self.host == ours.host && self.boot == ours.boot && !process_runs(self.process)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,4 +46,19 @@ pub struct PlanBody {
 pub struct HeartbeatBody {
     pub writer: Writer,
     pub sequence: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_that_this_very_host_does_not_have_is_proved_dead() {
+        let writer = |host: &str, boot: &str| Writer { host: host.into(), boot: boot.into(), process: 7 };
+        let ours = Writer { process: 8, ..writer("a", "1") };
+        assert!(writer("a", "1").is_proved_dead(&ours, |_| false));
+        assert!(!writer("a", "1").is_proved_dead(&ours, |_| true));
+        assert!(!writer("a", "2").is_proved_dead(&ours, |_| false), "a twin of the same name");
+        assert!(!writer("b", "1").is_proved_dead(&ours, |_| false));
+    }
 }

@@ -19,19 +19,18 @@ pub mod contents;
 mod copying;
 pub mod event;
 mod state;
+mod wal;
 pub mod units;
 
 use crate::failure::{ErrorCode, Failure};
 use crate::format::cluster::ClusterBody;
-use crate::format::wal::StopBody;
 use crate::format::{BackupKind, BackupLabel};
 use crate::ids::{PlanNumber, RepoKey, WorkerName};
-use crate::pg::WalSegmentName;
 use crate::plan::backup::{SplitOptions, plan_backup};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, ScanEnd, SessionFacts, UnitContext,
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, UnitContext,
 };
 use contents::{BackupContents, RepositoryState};
 pub use event::{BackupSpec, Effect, Event, Outcome, RepositoryFacts, Status};
@@ -63,15 +62,19 @@ pub struct BackupMachine {
     awaited: BTreeSet<RepoKey>,
     /// Repositories that must still show the WAL segment before the start.
     awaited_before: BTreeSet<RepoKey>,
+    /// Some repository got that segment without our help: the archiver works.
+    archiver_works: bool,
+    /// Repositories that the source was told to supply with WAL.
+    supplying: BTreeSet<RepoKey>,
+    source_is_lost: bool,
     facts: Option<PreflightFacts>,
     cluster: Option<ClusterBody>,
     session: Option<SessionFacts>,
     labels: BTreeSet<BackupLabel>,
     label: Option<BackupLabel>,
     inventory: Inventory,
-    scan: Option<ScanEnd>,
+    is_scanned: bool,
     board: UnitBoard,
-    stop: Option<StopBody>,
     contents: Option<Arc<BackupContents>>,
     warnings: Vec<String>,
 }
@@ -83,6 +86,9 @@ impl BackupMachine {
         let machine = BackupMachine {
             awaited: repositories.keys().copied().collect(),
             awaited_before: BTreeSet::new(),
+            archiver_works: false,
+            supplying: BTreeSet::new(),
+            source_is_lost: false,
             phase: Phase::Opening,
             source,
             repositories,
@@ -92,9 +98,8 @@ impl BackupMachine {
             labels: BTreeSet::new(),
             label: None,
             inventory: Inventory::default(),
-            scan: None,
+            is_scanned: false,
             board: UnitBoard::default(),
-            stop: None,
             contents: None,
             warnings: Vec::new(),
             spec,
@@ -134,13 +139,11 @@ impl BackupMachine {
 
     fn step(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) -> Result<(), Failure> {
         match event {
-            Event::RepositoriesOpened(results) => self.on_repositories(results, effects),
-            Event::WalFound { repository, before_start, result } if before_start => {
-                self.settle(repository, result, effects)?;
-                self.awaited_before.remove(&repository);
-                self.announce(now, effects)
+            Event::RepositoriesOpened { results, other_labels } => {
+                self.labels.extend(other_labels);
+                self.on_repositories(results, effects)
             }
-            Event::WalFound { repository, result, .. } => self.on_wal(repository, result, effects),
+            Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
             Event::PlanWritten { repository, result } => {
                 self.settle(repository, result, effects)?;
                 self.awaited.remove(&repository);
@@ -166,7 +169,7 @@ impl BackupMachine {
                 self.finish_when_published(effects);
                 Ok(())
             }
-            Event::WorkerLost { worker } => self.on_worker_lost(&worker),
+            Event::WorkerLost { worker } => self.on_worker_lost(&worker, effects),
             // Entries may already be in place: what was ordered is finished, so that the outcome tells the truth.
             Event::Cancelled(_) if self.phase == Phase::Publishing => Ok(()),
             Event::Cancelled(failure) => Err(failure),
@@ -197,8 +200,14 @@ impl BackupMachine {
             ReportBody::ScanEnded(result) => {
                 let end = result?;
                 self.warn(end.warnings.iter().cloned(), effects);
-                self.scan = Some(end);
+                self.is_scanned = true;
                 self.announce(now, effects)
+            }
+            ReportBody::Prepared(result) => {
+                for failed in result? {
+                    self.drop_repository(failed.repository, failed.failure, effects)?;
+                }
+                Ok(())
             }
             ReportBody::Ready { units } => {
                 self.board.asked(worker, units);
@@ -209,10 +218,9 @@ impl BackupMachine {
             ReportBody::UnitFailed(failure) => self.on_unit_failure(failure, effects),
             ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),
             ReportBody::WalSupplied { repository, result } => {
+                self.supplying.remove(&repository);
                 self.settle(repository, result, effects)?;
-                self.awaited.remove(&repository);
-                self.publish_when_ready(effects);
-                Ok(())
+                self.wal_settled(now, repository, effects)
             }
         }
     }
@@ -289,12 +297,8 @@ impl BackupMachine {
         if let Some(start) = session.start.filter(|_| self.spec.source.archive_check) {
             self.awaited_before = self.alive().into_iter().collect();
             for repository in self.alive() {
-                effects.push(Effect::AwaitWal {
-                    repository,
-                    before_start: true,
-                    archive: self.archive()?,
-                    segments: vec![start.segment_before],
-                });
+                let (archive, segments) = (self.archive()?, vec![start.segment_before]);
+                effects.push(Effect::AwaitWal { repository, archive, segments });
             }
         }
         self.session = Some(session);
@@ -304,7 +308,7 @@ impl BackupMachine {
 
     /// Writes the plan to every repository, once the scan is complete and the archive is known to work.
     fn announce(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Scanning || self.scan.is_none() || !self.awaited_before.is_empty() {
+        if self.phase != Phase::Scanning || !self.is_scanned || !self.awaited_before.is_empty() {
             return Ok(());
         }
         self.phase = Phase::Announcing;
@@ -351,24 +355,18 @@ impl BackupMachine {
         Ok(())
     }
 
-    fn on_stop(
-        &mut self,
-        now: Timestamp,
-        stop: Option<StopBody>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
+    fn on_stop(&mut self, now: Timestamp, end: SessionEnd, effects: &mut Vec<Effect>) -> Result<(), Failure> {
         if self.phase != Phase::Stopping {
             return Ok(());
         }
-        let contents = Arc::new(BackupContents::assemble(self, now, stop.as_ref())?);
+        for failed in end.failed {
+            self.drop_repository(failed.repository, failed.failure, effects)?;
+        }
+        let contents = Arc::new(BackupContents::assemble(self, now, end.stop.as_ref())?);
         self.phase = Phase::Awaiting;
-        self.stop = stop;
         self.awaited = self.alive().into_iter().collect();
-        let segments = if self.spec.source.archive_check {
-            contents.wal_segments(self.segment_size()?)
-        } else {
-            Vec::new()
-        };
+        let check = self.spec.source.archive_check;
+        let segments = if check { contents.wal_segments(self.segment_size()?) } else { Vec::new() };
         self.contents = Some(contents);
         if segments.is_empty() {
             self.awaited.clear();
@@ -376,37 +374,11 @@ impl BackupMachine {
             return Ok(());
         }
         for repository in self.alive() {
-            let archive = self.archive()?;
-            effects.push(Effect::AwaitWal {
-                repository,
-                before_start: false,
-                archive,
-                segments: segments.clone(),
-            });
+            effects.push(Effect::AwaitWal { repository, archive: self.archive()?, segments: segments.clone() });
         }
         Ok(())
     }
 
-    fn on_wal(
-        &mut self,
-        repository: RepoKey,
-        result: Result<Vec<WalSegmentName>, Failure>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
-        match result {
-            Ok(missing) if missing.is_empty() => {
-                self.awaited.remove(&repository);
-            }
-            Ok(segments) => {
-                effects.push(self.order(OrderBody::SupplyWal { repository, segments }));
-            }
-            Err(failure) => {
-                self.drop_repository(repository, failure, effects)?;
-            }
-        }
-        self.publish_when_ready(effects);
-        Ok(())
-    }
 
     fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) {
         let Some(contents) =
@@ -435,15 +407,22 @@ impl BackupMachine {
         }
     }
 
-    fn on_worker_lost(&mut self, worker: &WorkerName) -> Result<(), Failure> {
+    fn on_worker_lost(&mut self, worker: &WorkerName, effects: &mut Vec<Effect>) -> Result<(), Failure> {
         self.board.lost(worker);
-        if *worker == self.source && self.phase <= Phase::Stopping {
-            return Err(Failure::new(
-                ErrorCode::HostConnect,
-                format!("worker {worker}, which held the backup session, is gone"),
-            )
-            .retryable());
+        if *worker != self.source {
+            return Ok(());
         }
+        let message = format!("worker {worker}, which held the backup session, is gone");
+        let gone = Failure::new(ErrorCode::HostConnect, message).retryable();
+        if self.phase <= Phase::Stopping {
+            return Err(gone);
+        }
+        // The data are safe; only what this worker was to supply will not come.
+        self.source_is_lost = true;
+        for repository in std::mem::take(&mut self.supplying) {
+            self.drop_repository(repository, gone.clone(), effects)?;
+        }
+        self.publish_when_ready(effects);
         Ok(())
     }
 

@@ -171,26 +171,31 @@ fn setting_line(name: &str, value: &str) -> String {
 }
 
 /// The restored `postgresql.auto.conf` with our settings at its end. Recovery targets that it brought along are
-/// commented out: PostgreSQL refuses two of them, and would obey the wrong one.
-pub fn rewrite_auto_conf(existing: &str, settings: &[(String, String)]) -> String {
-    let mut text = String::with_capacity(existing.len() + 512);
-    for line in existing.lines() {
+/// commented out: PostgreSQL refuses two of them, and would obey the wrong one. The text may be in any encoding.
+pub fn rewrite_auto_conf(existing: &[u8], settings: &[(String, String)]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(existing.len() + 512);
+    for line in existing.split_inclusive(|byte| *byte == b'\n') {
         if is_recovery_setting(line) {
-            text.push_str("# Removed by pgconvoy restore: ");
+            text.extend_from_slice(b"# Removed by pgconvoy restore: ");
         }
-        text.push_str(line);
-        text.push('\n');
+        text.extend_from_slice(line);
     }
-    text.push_str("\n# Recovery settings written by pgconvoy restore\n");
-    text.extend(settings.iter().map(|(name, value)| setting_line(name, value)));
+    if !matches!(text.last(), None | Some(b'\n')) {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(b"\n# Recovery settings written by pgconvoy restore\n");
+    for (name, value) in settings {
+        text.extend_from_slice(setting_line(name, value).as_bytes());
+    }
     text
 }
 
-fn is_recovery_setting(line: &str) -> bool {
-    let name =
-        line.trim_start().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
-    let name = name.to_ascii_lowercase();
-    name.starts_with("recovery_target") || name == "restore_command"
+fn is_recovery_setting(line: &[u8]) -> bool {
+    let line = line.trim_ascii_start();
+    let end =
+        line.iter().position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').unwrap_or(line.len());
+    let name = line[..end].to_ascii_lowercase();
+    name.starts_with(b"recovery_target") || name == b"restore_command"
 }
 
 #[cfg(test)]
@@ -243,11 +248,11 @@ mod tests {
     #[test]
     fn recovery_targets_of_an_earlier_restore_are_commented_out() {
         let text = rewrite_auto_conf(
-            "work_mem = '4MB'\n recovery_target_time='x'\nRestore_Command = 'old'\n",
+            b"work_mem = '4MB'\n recovery_target_time='x'\nRestore_Command = 'old'",
             &[("restore_command".into(), "new".into())],
         );
         assert_eq!(
-            text,
+            String::from_utf8(text).unwrap(),
             "work_mem = '4MB'\n# Removed by pgconvoy restore:  recovery_target_time='x'\n\
              # Removed by pgconvoy restore: Restore_Command = 'old'\n\n\
              # Recovery settings written by pgconvoy restore\nrestore_command = 'new'\n"

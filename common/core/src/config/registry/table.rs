@@ -155,6 +155,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     backup("backup-standby", Choice(BackupStandby::NAMES), "read from standbys: never, where one is fit, or only").default("n").on(BACKUP_CHECK),
     backup("archive-check", Boolean, "wait until the WAL that the backup needs is in each repository").default("y").on(BACKUP_CHECK_PUSH),
     backup("archive-mode-check", Boolean, "refuse a server whose archive_mode is not fit").default("y").on(BACKUP_CHECK_PUSH),
+    backup("archive-header-check", Boolean, "refuse a WAL segment whose header names another cluster").default("y").on(&["archive-push"]),
     backup("archive-copy", Boolean, "store the WAL that makes the backup consistent with the backup too").default("n").on(BACKUP),
     backup("checksum-page", Boolean, "check the checksum of each page; as the cluster has them enabled when absent").on(BACKUP),
     backup("exclude", List(Element::Text), "paths below the data directory to leave out (repeatable; a slash at the end: only what is in it)").on(BACKUP),

@@ -62,6 +62,9 @@ impl BackupContents {
         let session = machine.session.clone().ok_or_else(|| missing("a session"))?;
         let cluster = machine.cluster.clone().ok_or_else(|| missing("a cluster"))?;
         let label = machine.label.ok_or_else(|| missing("a label"))?;
+        if !machine.board.is_complete() {
+            return Err(missing("all of its units"));
+        }
         let inventory = std::mem::take(&mut machine.inventory);
         let mut collected = Collected::new(inventory.file_count());
         for (unit, planned, accepted) in machine.board.accepted() {
@@ -71,7 +74,7 @@ impl BackupContents {
         collected.bad_pages.sort_unstable();
         let start = session.start;
         let stop_segment = stop
-            .map(|stop| WalSegmentName::last_before(stop.timeline, stop.stop_lsn, cluster.wal_segment_size));
+            .map(|stop| WalSegmentName::last_before(stop.timeline, stop.stop_lsn, facts.wal_segment_size));
         let head = ManifestHead {
             label,
             backup: machine.spec.backup,
@@ -102,7 +105,7 @@ impl BackupContents {
             backup_label: stop.map(|stop| stop.backup_label.clone()),
             tablespace_map: stop.map(|stop| stop.tablespace_map.clone()).filter(|map| !map.is_empty()),
         };
-        Ok(BackupContents {
+        let contents = BackupContents {
             head,
             pages: PageCounts { checked: collected.pages_checked, errors: collected.bad_pages.len() as u64 },
             bad_pages: collected.bad_pages,
@@ -111,7 +114,23 @@ impl BackupContents {
             inventory,
             pieces: collected.pieces,
             vanished: collected.vanished,
-        })
+        };
+        contents.check()?;
+        Ok(contents)
+    }
+
+    /// The last look before publishing: a record that a restore would refuse must not be written.
+    fn check(&self) -> Result<(), Failure> {
+        let mut records = 0;
+        for record in self.records() {
+            record.validate(&self.head)?;
+            records += 1;
+        }
+        if records != self.head.records {
+            let message = format!("{records} records were made of {}", self.head.records);
+            return Err(Failure::new(ErrorCode::Assert, message));
+        }
+        Ok(())
     }
 
     pub fn path(&self, file: FileIndex) -> String {

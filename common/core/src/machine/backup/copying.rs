@@ -27,6 +27,13 @@ impl BackupMachine {
         {
             return Ok(());
         }
+        if let Err(reason) = self.board.check(&receipt, &self.inventory) {
+            let message = format!("a receipt for unit {} is wrong: {reason}", receipt.unit);
+            let failure = Failure::new(ErrorCode::Assert, message);
+            let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
+            let report = UnitFailure { unit, attempt, token, failure, failed: Vec::new() };
+            return self.on_unit_failure(report, effects);
+        }
         let missing = self.missing_repositories(&receipt);
         let survivors =
             self.alive().into_iter().filter(|key| !missing.iter().any(|one| one.repository == *key)).count();
@@ -100,7 +107,7 @@ impl BackupMachine {
         if self.phase == Phase::Copying && self.board.is_complete() {
             self.phase = Phase::Stopping;
             effects.push(Effect::PersistStopOrder);
-            effects.push(self.order(OrderBody::CloseSession));
+            effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
         }
     }
 }

@@ -53,11 +53,14 @@ pub struct UnitLease {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    RepositoriesOpened(Vec<(RepoKey, Result<RepositoryFacts, Failure>)>),
+    RepositoriesOpened {
+        results: Vec<(RepoKey, Result<RepositoryFacts, Failure>)>,
+        /// Labels in repositories that take no part: a new label is later than those as well.
+        other_labels: Vec<BackupLabel>,
+    },
     /// The segments asked for that are still missing after the archive timeout (none: all were found).
     WalFound {
         repository: RepoKey,
-        before_start: bool,
         result: Result<Vec<WalSegmentName>, Failure>,
     },
     PlanWritten {
@@ -94,7 +97,6 @@ pub enum Effect {
     /// Find the segments in that repository, waiting up to the archive timeout.
     AwaitWal {
         repository: RepoKey,
-        before_start: bool,
         archive: ArchiveId,
         segments: Vec<WalSegmentName>,
     },

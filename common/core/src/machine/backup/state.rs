@@ -46,7 +46,7 @@ impl BackupMachine {
             effects.push(Effect::Dropped { repository, failure: failure.clone() });
         }
         let settled = self.repositories.values().any(|state| state.failure.is_none());
-        if settled { Ok(()) } else { Err(failure) }
+        if settled { Ok(()) } else { Err(failure.context(format!("repo {repository}"))) }
     }
 
     pub(super) fn warn(&mut self, warnings: impl IntoIterator<Item = String>, effects: &mut Vec<Effect>) {
@@ -87,7 +87,7 @@ impl BackupMachine {
         let outcome = |(key, state): (&RepoKey, &RepositoryState)| RepositoryOutcome {
             key: *key,
             identity: state.facts.as_ref().map(|facts| facts.identity),
-            has_it: state.failure.is_none(),
+            expected: state.failure.is_none(),
         };
         self.repositories.iter().map(outcome).collect()
     }
@@ -144,31 +144,31 @@ impl Outcome {
         match self.status {
             Status::Ok => Ok(()),
             Status::Error => Err(self.failure.clone().unwrap_or_else(|| self.first_failure())),
-            Status::Partial => {
-                let missing: Vec<String> = self
-                    .repositories
-                    .iter()
-                    .filter(|result| result.required)
-                    .filter_map(|result| {
-                        let failure = result.failure.as_ref()?;
-                        Some(format!("repo {}: [{}] {failure}", result.repository, failure.code))
-                    })
-                    .collect();
-                if missing.is_empty() {
-                    return Ok(());
-                }
-                Err(Failure::new(
-                    ErrorCode::Command,
-                    format!("the backup is missing in {}", missing.join("; ")),
-                )
-                .hint("the other repositories have it and can restore it")
-                .hint("mend the repository, then back up again"))
-            }
+            Status::Partial => self.missing_in_required(),
         }
     }
 
+    fn missing_in_required(&self) -> Result<(), Failure> {
+        let required = self.repositories.iter().filter(|result| result.required);
+        let missing: Vec<(RepoKey, &Failure)> =
+            required.filter_map(|result| Some((result.repository, result.failure.as_ref()?))).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let tell = |(key, failure): &(RepoKey, &Failure)| format!("repo {key}: [{}] {failure}", failure.code);
+        let told: Vec<String> = missing.iter().map(tell).collect();
+        let mut verdict =
+            Failure::new(ErrorCode::Command, format!("the backup is missing in {}", told.join("; ")))
+                .hint("the other repositories have it and can restore it");
+        verdict.hints.extend(missing.into_iter().flat_map(|(_, failure)| failure.hints.iter().cloned()));
+        Err(verdict)
+    }
+
     fn first_failure(&self) -> Failure {
-        let first = self.repositories.iter().find_map(|result| result.failure.clone());
+        let failure_of = |result: &RepositoryResult| {
+            result.failure.clone().map(|failure| failure.context(format!("repo {}", result.repository)))
+        };
+        let first = self.repositories.iter().find_map(failure_of);
         first.unwrap_or_else(|| Failure::new(ErrorCode::Assert, "the backup ended without a result"))
     }
 }

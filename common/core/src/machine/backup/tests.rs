@@ -7,12 +7,13 @@ use crate::format::manifest::Record;
 use crate::format::plan::Writer;
 use crate::format::{BlockHash, HashSecret};
 use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
-use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentSize};
+use crate::format::wal::StopBody;
+use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
 use crate::ids::Identity;
 use crate::wire::{
-    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
+    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd, SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
 };
 
 const ONE: RepoKey = RepoKey(1);
@@ -128,13 +129,32 @@ struct World {
     published: Vec<(RepoKey, Arc<BackupContents>)>,
     /// Repositories whose packs fail.
     broken: Vec<RepoKey>,
+    /// Repositories that get their WAL from the archiver.
+    archived: Vec<RepoKey>,
+    /// Repositories that take no WAL from the source either.
+    refusing: Vec<RepoKey>,
+    supplied: Vec<RepoKey>,
+}
+
+fn segment(lsn: &str) -> WalSegmentName {
+    WalSegmentName::containing(TimelineId(1), lsn.parse().unwrap(), WalSegmentSize::DEFAULT)
 }
 
 impl World {
     fn new() -> World {
         let (machine, queue) = BackupMachine::start(spec(), worker());
-        let (orders, published, broken) = (Vec::new(), Vec::new(), Vec::new());
-        World { machine, queue, token: 0, orders, outcome: None, published, broken }
+        World {
+            machine,
+            queue,
+            token: 0,
+            orders: Vec::new(),
+            outcome: None,
+            published: Vec::new(),
+            broken: Vec::new(),
+            archived: vec![ONE, TWO],
+            refusing: Vec::new(),
+            supplied: Vec::new(),
+        }
     }
 
     fn tell(&mut self, event: Event) {
@@ -164,11 +184,12 @@ impl World {
                     labels: Vec::new(),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts(key)))).collect();
-                self.tell(Event::RepositoriesOpened(results));
+                self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
             }
             Effect::Send { order, .. } => self.obey(order.body),
-            Effect::AwaitWal { repository, before_start, .. } => {
-                self.tell(Event::WalFound { repository, before_start, result: Ok(Vec::new()) });
+            Effect::AwaitWal { repository, .. } => {
+                let result = Ok(if self.archived.contains(&repository) { Vec::new() } else { vec![segment("0/2000028")] });
+                self.tell(Event::WalFound { repository, result });
             }
             Effect::WritePlan { repository, .. } => {
                 self.tell(Event::PlanWritten { repository, result: Ok(()) })
@@ -203,7 +224,7 @@ impl World {
             }
             OrderBody::Prepare(_) => self.report(ReportBody::Ready { units: 2 }),
             OrderBody::RunUnit(order) => self.orders.push(*order),
-            OrderBody::CloseSession => {
+            OrderBody::CloseSession { .. } => {
                 let stop = StopBody {
                     start_lsn: "0/3000028".parse().unwrap(),
                     stop_lsn: "0/5000000".parse().unwrap(),
@@ -212,9 +233,15 @@ impl World {
                     backup_label: "START WAL LOCATION".into(),
                     tablespace_map: String::new(),
                 };
-                self.report(ReportBody::SessionClosed(Ok(Some(stop))));
+                self.report(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })));
             }
-            OrderBody::SupplyWal { .. } | OrderBody::End => {}
+            OrderBody::SupplyWal(order) => {
+                let refused = self.refusing.contains(&order.repository);
+                let result = if refused { Err(disk_full()) } else { Ok(()) };
+                self.supplied.push(order.repository);
+                self.report(ReportBody::WalSupplied { repository: order.repository, result });
+            }
+            OrderBody::End => {}
         }
     }
 
@@ -425,8 +452,7 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
     machine.on_event(
         NOW,
-        Event::RepositoriesOpened(vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))]),
-    );
+        Event::RepositoriesOpened { results: vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))], other_labels: Vec::new() });
     let report = ReportBody::Preflighted(Ok(facts()));
     let effects = machine.on_event(NOW, Event::Reported { worker: worker(), report });
     let finished = effects.iter().find_map(|effect| match effect {
@@ -442,9 +468,84 @@ fn a_new_label_is_later_than_any_in_any_repository() {
     let future: BackupLabel = "20991231-235959F".parse().unwrap();
     let facts_of = |labels| RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels };
     let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];
-    machine.on_event(NOW, Event::RepositoriesOpened(opened));
+    machine.on_event(NOW, Event::RepositoriesOpened { results: opened, other_labels: Vec::new() });
     let mut world = World { machine, queue: Vec::new(), ..World::new() };
     world.report(ReportBody::Preflighted(Ok(facts())));
     world.do_all_units();
     assert_eq!(world.outcome().label.unwrap().to_string(), "21000101-000000F");
+}
+
+#[test]
+fn a_repository_that_the_archiver_did_not_reach_is_supplied_by_the_source() {
+    let mut world = World::new();
+    world.archived = vec![ONE];
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.supplied, [TWO, TWO], "before the start, and after the stop");
+}
+
+#[test]
+fn an_archiver_that_a_refusing_repository_holds_up_does_not_cost_the_other_its_backup() {
+    let mut world = World::new();
+    world.archived = Vec::new();
+    world.refusing = vec![TWO];
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Partial);
+    assert_eq!(failure_of(world.outcome(), ONE), None);
+}
+
+#[test]
+fn an_archiver_that_reaches_nobody_though_nobody_refuses_is_found_before_reading() {
+    let mut world = World::new();
+    world.archived = Vec::new();
+    world.do_all_units();
+    assert_eq!(world.outcome().verdict().unwrap_err().code, ErrorCode::ArchiveTimeout);
+    assert_eq!(world.machine.board().total(), 0);
+}
+
+#[test]
+fn a_receipt_that_leaves_out_a_part_is_no_receipt() {
+    let mut world = World::new();
+    world.settle();
+    let order = world.orders.remove(0);
+    let mut receipt = world.receipt(&order);
+    receipt.parts.pop();
+    world.report(ReportBody::UnitDone(receipt));
+    assert_eq!(world.machine.board().done(), 0);
+    world.report(ReportBody::Ready { units: 1 });
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok, "it was done again");
+}
+
+#[test]
+fn a_source_that_dies_while_wal_is_supplied_costs_only_what_it_was_to_supply() {
+    let mut world = World::new();
+    world.settle();
+    while world.machine.phase() < Phase::Stopping {
+        let order = world.orders.remove(0);
+        let receipt = world.receipt(&order);
+        world.report(ReportBody::UnitDone(receipt));
+        world.report(ReportBody::Ready { units: 1 });
+        if world.machine.phase() < Phase::Stopping {
+            world.settle();
+        }
+    }
+    // Everything is done by hand from here on.
+    world.queue.clear();
+    let stop = StopBody {
+        start_lsn: "0/3000028".parse().unwrap(),
+        stop_lsn: "0/3000130".parse().unwrap(),
+        timeline: TimelineId(1),
+        stopped: NOW,
+        backup_label: String::new(),
+        tablespace_map: String::new(),
+    };
+    world.report(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })));
+    world.queue.clear();
+    world.tell(Event::WalFound { repository: ONE, result: Ok(Vec::new()) });
+    world.tell(Event::WalFound { repository: TWO, result: Ok(vec![segment("0/3000028")]) });
+    world.tell(Event::WorkerLost { worker: worker() });
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Partial);
+    assert_eq!(failure_of(world.outcome(), ONE), None);
 }

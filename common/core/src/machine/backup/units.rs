@@ -187,6 +187,38 @@ impl UnitBoard {
             && self.attempts[number] == attempt
     }
 
+    /// Whether a receipt says of every part of its unit what can be: completeness is computed from receipts, so a receipt
+    /// that lies by omission would publish a backup with holes.
+    pub(super) fn check(&self, receipt: &Receipt, inventory: &Inventory) -> Result<(), String> {
+        let (files, range): (&[FileIndex], Option<u64>) = match &self.plan.units[receipt.unit.0 as usize].work {
+            Work::Range { file, length, .. } => (std::slice::from_ref(file), Some(*length)),
+            Work::Files(files) => (files, None),
+        };
+        if files.len() != receipt.parts.len() {
+            return Err(format!("it tells of {} parts, and the unit has {}", receipt.parts.len(), files.len()));
+        }
+        for (index, part) in files.iter().zip(&receipt.parts) {
+            let file = inventory.file(*index);
+            let planned = range.unwrap_or(file.size);
+            let reason = match part {
+                PartReceipt::Vanished
+                    if !file.class.may_vanish() && !file.class.vanishes_with_its_directory() =>
+                {
+                    "is gone, which it must not be"
+                }
+                PartReceipt::Present { place, length, .. } if place.is_some() != (*length > 0) => {
+                    "has bytes without a place, or a place without bytes"
+                }
+                PartReceipt::Present { length, .. } if *length > planned && file.class.wal_protected() => {
+                    "has more bytes than were planned"
+                }
+                _ => continue,
+            };
+            return Err(format!("{} {reason}", inventory.path(*index)));
+        }
+        Ok(())
+    }
+
     pub(super) fn accept(&mut self, worker: WorkerName, receipt: Receipt) {
         let number = receipt.unit.0 as usize;
         let bytes = self.plan.units[number].bytes;
