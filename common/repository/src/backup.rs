@@ -6,6 +6,7 @@
 use crate::error::RepositoryError;
 use crate::object::object_key;
 use crate::open::Repository;
+use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody, VoidRecord};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody, Writer};
@@ -14,7 +15,7 @@ use pgconvoy_core::format::{BackupLabel, layout};
 use pgconvoy_core::ids::{PlanNumber, StanzaName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::units::Timestamp;
-use pgconvoy_storage::{ListDepth, LIST_PAGE_MAX, StorageError, list_children};
+use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, StorageError, list_children};
 use std::sync::Arc;
 
 /// A label that has objects but no published entry.
@@ -28,8 +29,22 @@ pub struct Unfinished {
 }
 
 impl Repository {
+    /// A label that somebody else has begun in the same second is [`RepositoryError::Busy`].
     pub async fn write_plan(&self, stanza: &StanzaName, plan: &PlanBody) -> Result<(), RepositoryError> {
-        self.put_object(Kind::Plan, &layout::plan(stanza, plan.label, plan.number), plan).await
+        let name = layout::plan(stanza, plan.label, plan.number);
+        match self.put_object(Kind::Plan, &name, plan).await {
+            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
+                let other: Option<PlanBody> = self.get_object(Kind::Plan, &name).await?;
+                let writer = other.map(|other| other.writer);
+                Err(RepositoryError::Busy {
+                    place: self.describe(),
+                    label: plan.label.to_string(),
+                    host: writer.as_ref().map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
+                    process: writer.map_or(0, |writer| writer.process),
+                })
+            }
+            other => other,
+        }
     }
 
     pub async fn write_stop(
@@ -45,13 +60,21 @@ impl Repository {
     pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Unfinished>, RepositoryError> {
         let mut unfinished = Vec::new();
         for label in self.started_labels(stanza).await? {
-            let is_void = match self.catalogue_entry(stanza, label).await? {
-                Some(CatalogueBody::Published(_)) => continue,
-                Some(CatalogueBody::Void(_)) => true,
-                None => false,
+            let is_void = match self.catalogue_entry(stanza, label).await {
+                Ok(Some(CatalogueBody::Published(_))) => continue,
+                Ok(Some(CatalogueBody::Void(_))) => true,
+                Ok(None) => false,
+                Err(RepositoryError::Storage(error)) => return Err(error.into()),
+                // The key exists, so the label is decided, whatever it says: no reason to make no backup today.
+                Err(error) => {
+                    tracing::warn!("backup {label} is left as it is: {error}");
+                    continue;
+                }
             };
-            let plan: Option<PlanBody> =
-                self.get_object(Kind::Plan, &layout::plan(stanza, label, PlanNumber(1))).await.unwrap_or_else(|error| {
+            let plan: Option<PlanBody> = self
+                .get_object(Kind::Plan, &layout::plan(stanza, label, PlanNumber(1)))
+                .await
+                .unwrap_or_else(|error| {
                     tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
                     None
                 });
@@ -83,7 +106,8 @@ impl Repository {
         stanza: &StanzaName,
         label: BackupLabel,
     ) -> Result<Option<String>, RepositoryError> {
-        let listing = list_children(self.storage(), Some(&object_key(&layout::heartbeats(stanza, label)))).await?;
+        let listing =
+            list_children(self.storage(), Some(&object_key(&layout::heartbeats(stanza, label)))).await?;
         Ok(listing.objects.last().map(|object| object.key.to_string()))
     }
 
@@ -124,7 +148,7 @@ impl Repository {
         }
     }
 
-    /// Manifest, then entry. Repeating it after a lost answer finds its own entry and is content.
+    /// Manifest, then entry. Repeating it after a lost answer finds its own manifest and its own entry, and is content.
     pub async fn publish(
         &self,
         stanza: &StanzaName,
@@ -132,17 +156,31 @@ impl Repository {
         mut record: BackupRecord,
     ) -> Result<(), RepositoryError> {
         let (label, backup) = (record.label, record.backup);
-        record.manifest = self.write_manifest(stanza, contents).await?;
+        record.manifest = match self.write_manifest(stanza, contents.clone()).await {
+            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
+                self.own_manifest(stanza, &contents.head).await?
+            }
+            written => written?,
+        };
         let name = layout::catalogue_entry(stanza, label);
         match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Published(Box::new(record))).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {}
+            // The answer was lost: the entry itself tells whether it is there.
+            Err(error) if error.retry() == Retry::MayHelp => {
+                return match self.catalogue_entry(stanza, label).await {
+                    Ok(Some(CatalogueBody::Published(published))) if published.backup == backup => Ok(()),
+                    _ => Err(error),
+                };
+            }
             other => return other,
         }
         match self.catalogue_entry(stanza, label).await? {
             Some(CatalogueBody::Published(published)) if published.backup == backup => Ok(()),
-            Some(CatalogueBody::Void(void)) => {
-                Err(RepositoryError::Void { place: self.describe(), label: label.to_string(), reason: void.reason })
-            }
+            Some(CatalogueBody::Void(void)) => Err(RepositoryError::Void {
+                place: self.describe(),
+                label: label.to_string(),
+                reason: void.reason,
+            }),
             _ => Err(RepositoryError::Contradiction {
                 place: self.describe(),
                 object: name,
@@ -152,7 +190,11 @@ impl Repository {
     }
 
     /// Removes what only a running backup needs.
-    pub async fn tidy_published(&self, stanza: &StanzaName, label: BackupLabel) -> Result<(), RepositoryError> {
+    pub async fn tidy_published(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+    ) -> Result<(), RepositoryError> {
         let prefix = object_key(&layout::heartbeats(stanza, label));
         for object in list_children(self.storage(), Some(&prefix)).await?.objects {
             self.storage().delete(&object.key).await?;

@@ -40,7 +40,10 @@ impl Repository {
     }
 
     /// Labels that have anything under `backup/`, finished or not.
-    pub async fn started_labels(&self, stanza: &StanzaName) -> Result<BTreeSet<BackupLabel>, RepositoryError> {
+    pub async fn started_labels(
+        &self,
+        stanza: &StanzaName,
+    ) -> Result<BTreeSet<BackupLabel>, RepositoryError> {
         let listing = list_children(self.storage(), Some(&object_key(&layout::backups(stanza)))).await?;
         Ok(listing.prefixes.iter().filter_map(|prefix| prefix.name().parse().ok()).collect())
     }

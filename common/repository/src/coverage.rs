@@ -32,7 +32,9 @@ impl PitrRange {
         let mut merged: Vec<PitrRange> = Vec::new();
         for range in ranges {
             match merged.last_mut() {
-                Some(last) if last.timeline == range.timeline && range.from <= last.to => last.to = last.to.max(range.to),
+                Some(last) if last.timeline == range.timeline && range.from <= last.to => {
+                    last.to = last.to.max(range.to)
+                }
                 _ => merged.push(range),
             }
         }
@@ -56,7 +58,9 @@ impl WalCoverage {
     /// Takes the next segment. They come in ascending order.
     pub fn push(&mut self, segment: WalSegmentName) {
         match self.ranges.last_mut() {
-            Some(range) if range.last == segment || range.last.next(self.size) == segment => range.last = segment,
+            Some(range) if range.last == segment || range.last.next(self.size) == segment => {
+                range.last = segment
+            }
             _ => self.ranges.push(WalRange { first: segment, last: segment }),
         }
     }
@@ -86,7 +90,10 @@ impl WalCoverage {
             .filter(|history| history.timeline() != timeline && history.contains(timeline, stop))
             .filter_map(|history| self.end_of(&self.path(timeline, history), stop));
         let own = self.end_of(&[(timeline, 0)], stop);
-        own.into_iter().chain(descendants).map(|(timeline, to)| PitrRange { timeline, from: stop, to }).collect()
+        own.into_iter()
+            .chain(descendants)
+            .map(|(timeline, to)| PitrRange { timeline, from: stop, to })
+            .collect()
     }
 
     /// The timelines from `timeline` to the history's own, each with the segment from which on it is read.

@@ -26,6 +26,8 @@ pub enum RepositoryError {
     Missing { place: String, object: String },
     #[error("{place} is not a pgconvoy repository")]
     NotARepository { place: String },
+    #[error("{place} has no identity (pgconvoy.repo), but holds '{found}'")]
+    LostIdentity { place: String, found: String },
     #[error("{place} is encrypted, and its configuration names no key")]
     NoKey { place: String },
     #[error("{place} is not encrypted, but its configuration says cipher aes-256-gcm")]
@@ -46,6 +48,8 @@ pub enum RepositoryError {
     Busy { place: String, label: String, host: String, process: u32 },
     #[error("{place} does not refuse to overwrite an object")]
     NoCreateOnly { place: String },
+    #[error("{place} did not answer within {seconds} s")]
+    Unreachable { place: String, seconds: u64 },
     #[error("{what} was interrupted")]
     Interrupted { what: &'static str },
 }
@@ -61,12 +65,16 @@ impl Classify for RepositoryError {
             E::Codec { source, .. } => source.code(),
             E::Contradiction { .. } => ErrorCode::Checksum,
             E::Missing { .. } | E::NoStanza { .. } => ErrorCode::FileMissing,
-            E::NotARepository { .. } | E::NotEncrypted { .. } | E::NoCreateOnly { .. } => ErrorCode::RepoInvalid,
+            E::NotARepository { .. }
+            | E::LostIdentity { .. }
+            | E::NotEncrypted { .. }
+            | E::NoCreateOnly { .. } => ErrorCode::RepoInvalid,
             E::NoKey { .. } | E::NoSlot { .. } | E::Downgrade { .. } => ErrorCode::Crypto,
             E::OtherCluster { .. } => ErrorCode::DbMismatch,
             E::Duplicate { .. } => ErrorCode::ArchiveDuplicate,
             E::Void { .. } => ErrorCode::BackupSetInvalid,
             E::Busy { .. } => ErrorCode::LockAcquire,
+            E::Unreachable { .. } => ErrorCode::HostConnect,
             E::Interrupted { .. } => ErrorCode::Term,
         }
     }
@@ -74,6 +82,7 @@ impl Classify for RepositoryError {
     fn retry(&self) -> Retry {
         match self {
             RepositoryError::Storage(error) => error.retry(),
+            RepositoryError::Unreachable { .. } => Retry::MayHelp,
             _ => Retry::IsFutile,
         }
     }
@@ -94,9 +103,19 @@ impl Classify for RepositoryError {
                 "is the path right, and the filesystem mounted?".into(),
                 "stanza-create makes a new repository in an empty place".into(),
             ],
-            E::NoKey { .. } => one("set cipher = \"aes-256-gcm\" and key-file (or passphrase-file, key-command)"),
-            E::NotEncrypted { .. } => one("set cipher = \"none\", or use another path for an encrypted repository"),
-            E::NoSlot { .. } => one("repo-key list shows which secrets open it; without one of them its backups are lost"),
+            E::LostIdentity { .. } => vec![
+                "if it is a repository, restore its pgconvoy.repo from a copy: without it nothing there can be opened".into(),
+                "if it is not, choose an empty place".into(),
+            ],
+            E::NoKey { .. } => {
+                one("set cipher = \"aes-256-gcm\" and key-file (or passphrase-file, key-command)")
+            }
+            E::NotEncrypted { .. } => {
+                one("set cipher = \"none\", or use another path for an encrypted repository")
+            }
+            E::NoSlot { .. } => {
+                one("repo-key list shows which secrets open it; without one of them its backups are lost")
+            }
             E::Downgrade { .. } => one("somebody without the key put it there: do not trust this repository"),
             E::NoStanza { .. } => one("run stanza-create"),
             E::OtherCluster { .. } => vec![
@@ -109,7 +128,10 @@ impl Classify for RepositoryError {
             ],
             E::Void { .. } => one("its writer was taken for dead while it slept; back up again"),
             E::Busy { .. } => one("wait for it, or stop that process"),
-            E::NoCreateOnly { .. } => one("two writers would destroy each other's backups there: use another store"),
+            E::NoCreateOnly { .. } => {
+                one("two writers would destroy each other's backups there: use another store")
+            }
+            E::Unreachable { .. } => one("is the file system mounted, and its server up?"),
             E::Interrupted { .. } => Vec::new(),
         }
     }

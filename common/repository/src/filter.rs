@@ -42,7 +42,11 @@ impl FromStr for NameFilter {
 
 impl NameFilter {
     pub fn fits(&self, name: &str) -> bool {
-        if self.is_glob { glob(self.pattern.as_bytes(), name.as_bytes()) } else { name.contains(&self.pattern) }
+        if self.is_glob {
+            glob(self.pattern.as_bytes(), name.as_bytes())
+        } else {
+            name.contains(&self.pattern)
+        }
     }
 }
 

@@ -91,7 +91,8 @@ pub struct Selection {
 
 impl Selection {
     fn has(&self, record: &BackupRecord) -> bool {
-        self.label.is_none_or(|label| label == record.label) && self.kind.is_none_or(|kind| kind == record.kind)
+        self.label.is_none_or(|label| label == record.label)
+            && self.kind.is_none_or(|kind| kind == record.kind)
     }
 }
 
@@ -114,7 +115,8 @@ pub async fn gather(
         stanzas.push(StanzaInfo { name: name.to_string(), repositories, is_backup_running: false });
     }
     if stanzas.is_empty() && !failures.is_empty() {
-        let repositories = failures.into_iter().map(|(key, failure)| RepositoryInfo::failed(key, &failure)).collect();
+        let repositories =
+            failures.into_iter().map(|(key, failure)| RepositoryInfo::failed(key, &failure)).collect();
         stanzas.push(StanzaInfo { name: UNKNOWN_STANZA.to_owned(), repositories, is_backup_running: false });
     }
     InfoReport { stanzas }

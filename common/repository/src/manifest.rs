@@ -41,7 +41,48 @@ impl Repository {
         }
         encoding.await.map_err(|_| RepositoryError::Interrupted { what: "writing a manifest" })??;
         upload.finish().await?;
-        Ok(ManifestReference { size: reference.size, sha1: reference.sha1.finalize().into() })
+        Ok(reference.finish())
+    }
+}
+
+/// Stored bytes of a manifest that are read at once for its SHA-1.
+const DIGEST_BYTES: u64 = 4 << 20;
+
+impl Repository {
+    /// What a catalogue entry would say of the manifest that is stored.
+    pub async fn stored_manifest(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+    ) -> Result<ManifestReference, RepositoryError> {
+        let name = layout::manifest(stanza, label);
+        let key = object_key(&name);
+        let missing = || RepositoryError::Missing { place: self.describe(), object: name.clone() };
+        let size = self.storage().stat(&key).await?.ok_or_else(missing)?.size;
+        let mut reference = Reference { size: 0, sha1: Sha1::new() };
+        while reference.size < size {
+            let end = size.min(reference.size + DIGEST_BYTES);
+            reference.add(&self.storage().get_range(&key, reference.size..end).await?);
+        }
+        Ok(reference.finish())
+    }
+
+    /// The manifest that an attempt whose answer was lost left behind, if it is of this very backup.
+    pub(crate) async fn own_manifest(
+        &self,
+        stanza: &StanzaName,
+        head: &ManifestHead,
+    ) -> Result<ManifestReference, RepositoryError> {
+        let reference = self.stored_manifest(stanza, head.label).await?;
+        let stored = ManifestReader::open(self, stanza, head.label, &reference).await?;
+        if stored.head() == head {
+            return Ok(reference);
+        }
+        Err(RepositoryError::Contradiction {
+            place: self.describe(),
+            object: layout::manifest(stanza, head.label),
+            reason: "another backup has written it".into(),
+        })
     }
 }
 
@@ -54,6 +95,10 @@ impl Reference {
     fn add(&mut self, bytes: &Bytes) {
         self.size += bytes.len() as u64;
         self.sha1.update(bytes);
+    }
+
+    fn finish(self) -> ManifestReference {
+        ManifestReference { size: self.size, sha1: self.sha1.finalize().into() }
     }
 }
 
@@ -126,7 +171,10 @@ impl ManifestReader {
     }
 
     /// The next records, validated against the head; `None` after the last.
-    pub async fn next_records(&mut self, repository: &Repository) -> Result<Option<Vec<Record>>, RepositoryError> {
+    pub async fn next_records(
+        &mut self,
+        repository: &Repository,
+    ) -> Result<Option<Vec<Record>>, RepositoryError> {
         if self.next == self.object.frames().len() {
             return Ok(None);
         }

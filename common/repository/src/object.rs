@@ -26,7 +26,12 @@ pub(crate) fn object_key(name: &str) -> ObjectKey {
 
 impl Repository {
     /// Writes an object that is all footer. Create-only.
-    pub async fn put_object<B: Serialize>(&self, kind: Kind, name: &str, body: &B) -> Result<(), RepositoryError> {
+    pub async fn put_object<B: Serialize>(
+        &self,
+        kind: Kind,
+        name: &str,
+        body: &B,
+    ) -> Result<(), RepositoryError> {
         let (mut encoder, header) = self.encoder(kind, name)?;
         let mut compressor = self.metadata_compressor();
         let end = encoder.finish(body, &mut compressor)?;
@@ -38,7 +43,11 @@ impl Repository {
     }
 
     /// Reads an object that is all footer; `None` if it is not there.
-    pub async fn get_object<B: DeserializeOwned>(&self, kind: Kind, name: &str) -> Result<Option<B>, RepositoryError> {
+    pub async fn get_object<B: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<B>, RepositoryError> {
         match self.storage().get(&object_key(name), SMALL_OBJECT_BYTES_MAX).await {
             Ok(bytes) => self.parse_object(kind, name, bytes).map(Some),
             Err(pgconvoy_storage::StorageError::NotFound { .. }) => Ok(None),

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// The slot that creating a repository makes.
 pub const FIRST_SLOT: &str = "default";
+/// Names of what tests a store's word; a creation that died may leave one.
+const PROBE: &str = "create-only-probe-";
 const FIRST_GENERATION: KeyGeneration = KeyGeneration(1);
 
 /// What the configuration says about a repository, apart from where it is.
@@ -43,10 +45,17 @@ pub struct Repository {
 }
 
 impl Repository {
-    pub async fn open(storage: Arc<dyn Storage>, settings: &RepositorySettings) -> Result<Repository, RepositoryError> {
+    pub async fn open(
+        storage: Arc<dyn Storage>,
+        settings: &RepositorySettings,
+    ) -> Result<Repository, RepositoryError> {
         let place = storage.describe();
-        let mut repository =
-            Repository { number: settings.number, storage, identity: Identity::default(), keys: BTreeMap::new() };
+        let mut repository = Repository {
+            number: settings.number,
+            storage,
+            identity: Identity::default(),
+            keys: BTreeMap::new(),
+        };
         let body: RepositoryBody = repository
             .get_object(Kind::Repository, layout::REPOSITORY)
             .await?
@@ -78,7 +87,8 @@ impl Repository {
     }
 
     /// Key slots come before the identity, whose existence is the repository: one that dies in between is no repository
-    /// yet, and the next attempt makes a key of its own under the new identity.
+    /// yet, and the next attempt makes a key of its own under the new identity. Two that create at once could leave the
+    /// identity of one beside the slot of the other: nothing is written before it was opened as everybody will open it.
     async fn create(
         storage: Arc<dyn Storage>,
         settings: &RepositorySettings,
@@ -86,30 +96,46 @@ impl Repository {
     ) -> Result<Repository, RepositoryError> {
         let place = storage.describe();
         let identity = Identity::from_random_bytes(random_bytes()?);
-        let scratch = object_key(&format!("create-only-probe-{identity}"));
+        let scratch = object_key(&format!("{PROBE}{identity}"));
         match prove_create_only(storage.as_ref(), &scratch).await? {
             CreateOnly::Honoured => {}
             _ => return Err(RepositoryError::NoCreateOnly { place }),
         }
         let mut repository = Repository { number: settings.number, storage, identity, keys: BTreeMap::new() };
+        repository.refuse_lost_identity().await?;
         if let Some(source) = &settings.secret {
             let secret = load(source).await?;
             repository.replace_orphaned_slot().await?;
             let key = RepositoryKey::generate(FIRST_GENERATION)?;
             let name: SlotName = FIRST_SLOT.parse().expect("the constant is a valid slot name");
             let slot = KeySlot::wrap(&key, identity, &name, &secret)?;
-            repository.put_object(Kind::KeySlot, &layout::key_slot(FIRST_GENERATION, FIRST_SLOT), &slot).await?;
+            repository
+                .put_object(Kind::KeySlot, &layout::key_slot(FIRST_GENERATION, FIRST_SLOT), &slot)
+                .await?;
             repository.keys.insert(FIRST_GENERATION, key);
         }
         let body = RepositoryBody { identity, cipher: settings.cipher(), created: now };
         repository.put_object(Kind::Repository, layout::REPOSITORY, &body).await?;
-        Ok(repository)
+        Self::open(repository.storage, settings).await
     }
 
-    /// A slot without an identity is what a creation that died left behind: nothing was ever encrypted with it.
+    /// A slot without an identity is what a creation that died left behind: nothing was ever encrypted with it. But a place
+    /// that holds anything else has lost its identity, and deleting the slot would lose its backups.
     async fn replace_orphaned_slot(&self) -> Result<(), RepositoryError> {
         self.storage.delete(&object_key(&layout::key_slot(FIRST_GENERATION, FIRST_SLOT))).await?;
         Ok(())
+    }
+
+    async fn refuse_lost_identity(&self) -> Result<(), RepositoryError> {
+        let top = list_children(self.storage.as_ref(), None).await?;
+        let known = |name: &str| name == layout::KEYS || name.starts_with(PROBE);
+        let objects = top.objects.iter().map(|object| &object.key);
+        match objects.chain(&top.prefixes).find(|key| !known(key.as_str())) {
+            None => Ok(()),
+            Some(key) => {
+                Err(RepositoryError::LostIdentity { place: self.describe(), found: key.to_string() })
+            }
+        }
     }
 
     /// Opens one slot of every generation: older objects need older keys.
@@ -197,7 +223,9 @@ impl Repository {
             if self.keys.is_empty() {
                 RepositoryError::NoKey { place: self.describe() }
             } else {
-                RepositoryError::NoSlot { place: format!("{} (key generation {generation})", self.describe()) }
+                RepositoryError::NoSlot {
+                    place: format!("{} (key generation {generation})", self.describe()),
+                }
             }
         })
     }

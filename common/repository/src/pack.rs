@@ -35,17 +35,25 @@ impl PackReader {
             });
         }
         for range in &body.ranges {
-            range.validate(object.frames(), &body.foreign, secret).map_err(|source| RepositoryError::Format {
-                place: repository.describe(),
-                object: object.name().to_owned(),
-                source,
+            range.validate(object.frames(), &body.foreign, secret).map_err(|source| {
+                RepositoryError::Format {
+                    place: repository.describe(),
+                    object: object.name().to_owned(),
+                    source,
+                }
             })?;
         }
         Ok(PackReader { object, body })
     }
 
     /// The range that a manifest's record points to, if it is the one.
-    pub fn range(&self, place: u32, path: &str, offset: u64, length: u64) -> Result<&PackRange, RepositoryError> {
+    pub fn range(
+        &self,
+        place: u32,
+        path: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<&PackRange, RepositoryError> {
         self.body
             .ranges
             .get(place as usize)

@@ -10,7 +10,11 @@ use pgconvoy_storage::{Storage, StorageError};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::OnceCell;
+
+/// A healthy store answers its first call in far less.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a store is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +25,7 @@ pub enum Purpose {
     Create,
 }
 
-type Connect = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
+type Connect = Arc<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
 /// One configured repository: how to reach its store, and how to open it.
 pub struct Place {
@@ -35,7 +39,7 @@ pub struct Place {
 impl Place {
     /// A store that is at hand already.
     pub fn at(storage: Arc<dyn Storage>, settings: RepositorySettings) -> Place {
-        Place { description: storage.describe(), connect: Box::new(move |_| Ok(storage.clone())), settings }
+        Place { description: storage.describe(), connect: Arc::new(move |_| Ok(storage.clone())), settings }
     }
 }
 
@@ -76,16 +80,20 @@ impl RepositorySet {
     pub async fn open(&self, key: RepoKey) -> Result<Arc<Repository>, RepositoryError> {
         let entry = self.entry(key)?;
         let opening = || async {
-            let storage = (entry.place.connect)(Purpose::Use)?;
+            let storage = connect(&entry.place, Purpose::Use).await?;
             Repository::open(storage, &entry.place.settings).await.map(Arc::new)
         };
         entry.opened.get_or_try_init(opening).await.cloned()
     }
 
     /// Opens it, or makes a new one; the second value tells whether it is new.
-    pub async fn open_or_create(&self, key: RepoKey, now: Timestamp) -> Result<(Arc<Repository>, bool), RepositoryError> {
+    pub async fn open_or_create(
+        &self,
+        key: RepoKey,
+        now: Timestamp,
+    ) -> Result<(Arc<Repository>, bool), RepositoryError> {
         let entry = self.entry(key)?;
-        let storage = (entry.place.connect)(Purpose::Create)?;
+        let storage = connect(&entry.place, Purpose::Create).await?;
         let (repository, is_new) = Repository::open_or_create(storage, &entry.place.settings, now).await?;
         let repository = Arc::new(repository);
         // Somebody may have opened it meanwhile; both handles mean the same place.
@@ -95,5 +103,19 @@ impl RepositorySet {
 
     fn entry(&self, key: RepoKey) -> Result<&Entry, RepositoryError> {
         self.entries.get(&key).ok_or_else(|| RepositoryError::NotARepository { place: format!("repo {key}") })
+    }
+}
+
+/// A mount whose server is gone blocks its first system call for ever: no thread of the runtime waits for it.
+async fn connect(place: &Place, purpose: Purpose) -> Result<Arc<dyn Storage>, RepositoryError> {
+    let connect = place.connect.clone();
+    let connecting = tokio::task::spawn_blocking(move || connect(purpose));
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok(connected)) => Ok(connected?),
+        Ok(Err(_)) => Err(RepositoryError::Interrupted { what: "opening a repository" }),
+        Err(_) => {
+            let place = place.description.clone();
+            Err(RepositoryError::Unreachable { place, seconds: CONNECT_TIMEOUT.as_secs() })
+        }
     }
 }

@@ -39,7 +39,11 @@ impl Repository {
     }
 
     /// Create-only, like everything: of two that create at once, one learns that the other was first.
-    pub async fn create_cluster(&self, stanza: &StanzaName, cluster: &ClusterBody) -> Result<(), RepositoryError> {
+    pub async fn create_cluster(
+        &self,
+        stanza: &StanzaName,
+        cluster: &ClusterBody,
+    ) -> Result<(), RepositoryError> {
         self.put_object(Kind::Cluster, &layout::cluster(stanza, cluster.number), cluster).await
     }
 

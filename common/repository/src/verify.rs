@@ -30,7 +30,8 @@ mod threads;
 mod wal;
 
 pub use report::{
-    ArchiveVerification, BackupStatus, BackupVerification, Finding, RepoVerification, StanzaVerification, to_json, to_text,
+    ArchiveVerification, BackupStatus, BackupVerification, Finding, RepoVerification, StanzaVerification,
+    to_json, to_text,
 };
 
 use crate::error::RepositoryError;
@@ -160,7 +161,9 @@ impl Job {
         if let Some(label) = self.set.filter(|label| !entries.contains_key(label)) {
             let place = self.repository.describe();
             let message = format!("backup set {label} of stanza {} is not in {place}", self.stanza);
-            return Err(Failure::new(ErrorCode::BackupSetInvalid, message).hint("pgconvoy info lists the backups"));
+            return Err(
+                Failure::new(ErrorCode::BackupSetInvalid, message).hint("pgconvoy info lists the backups")
+            );
         }
         Ok(entries)
     }
@@ -197,11 +200,20 @@ impl Job {
     }
 
     fn leave_out_expired(&self, report: &mut RepoVerification) {
+        let directory = |label| format!("{}/", layout::backup(&self.stanza, label));
         let is_gone = |label| {
             let key = object_key(&layout::catalogue_entry(&self.stanza, label));
             matches!(self.wait(self.repository.storage().stat(&key)), Ok(None))
         };
-        report.backups.retain(|backup| backup.errors.is_empty() || !is_gone(backup.label));
+        let has_paper_flaw =
+            |label| report.errors.iter().any(|finding| finding.object.starts_with(&directory(label)));
+        let suspects =
+            report.backups.iter().filter(|one| !one.errors.is_empty() || has_paper_flaw(one.label));
+        let gone: Vec<BackupLabel> = suspects.map(|one| one.label).filter(|label| is_gone(*label)).collect();
+        report.backups.retain(|one| !gone.contains(&one.label));
+        let is_of_gone =
+            |finding: &Finding| gone.iter().any(|label| finding.object.starts_with(&directory(*label)));
+        report.errors.retain(|finding| !is_of_gone(finding));
     }
 
     fn wait<F: Future>(&self, future: F) -> F::Output {
@@ -209,7 +221,11 @@ impl Job {
     }
 
     fn finding(&self, object: &str, reason: &dyn fmt::Display) -> Finding {
-        Finding { repository: self.repository.number(), object: object.to_owned(), reason: reason.to_string() }
+        Finding {
+            repository: self.repository.number(),
+            object: object.to_owned(),
+            reason: reason.to_string(),
+        }
     }
 
     fn go_on(&self) -> Checked<()> {

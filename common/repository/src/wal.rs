@@ -112,7 +112,11 @@ impl Repository {
     }
 
     /// All files of an archive, in order of name. Names that are no WAL file's are left out.
-    pub async fn wal_files(&self, stanza: &StanzaName, archive: ArchiveId) -> Result<Vec<WalFileName>, RepositoryError> {
+    pub async fn wal_files(
+        &self,
+        stanza: &StanzaName,
+        archive: ArchiveId,
+    ) -> Result<Vec<WalFileName>, RepositoryError> {
         let prefix = object_key(&layout::archive(stanza, archive));
         let mut files = Vec::new();
         for directory in list_children(self.storage(), Some(&prefix)).await?.prefixes {
@@ -133,7 +137,8 @@ impl WalReader {
     ) -> Result<(), RepositoryError> {
         let mut decompressor = Decompressor::new();
         let (mut raw, mut size, mut sha1) = (Vec::new(), 0u64, Sha1::new());
-        let fetches = (0..self.object.frames().len()).map(|frame| self.object.fetch(repository, frame..frame + 1));
+        let fetches =
+            (0..self.object.frames().len()).map(|frame| self.object.fetch(repository, frame..frame + 1));
         let mut fetched = stream::iter(fetches).buffered(FRAMES_AHEAD).enumerate();
         while let Some((frame, stored)) = fetched.next().await {
             self.object.decode_frame(frame, &mut stored?.to_vec(), &mut decompressor, &mut raw)?;

@@ -48,7 +48,12 @@ pub async fn get(
     }
 }
 
-async fn raw(repository: &Repository, key: &ObjectKey, size: u64, out: &mut (dyn Write + Send)) -> Result<(), BrowseError> {
+async fn raw(
+    repository: &Repository,
+    key: &ObjectKey,
+    size: u64,
+    out: &mut (dyn Write + Send),
+) -> Result<(), BrowseError> {
     let mut at = 0;
     while at < size {
         let end = size.min(at + PIECE_BYTES);
@@ -66,7 +71,11 @@ async fn kind(repository: &Repository, key: &ObjectKey, size: u64) -> Result<Opt
 }
 
 /// A frame at a time. What was written before an error is not to be trusted; the error says so.
-async fn wal(repository: &Repository, key: &ObjectKey, out: &mut (dyn Write + Send)) -> Result<(), BrowseError> {
+async fn wal(
+    repository: &Repository,
+    key: &ObjectKey,
+    out: &mut (dyn Write + Send),
+) -> Result<(), BrowseError> {
     let object = ObjectReader::open(repository, Kind::Wal, key.as_str()).await?;
     let body: WalBody = object.body()?;
     let mut decompressor = Decompressor::new();
@@ -96,7 +105,8 @@ async fn footer(
 ) -> Result<(), BrowseError> {
     let object = ObjectReader::open(repository, kind, key.as_str()).await?;
     let Shown(body) = object.body()?;
-    let text = serde_json::to_string_pretty(&without_secrets(kind, body)).expect("a JSON value is always text");
+    let text =
+        serde_json::to_string_pretty(&without_secrets(kind, body)).expect("a JSON value is always text");
     writeln!(out, "{text}").map_err(BrowseError::Output)
 }
 

@@ -35,7 +35,10 @@ pub struct ListRequest {
 pub enum ListedKind {
     Path,
     /// Stored bytes, and seconds since 1970 where the store knows them.
-    File { size: u64, time: Option<u64> },
+    File {
+        size: u64,
+        time: Option<u64>,
+    },
 }
 
 /// `name` is relative to what was asked for; `.` is that itself.
@@ -52,7 +55,9 @@ pub async fn list(repository: &Repository, request: &ListRequest) -> Result<Vec<
     let mut listed = match place {
         Place::Top { tree: Tree::Own } => under(repository, None, request.recurse).await?,
         Place::Top { tree } => top_of(repository, tree, &stanzas, request.recurse).await?,
-        Place::Inside { tree, stanza, key } => inside(repository, tree, stanza.as_ref(), &key, request.recurse).await?,
+        Place::Inside { tree, stanza, key } => {
+            inside(repository, tree, stanza.as_ref(), &key, request.recurse).await?
+        }
     };
     if let Some(filter) = &request.filter {
         listed.retain(|entry| entry.name == "." || filter.fits(&entry.name));
@@ -79,7 +84,11 @@ fn file(name: String, object: &ObjectInfo) -> Listed {
 }
 
 /// What lies under a prefix, by our own names.
-async fn under(repository: &Repository, prefix: Option<&ObjectKey>, recurse: bool) -> Result<Vec<Listed>, BrowseError> {
+async fn under(
+    repository: &Repository,
+    prefix: Option<&ObjectKey>,
+    recurse: bool,
+) -> Result<Vec<Listed>, BrowseError> {
     let relative = |key: &ObjectKey| match prefix {
         None => key.to_string(),
         Some(prefix) => key.under(prefix).expect("a listing keeps to its prefix").to_owned(),
@@ -190,8 +199,11 @@ fn last_part(name: &str) -> &str {
 /// History files stand beside the directories of segments, so those that have them are looked into.
 async fn archive_children(repository: &Repository, key: &ObjectKey) -> Result<Vec<Listed>, BrowseError> {
     let mut listed = under(repository, Some(key), false).await?;
-    let hidden: Vec<String> =
-        listed.iter().filter(|entry| Tree::Archive.hides(&entry.name)).map(|entry| entry.name.clone()).collect();
+    let hidden: Vec<String> = listed
+        .iter()
+        .filter(|entry| Tree::Archive.hides(&entry.name))
+        .map(|entry| entry.name.clone())
+        .collect();
     for directory in hidden {
         let below = object_key(&format!("{key}/{directory}"));
         let found = under(repository, Some(&below), false).await?;

@@ -38,10 +38,12 @@ impl Tree {
     /// How an object is shown, from its name below the stanza's directory.
     pub(super) fn shown(self, name: &str) -> String {
         match (self, name.rsplit_once('/')) {
-            (Tree::Archive, Some((directory, file))) if is_history(file) => match directory.rsplit_once('/') {
-                Some((archive, _)) => format!("{archive}/{file}"),
-                None => file.to_owned(),
-            },
+            (Tree::Archive, Some((directory, file))) if is_history(file) => {
+                match directory.rsplit_once('/') {
+                    Some((archive, _)) => format!("{archive}/{file}"),
+                    None => file.to_owned(),
+                }
+            }
             (Tree::Backup, Some((label, MANIFEST))) => format!("{label}/{MANIFEST_SHOWN}"),
             _ => name.to_owned(),
         }
@@ -84,9 +86,8 @@ impl Place {
             return Ok(Place::Top { tree });
         }
         let (stanza, below) = rest.split_once('/').unwrap_or((rest, ""));
-        let stanza: StanzaName = stanza
-            .parse()
-            .map_err(|error: pgconvoy_core::ids::IdError| refused(path, error.reason))?;
+        let stanza: StanzaName =
+            stanza.parse().map_err(|error: pgconvoy_core::ids::IdError| refused(path, error.reason))?;
         let below = stored(tree, below);
         let name = format!("{stanza}/{}", tree.directory());
         let name = if below.is_empty() { name } else { format!("{name}/{below}") };

@@ -65,15 +65,24 @@ fn recovery_follows_a_promotion_from_the_segment_of_the_fork_on() {
     assert_eq!(twice.reach(TimelineId(1), Lsn(stop)), [reach(1, 4, stop), reach(3, 7, stop)]);
     let mut broken = coverage(&[(1, 2), (2, 4), (2, 5)]);
     broken.add_history(history("1\t0/4000100\tpromoted\n", 2));
-    assert_eq!(broken.reach(TimelineId(1), Lsn(stop)), [reach(1, 3, stop)], "segment 3 is missing before the fork");
+    assert_eq!(
+        broken.reach(TimelineId(1), Lsn(stop)),
+        [reach(1, 3, stop)],
+        "segment 3 is missing before the fork"
+    );
     let mut earlier = coverage(&[(1, 2), (1, 3), (2, 2), (2, 3)]);
     earlier.add_history(history("1\t0/2000000\tpromoted\n", 2));
-    assert_eq!(earlier.reach(TimelineId(1), Lsn(stop)), [reach(1, 4, stop)], "the fork lies before the backup");
+    assert_eq!(
+        earlier.reach(TimelineId(1), Lsn(stop)),
+        [reach(1, 4, stop)],
+        "the fork lies before the backup"
+    );
 }
 
 #[test]
 fn overlapping_ranges_of_one_timeline_are_told_once() {
-    let range = |timeline, from, to| PitrRange { timeline: TimelineId(timeline), from: Lsn(from), to: Lsn(to) };
+    let range =
+        |timeline, from, to| PitrRange { timeline: TimelineId(timeline), from: Lsn(from), to: Lsn(to) };
     let merged = PitrRange::merge(vec![range(2, 5, 9), range(1, 4, 8), range(1, 1, 5), range(1, 9, 10)]);
     assert_eq!(merged, [range(1, 1, 8), range(1, 9, 10), range(2, 5, 9)]);
 }

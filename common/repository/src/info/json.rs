@@ -1,6 +1,7 @@
 //! pgBackRest's JSON, key for key, and what we add to it.
 
-use super::{BackupInfo, InfoReport, RepositoryInfo, StanzaInfo, Status};
+use super::{BackupInfo, InfoReport, RepositoryInfo, StanzaInfo, Status, StatusCode};
+use pgconvoy_core::format::catalogue::{BackupRecord, RepositoryOutcome};
 use pgconvoy_core::ids::RepoKey;
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ fn stanza(stanza: &StanzaInfo) -> Value {
         "repo": all(|repository| vec![repository_status(repository)]),
         "db": all(databases),
         "archive": all(archives),
-        "backup": stanza.backups().into_iter().map(|(key, info)| backup(key, info)).collect::<Vec<_>>(),
+        "backup": stanza.backups().into_iter().map(|(key, info)| backup(stanza, key, info)).collect::<Vec<_>>(),
         "pitr": all(pitr),
     })
 }
@@ -77,13 +78,25 @@ fn pitr(repository: &RepositoryInfo) -> Vec<Value> {
     repository.pitr.iter().map(range).collect()
 }
 
-fn backup(key: RepoKey, info: &BackupInfo) -> Value {
+/// What became of the backup in a repository that it was for: what is there now, where that is known.
+fn state_in(stanza: &StanzaInfo, record: &BackupRecord, outcome: &RepositoryOutcome) -> &'static str {
+    let has_it = |repository: &RepositoryInfo| {
+        repository.backups.iter().any(|other| other.record.backup == record.backup)
+    };
+    match stanza.repositories.iter().find(|repository| repository.key == outcome.key) {
+        Some(repository) if has_it(repository) => "ok",
+        Some(repository) if repository.status.code != StatusCode::Other => "missing",
+        _ if outcome.expected => "unknown",
+        _ => "missing",
+    }
+}
+
+fn backup(stanza: &StanzaInfo, key: RepoKey, info: &BackupInfo) -> Value {
     let record = &info.record;
-    let has_it = |has_it| if has_it { "ok" } else { "missing" };
     let repositories: Vec<Value> = record
         .repositories
         .iter()
-        .map(|outcome| json!({ "key": outcome.key, "status": has_it(outcome.has_it) }))
+        .map(|outcome| json!({ "key": outcome.key, "status": state_in(stanza, record, outcome) }))
         .collect();
     let mut value = json!({
         "label": record.label,
@@ -118,8 +131,10 @@ fn backup(key: RepoKey, info: &BackupInfo) -> Value {
 /// As pgBackRest, an absent list is null.
 fn details_of(details: &super::BackupDetails) -> Vec<(String, Value)> {
     let list = |values: Vec<Value>| if values.is_empty() { Value::Null } else { Value::Array(values) };
-    let databases = details.databases.iter().map(|database| json!({ "name": database.name, "oid": database.oid }));
-    let links = details.links.iter().map(|(name, destination)| json!({ "name": name, "destination": destination }));
+    let databases =
+        details.databases.iter().map(|database| json!({ "name": database.name, "oid": database.oid }));
+    let links =
+        details.links.iter().map(|(name, destination)| json!({ "name": name, "destination": destination }));
     let tablespaces = details.tablespaces.iter().map(|tablespace| {
         json!({ "name": tablespace.name, "oid": tablespace.oid, "destination": tablespace.destination })
     });

@@ -51,10 +51,16 @@ async fn fill(
         let is_current = Some(&cluster) == info.clusters.last();
         let summary = wal_summary(repository, stanza, &cluster).await?;
         if is_current || summary.ends.is_some() {
-            info.archives.push(ArchiveInfo { id: cluster.archive_id(), cluster: cluster.number, ends: summary.ends });
+            info.archives.push(ArchiveInfo {
+                id: cluster.archive_id(),
+                cluster: cluster.number,
+                ends: summary.ends,
+            });
         }
         let of_cluster = records.iter().filter(|record| record.cluster == cluster.number);
-        info.pitr.extend(PitrRange::merge(of_cluster.flat_map(|record| reach(&summary.coverage, record)).collect()));
+        info.pitr.extend(PitrRange::merge(
+            of_cluster.flat_map(|record| reach(&summary.coverage, record)).collect(),
+        ));
     }
     let published = records.len();
     for record in records.into_iter().filter(|record| selection.has(record)) {

@@ -44,7 +44,8 @@ fn stanza(stanza: &StanzaInfo) -> String {
 }
 
 fn ciphers(out: &mut String, stanza: &StanzaInfo) {
-    let known = stanza.repositories.iter().filter_map(|repository| Some((repository.key, repository.cipher?)));
+    let known =
+        stanza.repositories.iter().filter_map(|repository| Some((repository.key, repository.cipher?)));
     if stanza.repositories.iter().all(|repository| repository.cipher.is_none()) {
         return;
     }
@@ -162,18 +163,23 @@ fn moment(time: Timestamp) -> String {
     format!("{}+00", time.to_utc().strftime("%Y-%m-%d %H:%M:%S"))
 }
 
-/// pgBackRest's: one letter for the power of 1024, one decimal unless it is whole.
+/// pgBackRest's: powers of 1024, rounded to one decimal, which is left out where it would be nought.
 fn size(bytes: u64) -> String {
     let units = ["KB", "MB", "GB", "TB", "PB"];
-    let Some((name, unit)) =
-        units.iter().zip(1..).map(|(name, power)| (name, 1024u64.pow(power))).take_while(|(_, unit)| bytes >= *unit).last()
+    let Some((name, unit)) = units
+        .iter()
+        .zip(1..)
+        .map(|(name, power)| (name, 1024u64.pow(power)))
+        .take_while(|(_, unit)| bytes >= *unit)
+        .last()
     else {
         return format!("{bytes}B");
     };
-    if bytes.is_multiple_of(unit) {
+    let (bytes, unit) = (u128::from(bytes), u128::from(unit));
+    if bytes * 10 / unit % 10 == 0 {
         return format!("{}{name}", bytes / unit);
     }
-    let tenths = u128::from(bytes) * 10 / u128::from(unit);
+    let tenths = (bytes * 10 + unit / 2) / unit;
     format!("{}.{}{name}", tenths / 10, tenths % 10)
 }
 
@@ -183,8 +189,16 @@ mod tests {
 
     #[test]
     fn sizes_are_written_as_pgbackrest_writes_them() {
-        for (bytes, text) in [(0, "0B"), (1023, "1023B"), (1024, "1KB"), (1536, "1.5KB"), (24_641_536, "23.4MB"), (2 << 40, "2TB")]
-        {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KB"),
+            (1030, "1KB"),
+            (1536, "1.5KB"),
+            (24_641_536, "23.5MB"),
+            (24_600_000, "23.5MB"),
+            (2 << 40, "2TB"),
+        ] {
             assert_eq!(size(bytes), text);
         }
     }

@@ -32,20 +32,27 @@ impl Repository {
             }
             Some(key) => {
                 let salt = FreshSalt::generate().map_err(seal)?;
-                let protection = Protection::Aes256Gcm { generation: key.generation(), salt: *salt.as_bytes() };
+                let protection =
+                    Protection::Aes256Gcm { generation: key.generation(), salt: *salt.as_bytes() };
                 let header = Header::new(kind, protection).encode();
                 (header, FrameSealer::aes(key, self.identity(), &header, salt, name).map_err(seal)?)
             }
         };
         let bytes = HEADER_BYTES as u64;
-        let encoder = ObjectEncoder { place, name: name.to_owned(), header, sealer, frames: Vec::new(), bytes };
+        let encoder =
+            ObjectEncoder { place, name: name.to_owned(), header, sealer, frames: Vec::new(), bytes };
         Ok((encoder, Bytes::copy_from_slice(&header)))
     }
 }
 
 impl ObjectEncoder {
     /// Seals compressed content; `stored` needs room for a tag to be sealed without a copy.
-    pub fn frame(&mut self, codec: Codec, raw_bytes: u32, mut stored: Vec<u8>) -> Result<Bytes, RepositoryError> {
+    pub fn frame(
+        &mut self,
+        codec: Codec,
+        raw_bytes: u32,
+        mut stored: Vec<u8>,
+    ) -> Result<Bytes, RepositoryError> {
         self.sealer.seal(false, &mut stored, 0).map_err(|source| self.seal_error(source))?;
         self.frames.push(FrameEntry(raw_bytes, self.length(stored.len())?, codec.number()));
         self.bytes += stored.len() as u64;
@@ -58,21 +65,26 @@ impl ObjectEncoder {
     }
 
     /// Footer and trailer: the rest of the object.
-    pub fn finish<B: Serialize>(&mut self, body: &B, compressor: &mut Compressor) -> Result<Bytes, RepositoryError> {
+    pub fn finish<B: Serialize>(
+        &mut self,
+        body: &B,
+        compressor: &mut Compressor,
+    ) -> Result<Bytes, RepositoryError> {
         let raw = encode_named(&(&self.frames, body));
         let raw_bytes = self.length(raw.len())?;
         let mut content = Vec::with_capacity(raw.len() / 2 + 64);
         content.extend_from_slice(&[0; 5]);
-        let codec = compressor.compress_footer(&raw, &mut content).map_err(|source| RepositoryError::Codec {
-            place: self.place.clone(),
-            object: self.name.clone(),
-            source,
+        let codec = compressor.compress_footer(&raw, &mut content).map_err(|source| {
+            RepositoryError::Codec { place: self.place.clone(), object: self.name.clone(), source }
         })?;
         content[0] = codec.number();
         content[1..5].copy_from_slice(&raw_bytes.to_be_bytes());
         self.sealer.seal(true, &mut content, 0).map_err(|source| self.seal_error(source))?;
-        let trailer =
-            Trailer { footer_offset: self.bytes, footer_stored: self.length(content.len())?, frames: self.frames() };
+        let trailer = Trailer {
+            footer_offset: self.bytes,
+            footer_stored: self.length(content.len())?,
+            frames: self.frames(),
+        };
         content.extend_from_slice(&trailer.encode(&self.header));
         self.bytes += content.len() as u64;
         Ok(Bytes::from(content))
@@ -91,7 +103,10 @@ impl ObjectEncoder {
         u32::try_from(bytes).map_err(|_| RepositoryError::Format {
             place: self.place.clone(),
             object: self.name.clone(),
-            source: FormatError::Inconsistent { what: "frame", reason: format!("{bytes} bytes are too many") },
+            source: FormatError::Inconsistent {
+                what: "frame",
+                reason: format!("{bytes} bytes are too many"),
+            },
         })
     }
 }

@@ -7,7 +7,8 @@ use crate::open::Repository;
 use crate::seal::FrameOpener;
 use bytes::Bytes;
 use pgconvoy_core::format::object::{
-    FOOTER_RAW_BYTES_MAX, FrameEntry, HEADER_BYTES, Header, Kind, Protection, TRAILER_BYTES, Trailer, frame_offsets,
+    FOOTER_RAW_BYTES_MAX, FrameEntry, HEADER_BYTES, Header, Kind, Protection, TRAILER_BYTES, Trailer,
+    frame_offsets,
 };
 use pgconvoy_core::format::{FormatError, decode, decode_next};
 use pgconvoy_storage::{ObjectKey, StorageError};
@@ -16,6 +17,8 @@ use std::ops::Range;
 
 /// Objects up to this size are fetched whole: one request instead of three.
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
+/// A footer is stored in no more than it holds, give or take what says so: what claims more is refused unread.
+const FOOTER_STORED_BYTES_MAX: u32 = FOOTER_RAW_BYTES_MAX + (64 << 10);
 /// What is fetched of a larger object's end: its footer lies in there, nearly always.
 const TAIL_BYTES: u64 = 128 << 10;
 
@@ -44,7 +47,11 @@ struct Ends {
 
 impl ObjectReader {
     /// Fetches header, trailer and footer. A missing object is [`StorageError::NotFound`].
-    pub async fn open(repository: &Repository, kind: Kind, name: &str) -> Result<ObjectReader, RepositoryError> {
+    pub async fn open(
+        repository: &Repository,
+        kind: Kind,
+        name: &str,
+    ) -> Result<ObjectReader, RepositoryError> {
         let key = object_key(name);
         let storage = repository.storage();
         let Some(info) = storage.stat(&key).await? else {
@@ -62,6 +69,10 @@ impl ObjectReader {
         let tail = storage.get_range(&key, tail_start..size).await?;
         let trailer = Trailer::decode(&header, &tail[tail.len() - TRAILER_BYTES..], size)
             .map_err(|source| format_error(repository, name, source))?;
+        if trailer.footer_stored > FOOTER_STORED_BYTES_MAX {
+            let source = FormatError::Inconsistent { what: "footer", reason: "it is too large".into() };
+            return Err(format_error(repository, name, source));
+        }
         let footer_end = size - TRAILER_BYTES as u64;
         let footer = if trailer.footer_offset >= tail_start {
             let begin = usize::try_from(trailer.footer_offset - tail_start).expect("it lies in the tail");
@@ -135,12 +146,18 @@ impl ObjectReader {
             short => return Err(format(FormatError::Short { what: "footer", found: short.len() })),
         };
         if raw_bytes > FOOTER_RAW_BYTES_MAX {
-            return Err(format(FormatError::Inconsistent { what: "footer", reason: "it is too large".into() }));
+            return Err(format(FormatError::Inconsistent {
+                what: "footer",
+                reason: "it is too large".into(),
+            }));
         }
-        let codec_error = |source| RepositoryError::Codec { place: place.clone(), object: name.to_owned(), source };
+        let codec_error =
+            |source| RepositoryError::Codec { place: place.clone(), object: name.to_owned(), source };
         let codec = Codec::from_number(codec).map_err(codec_error)?;
         let mut raw = Vec::new();
-        Decompressor::new().decompress_footer(codec, stored, raw_bytes as usize, &mut raw).map_err(codec_error)?;
+        Decompressor::new()
+            .decompress_footer(codec, stored, raw_bytes as usize, &mut raw)
+            .map_err(codec_error)?;
         // `[frames, body]`: a two-element array.
         let mut rest = raw
             .strip_prefix(&[0x92])
@@ -189,7 +206,11 @@ impl ObjectReader {
     }
 
     /// Fetches a run of frames as they are stored, in one request.
-    pub async fn fetch(&self, repository: &Repository, frames: Range<usize>) -> Result<Bytes, RepositoryError> {
+    pub async fn fetch(
+        &self,
+        repository: &Repository,
+        frames: Range<usize>,
+    ) -> Result<Bytes, RepositoryError> {
         let range = self.stored_range(frames);
         if let Some(whole) = &self.whole {
             let begin = usize::try_from(range.start).expect("frames lie in the object");
@@ -214,7 +235,11 @@ impl ObjectReader {
     }
 
     /// Fetches and opens one frame, for readers of few frames.
-    pub async fn read_frame(&self, repository: &Repository, frame: usize) -> Result<Vec<u8>, RepositoryError> {
+    pub async fn read_frame(
+        &self,
+        repository: &Repository,
+        frame: usize,
+    ) -> Result<Vec<u8>, RepositoryError> {
         let mut stored = self.fetch(repository, frame..frame + 1).await?.to_vec();
         let mut out = Vec::new();
         self.decode_frame(frame, &mut stored, &mut Decompressor::new(), &mut out)?;
@@ -246,8 +271,11 @@ pub fn decode_frame(
     decompressor: &mut Decompressor,
     out: &mut Vec<u8>,
 ) -> Result<(), RepositoryError> {
-    let codec_error =
-        |source| RepositoryError::Codec { place: place.place.to_owned(), object: place.object.to_owned(), source };
+    let codec_error = |source| RepositoryError::Codec {
+        place: place.place.to_owned(),
+        object: place.object.to_owned(),
+        source,
+    };
     let content = place
         .opener
         .open(number, false, stored)

@@ -5,7 +5,6 @@ use super::pack::{self, PackCheck, PackTask};
 use super::{BackupStatus, BackupVerification, Checked, Entries, Finding, Job, identities};
 use crate::error::RepositoryError;
 use crate::manifest::ManifestReader;
-use crate::object::object_key;
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::layout::{self, PackName};
@@ -14,11 +13,7 @@ use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::PlanNumber;
-use sha1::{Digest, Sha1};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Bytes of a manifest that are read at once for its SHA-1.
-const DIGEST_BYTES: u64 = 4 << 20;
 
 /// What came of each pack whose data was read, so that it is read once.
 pub(super) type KnownPacks = BTreeMap<PackName, KnownPack>;
@@ -68,26 +63,16 @@ pub(super) fn check(
 
 /// Size and SHA-1 of the stored manifest, against the catalogue entry.
 fn manifest_digest(job: &Job, record: &BackupRecord) -> Result<(), RepositoryError> {
-    let name = layout::manifest(&job.stanza, record.label);
-    let key = object_key(&name);
-    let storage = job.repository.storage();
-    let place = || job.repository.describe();
-    let missing = || RepositoryError::Missing { place: place(), object: name.clone() };
-    let size = job.wait(storage.stat(&key))?.ok_or_else(missing)?.size;
-    let mut sha1 = Sha1::new();
-    let mut at = 0;
-    while at < size {
-        let end = size.min(at + DIGEST_BYTES);
-        sha1.update(job.wait(storage.get_range(&key, at..end))?);
-        job.count(end - at);
-        at = end;
-    }
-    let sha1: [u8; 20] = sha1.finalize().into();
-    if size == record.manifest.size && sha1 == record.manifest.sha1 {
+    let stored = job.wait(job.repository.stored_manifest(&job.stanza, record.label))?;
+    job.count(stored.size);
+    if stored == record.manifest {
         return Ok(());
     }
-    let reason = "its size and SHA-1 are not those in the catalogue entry".to_owned();
-    Err(RepositoryError::Contradiction { place: place(), object: name, reason })
+    Err(RepositoryError::Contradiction {
+        place: job.repository.describe(),
+        object: layout::manifest(&job.stanza, record.label),
+        reason: "its size and SHA-1 are not those in the catalogue entry".to_owned(),
+    })
 }
 
 fn read_manifest(
@@ -169,7 +154,8 @@ fn papers(job: &Job, record: &BackupRecord, plans: &BTreeSet<PlanNumber>) -> Vec
     for number in plans {
         let name = layout::plan(stanza, label, *number);
         match job.wait(job.repository.get_object::<PlanBody>(Kind::Plan, &name)) {
-            Ok(Some(plan)) if plan.label == label && plan.number == *number && plan.backup == record.backup => {}
+            Ok(Some(plan))
+                if plan.label == label && plan.number == *number && plan.backup == record.backup => {}
             Ok(Some(_)) => findings.push(job.finding(&name, &"it is the plan of another backup")),
             Ok(None) => findings.push(job.finding(&name, &"it is missing, and packs were written by it")),
             Err(error) => findings.push(job.finding(&name, &error)),
@@ -186,7 +172,9 @@ fn papers(job: &Job, record: &BackupRecord, plans: &BTreeSet<PlanNumber>) -> Vec
 fn stop_record(job: &Job, record: &BackupRecord, plan: PlanNumber) -> Option<Finding> {
     let name = layout::stop(&job.stanza, record.label, plan);
     let reason: String = match job.wait(job.repository.get_object::<StopBody>(Kind::Stop, &name)) {
-        Ok(Some(stop)) if (Some(stop.start_lsn), Some(stop.stop_lsn)) == (record.lsn_start, record.lsn_stop) => {
+        Ok(Some(stop))
+            if (Some(stop.start_lsn), Some(stop.stop_lsn)) == (record.lsn_start, record.lsn_stop) =>
+        {
             return None;
         }
         Ok(Some(_)) => "its LSNs are not those in the catalogue entry".to_owned(),

@@ -111,7 +111,13 @@ impl Expected {
         }
     }
 
-    fn add_file(&mut self, file: &FileRecord, head: &ManifestHead, secret: &HashSecret, flaws: &mut Vec<String>) {
+    fn add_file(
+        &mut self,
+        file: &FileRecord,
+        head: &ManifestHead,
+        secret: &HashSecret,
+        flaws: &mut Vec<String>,
+    ) {
         let path = file.path.as_str();
         if file.ranges.is_empty() && file.checksum != file_checksum(secret, &[]) {
             flaws.push(format!("{path} is empty, and its checksum is of something"));
@@ -125,7 +131,8 @@ impl Expected {
             }
             let slot = is_split.then(|| {
                 self.checksums.push(None);
-                u32::try_from(self.checksums.len() - 1).expect("units bound the number of ranges of split files")
+                u32::try_from(self.checksums.len() - 1)
+                    .expect("units bound the number of ranges of split files")
             });
             let checksum = (!is_split).then_some(file.checksum);
             let fingerprint = fingerprint(path, range.offset, range.length, checksum);
@@ -160,7 +167,8 @@ impl Expected {
     /// Files whose ranges are all good and yet are not what the manifest says.
     pub(super) fn check_split_files(&self, job: &Job, manifest: &str, secret: &HashSecret) -> Vec<Finding> {
         let wrong = |file: &&SplitFile| {
-            let checksums: Option<Vec<BlockHash>> = self.checksums[file.slots.clone()].iter().copied().collect();
+            let checksums: Option<Vec<BlockHash>> =
+                self.checksums[file.slots.clone()].iter().copied().collect();
             checksums.is_some_and(|checksums| file_checksum(secret, &checksums) != file.checksum)
         };
         let tell = |file: &SplitFile| {

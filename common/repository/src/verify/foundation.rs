@@ -57,7 +57,12 @@ fn key_slots(job: &Job) -> Result<Vec<Finding>, Failure> {
     for generation in job.repository.key_generations() {
         let directory = object_key(&layout::key_generation(generation));
         if !objects.iter().any(|object| object.key.under(&directory).is_some()) {
-            findings.push(job.finding(directory.as_str(), &"it has no key slot: the key is lost when this process ends"));
+            findings.push(
+                job.finding(
+                    directory.as_str(),
+                    &"it has no key slot: the key is lost when this process ends",
+                ),
+            );
         }
     }
     Ok(findings)
@@ -76,7 +81,8 @@ fn clusters(job: &Job, errors: &mut Vec<Finding>) -> Result<Vec<ClusterBody>, Fa
         match read::<ClusterBody>(job, Kind::Cluster, name) {
             Err(finding) => errors.push(finding),
             Ok(body) => {
-                let is_ours = layout::cluster(&job.stanza, body.number) == name && body.hash_secret.is_valid();
+                let is_ours =
+                    layout::cluster(&job.stanza, body.number) == name && body.hash_secret.is_valid();
                 let is_like = clusters.first().is_none_or(|first| first.hash_secret == body.hash_secret);
                 match is_ours && is_like {
                     true => clusters.push(body),

@@ -73,8 +73,8 @@ pub(super) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
         Ok(pack) => pack,
         Err(flaw) => return Ok(PackResult { finding: finding(flaw)?, ..PackResult::default() }),
     };
-    let mut result = PackResult::default();
-    result.foreign = pack.body.foreign.iter().map(name_of).collect();
+    let mut result =
+        PackResult { foreign: pack.body.foreign.iter().map(name_of).collect(), ..PackResult::default() };
     for expected in task.expected {
         match pack.body.ranges.get(expected.place as usize).filter(|range| expected.fits(range)) {
             Some(range) => result.checksums.extend(expected.slot.map(|slot| (slot, range.checksum))),
@@ -106,7 +106,10 @@ fn name_of(foreign: &ForeignPack) -> PackName {
 fn mismatch(pack: &PackReader, place: u32) -> String {
     match pack.body.ranges.get(place as usize) {
         Some(range) => {
-            format!("its range {place} ({} at {}) is not the one that the manifest refers to", range.path, range.offset)
+            format!(
+                "its range {place} ({} at {}) is not the one that the manifest refers to",
+                range.path, range.offset
+            )
         }
         None => format!("it has no range {place}, which the manifest refers to"),
     }
@@ -176,8 +179,12 @@ fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
             let begin = runs.partition_point(|run| run.frame < frame);
             for run in runs[begin..].iter().take_while(|run| run.frame == frame) {
                 if let Some(index) = run.first_bad(&raw, check.secret) {
-                    let at = run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
-                    return Err(Flaw::Reason(format!("the block of {} at {at} does not match its hash", run.range.path)));
+                    let at =
+                        run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
+                    return Err(Flaw::Reason(format!(
+                        "the block of {} at {at} does not match its hash",
+                        run.range.path
+                    )));
                 }
             }
         }
@@ -215,7 +222,9 @@ fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw>
             return Err(Flaw::Reason(reason));
         }
         let lender = open(check, name).map_err(|flaw| match flaw {
-            Flaw::Error(error) => Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza))),
+            Flaw::Error(error) => {
+                Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza)))
+            }
             other => other,
         })?;
         let hashes = hashes_by_place(&lender);

@@ -78,13 +78,22 @@ pub struct RepoVerification {
 
 impl RepoVerification {
     pub(super) fn new(key: RepoKey) -> Self {
-        RepoVerification { key, backups: Vec::new(), archives: Vec::new(), pitr: Vec::new(), errors: Vec::new() }
+        RepoVerification {
+            key,
+            backups: Vec::new(),
+            archives: Vec::new(),
+            pitr: Vec::new(),
+            errors: Vec::new(),
+        }
     }
 
     /// For a repository that could not be opened or read at all.
     pub fn failed(key: RepoKey, place: &str, failure: &Failure) -> Self {
-        let finding =
-            Finding { repository: key, object: place.to_owned(), reason: format!("[{}] {failure}", failure.code) };
+        let finding = Finding {
+            repository: key,
+            object: place.to_owned(),
+            reason: format!("[{}] {failure}", failure.code),
+        };
         RepoVerification { errors: vec![finding], ..Self::new(key) }
     }
 
@@ -144,9 +153,7 @@ fn repository(repository: &RepoVerification) -> Value {
             "errors": texts(&archive.errors),
         })
     };
-    let pitr = |range: &PitrRange| {
-        json!({ "timeline": range.timeline, "from": range.from.to_string(), "to": range.to.to_string() })
-    };
+    let pitr = |range: &PitrRange| json!({ "timeline": range.timeline, "from": range.from.to_string(), "to": range.to.to_string() });
     json!({
         "key": repository.key,
         "status": status(repository.is_ok()),
@@ -188,7 +195,10 @@ fn repository_text(out: &mut String, repository: &RepoVerification) {
             (_, true) => ", recoverable",
             (_, false) => ", not recoverable",
         };
-        line(out, format_args!("    backup: {}, status: {}{recoverable}", backup.label, backup.status.name()));
+        line(
+            out,
+            format_args!("    backup: {}, status: {}{recoverable}", backup.label, backup.status.name()),
+        );
         errors_text(out, &backup.errors);
     }
     for archive in &repository.archives {

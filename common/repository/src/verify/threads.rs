@@ -24,7 +24,8 @@ impl Job {
         };
         let mut told = Vec::new();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.threads.min(items.len())).map(|_| scope.spawn(one_thread)).collect();
+            let threads: Vec<_> =
+                (0..self.threads.min(items.len())).map(|_| scope.spawn(one_thread)).collect();
             for thread in threads {
                 match thread.join() {
                     Ok(result) => told.extend(result?),

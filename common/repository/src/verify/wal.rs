@@ -41,7 +41,9 @@ pub(super) fn check(
     let mut pitr = Vec::new();
     for record in records {
         let missing = missing(job, &archives, record);
-        let Some(backup) = report.backups.iter_mut().find(|backup| backup.label == record.label) else { continue };
+        let Some(backup) = report.backups.iter_mut().find(|backup| backup.label == record.label) else {
+            continue;
+        };
         backup.recoverable &= missing.is_empty();
         if let (true, Some((_, coverage)), Some(stop)) =
             (backup.recoverable, archives.get(&record.cluster), record.lsn_stop)
@@ -65,7 +67,9 @@ fn archive<'a>(
     if job.set.is_some() {
         let ends: Vec<_> = records.filter_map(|record| Some((record.wal_start?, record.wal_stop?))).collect();
         files.retain(|file| match file {
-            WalFileName::Segment(segment) => ends.iter().any(|(first, last)| first <= segment && segment <= last),
+            WalFileName::Segment(segment) => {
+                ends.iter().any(|(first, last)| first <= segment && segment <= last)
+            }
             _ => false,
         });
     }
@@ -73,9 +77,9 @@ fn archive<'a>(
     let what = format!("archive {id}");
     let told = job.each(&what, &files, |file| Ok(self::file(job, cluster, file)))?;
     let mut coverage = WalCoverage::new(cluster.wal_segment_size);
-    let mut bad = told.iter().map(|(number, _)| *number).peekable();
+    let mut not_good = told.iter().map(|(number, _)| *number).peekable();
     for (number, file) in files.iter().enumerate() {
-        if bad.next_if_eq(&number).is_some() {
+        if not_good.next_if_eq(&number).is_some() {
             continue;
         }
         match file {
@@ -87,40 +91,52 @@ fn archive<'a>(
             _ => {}
         }
     }
-    let errors = told.into_iter().map(|(_, finding)| finding).collect();
+    let errors = told.into_iter().filter_map(|(_, unusable)| unusable.0).collect();
     let ranges = coverage.ranges().to_vec();
     Ok((ArchiveVerification { id: id.to_string(), files: files.len(), ranges, errors }, coverage))
 }
 
-fn file(job: &Job, cluster: &ClusterBody, file: &WalFileName) -> Option<Finding> {
+/// A listed file that does not count: with what is wrong with it, or gone, as expire takes them away.
+struct Unusable(Option<Finding>);
+
+/// `None` for a good one.
+fn file(job: &Job, cluster: &ClusterBody, file: &WalFileName) -> Option<Unusable> {
+    let name = layout::wal_file(&job.stanza, cluster.archive_id(), file);
+    match job.wait(read_file(job, cluster, file, &name)) {
+        Ok(true) => None,
+        Ok(false) => Some(Unusable(None)),
+        Err(error) => Some(Unusable(Some(job.finding(&name, &error)))),
+    }
+}
+
+/// Reads it to its end; false if it is not there any more.
+async fn read_file(
+    job: &Job,
+    cluster: &ClusterBody,
+    file: &WalFileName,
+    name: &str,
+) -> Result<bool, RepositoryError> {
     let id = cluster.archive_id();
-    let name = layout::wal_file(&job.stanza, id, file);
-    let contradiction = |reason: String| RepositoryError::Contradiction {
-        place: job.repository.describe(),
-        object: name.clone(),
-        reason,
-    };
-    let checked = job.wait(async {
-        let missing = || RepositoryError::Missing { place: job.repository.describe(), object: name.clone() };
-        let reader = job.repository.open_wal(&job.stanza, id, file).await?.ok_or_else(missing)?;
-        reader.check(&job.repository).await?;
-        job.count(reader.stored_bytes());
-        match file {
-            WalFileName::Segment(segment) => {
-                let size = cluster.wal_segment_size;
-                if reader.body.size != size.bytes() || !segment.fits(size) {
-                    let found = reader.body.size;
-                    return Err(contradiction(format!("its {found} bytes are no segment of this cluster")));
-                }
+    let Some(reader) = job.repository.open_wal(&job.stanza, id, file).await? else { return Ok(false) };
+    reader.check(&job.repository).await?;
+    job.count(reader.stored_bytes());
+    match file {
+        WalFileName::Segment(segment) => {
+            let size = cluster.wal_segment_size;
+            if reader.body.size != size.bytes() || !segment.fits(size) {
+                return Err(RepositoryError::Contradiction {
+                    place: job.repository.describe(),
+                    object: name.to_owned(),
+                    reason: format!("its {} bytes are no segment of this cluster", reader.body.size),
+                });
             }
-            WalFileName::History(timeline) => {
-                job.repository.timeline_history(&job.stanza, id, *timeline).await?;
-            }
-            _ => {}
         }
-        Ok::<(), RepositoryError>(())
-    });
-    checked.err().map(|error| job.finding(&name, &error))
+        WalFileName::History(timeline) => {
+            job.repository.timeline_history(&job.stanza, id, *timeline).await?;
+        }
+        _ => {}
+    }
+    Ok(true)
 }
 
 /// Archives that belong to no cluster that can be read.
@@ -129,7 +145,9 @@ fn strangers(job: &Job, clusters: &[ClusterBody]) -> Result<Vec<Finding>, Failur
     let found = job.wait(list_children(job.repository.storage(), Some(&prefix)))?.prefixes;
     let is_known = |name: &str| clusters.iter().any(|cluster| cluster.archive_id().to_string() == name);
     let strange = found.iter().filter(|archive| !is_known(archive.name()));
-    Ok(strange.map(|archive| job.finding(archive.as_str(), &"it belongs to no cluster of the stanza")).collect())
+    Ok(strange
+        .map(|archive| job.finding(archive.as_str(), &"it belongs to no cluster of the stanza"))
+        .collect())
 }
 
 /// What a backup lacks of the WAL from its start to its stop.
@@ -137,7 +155,9 @@ fn missing(job: &Job, archives: &Archives, record: &BackupRecord) -> Vec<Finding
     let (Some(first), Some(last)) = (record.wal_start, record.wal_stop) else { return Vec::new() };
     let Some((cluster, coverage)) = archives.get(&record.cluster) else {
         let place = layout::cluster(&job.stanza, record.cluster);
-        return vec![job.finding(&place, &format!("backup {} is of this cluster, which cannot be read", record.label))];
+        return vec![
+            job.finding(&place, &format!("backup {} is of this cluster, which cannot be read", record.label)),
+        ];
     };
     let size = cluster.wal_segment_size;
     let count = last.segment_number(size).saturating_sub(first.segment_number(size)) + 1;

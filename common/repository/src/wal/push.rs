@@ -122,9 +122,12 @@ impl Push<'_> {
             let digest = tokio::task::spawn_blocking(move || pipeline::digest(&source));
             plain = Some(digest.await.map_err(io::Error::other)??);
         }
-        let judge = |((repository, _), found): (&WalTarget, Result<Option<super::WalReader>, _>)| match found {
+        let judge = |((repository, _), found): (&WalTarget, Result<Option<super::WalReader>, _>)| match found
+        {
             Ok(None) => None,
-            Ok(Some(stored)) if plain == Some((stored.body.size, stored.body.sha1)) => Some(Ok(Pushed::Identical)),
+            Ok(Some(stored)) if plain == Some((stored.body.size, stored.body.sha1)) => {
+                Some(Ok(Pushed::Identical))
+            }
             Ok(Some(_)) => Some(Err(RepositoryError::Duplicate {
                 place: repository.describe(),
                 name: self.file.to_string(),
@@ -146,8 +149,9 @@ impl Push<'_> {
         }
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (source, name, manner) = (self.source.clone(), self.file.to_string(), *self.manner);
-        let compressing =
-            tokio::task::spawn_blocking(move || pipeline::compress(&source, name, encoders, &manner, &sender));
+        let compressing = tokio::task::spawn_blocking(move || {
+            pipeline::compress(&source, name, encoders, &manner, &sender)
+        });
         let beginning = targets.iter().zip(headers).map(|((repository, _), header)| async move {
             match header {
                 Ok((name, header)) => Outgoing::begin(repository, &name, header, self.manner.stall).await,

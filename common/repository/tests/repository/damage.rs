@@ -7,7 +7,22 @@ use std::collections::BTreeMap;
 
 /// Bits from the header, the frames, the footer and the trailer.
 fn places(length: usize) -> Vec<usize> {
-    let mut places = vec![0, 10, 12, 30, 60, 63, 64, 80, length / 3, length / 2, length - 33, length - 30, length - 20, length - 1];
+    let mut places = vec![
+        0,
+        10,
+        12,
+        30,
+        60,
+        63,
+        64,
+        80,
+        length / 3,
+        length / 2,
+        length - 33,
+        length - 30,
+        length - 20,
+        length - 1,
+    ];
     places.retain(|place| *place < length);
     places.sort_unstable();
     places.dedup();
@@ -24,7 +39,11 @@ async fn is_told(site: &Site, name: &str) -> Result<(), String> {
     }
     let report = site.verify().await;
     let told: Vec<String> = report.errors().map(ToString::to_string).collect();
-    if told.iter().any(|error| error.contains(name)) && !report.is_ok() { Ok(()) } else { Err(format!("{told:?}")) }
+    if told.iter().any(|error| error.contains(name)) && !report.is_ok() {
+        Ok(())
+    } else {
+        Err(format!("{told:?}"))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

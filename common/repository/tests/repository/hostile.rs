@@ -22,7 +22,8 @@ async fn arbitrary_bytes_are_no_object_of_any_kind() {
         .run(&objects(), |bytes| {
             for site in [&plain, &encrypted] {
                 for kind in Kind::ALL {
-                    let read = ObjectReader::from_bytes(&site.repository, kind, "main/x", bytes.clone().into());
+                    let read =
+                        ObjectReader::from_bytes(&site.repository, kind, "main/x", bytes.clone().into());
                     prop_assert!(read.is_err());
                 }
             }
@@ -38,7 +39,8 @@ async fn a_real_object_with_any_byte_changed_is_refused_whole() {
         let site = Site::with_two_backups(seal).await;
         let name = pgconvoy_core::format::layout::cluster(&site.stanza, site.cluster.number);
         let whole = site.read(&name).await;
-        let read = |bytes: Vec<u8>| ObjectReader::from_bytes(&site.repository, Kind::Cluster, &name, bytes.into());
+        let read =
+            |bytes: Vec<u8>| ObjectReader::from_bytes(&site.repository, Kind::Cluster, &name, bytes.into());
         assert!(read(whole.clone()).is_ok());
         for at in 0..whole.len() {
             let mut changed = whole.clone();

@@ -1,8 +1,8 @@
 //! The repository as its users meet it: written through the real code, read, damaged, shown.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod borrowing;
 mod browsing;
+mod crafted;
 mod damage;
 mod golden;
 mod hostile;

@@ -148,7 +148,8 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         if self.taken == self.put {
             return Ok(None);
         }
-        let (frame, raw) = self.lanes[self.taken % self.lanes_max].compressed.recv().map_err(|_| lane_died())??;
+        let (frame, raw) =
+            self.lanes[self.taken % self.lanes_max].compressed.recv().map_err(|_| lane_died())??;
         self.taken += 1;
         self.spare.push(raw);
         Ok(Some(frame))

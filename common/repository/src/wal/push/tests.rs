@@ -1,0 +1,158 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::open::RepositorySettings;
+use pgconvoy_core::ids::{ClusterNumber, RepoKey};
+use pgconvoy_core::pg::PgVersion;
+use pgconvoy_core::units::Timestamp;
+use pgconvoy_storage::MemoryStorage;
+use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Faults, Kind as Fault, Operation, Rule};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const ARCHIVE: ArchiveId = ArchiveId { version: PgVersion::V15, number: ClusterNumber(1) };
+const SEGMENT: &str = "000000010000000000000001";
+const STALL: Duration = Duration::from_millis(200);
+
+async fn target() -> (WalTarget, Faults) {
+    let (storage, faults) = FaultStorage::new(Arc::new(MemoryStorage::new()));
+    let settings = RepositorySettings { number: RepoKey(1), secret: None };
+    let created = Repository::open_or_create(Arc::new(storage), &settings, Timestamp(0)).await;
+    ((Arc::new(created.unwrap().0), ARCHIVE), faults)
+}
+
+/// Differs in every frame, so that one in a wrong place is seen; shrinks somewhat.
+fn content(bytes: usize, seed: usize) -> Vec<u8> {
+    (0..bytes).map(|at| u8::try_from((at / 7 * (seed + 1) + at / 100_000) % 251).unwrap()).collect()
+}
+
+fn source_of(content: &[u8]) -> WalSource {
+    let content = content.to_vec();
+    Arc::new(move || Ok(Box::new(io::Cursor::new(content.clone())) as Box<dyn Read + Send>))
+}
+
+async fn push(targets: &[WalTarget], content: &[u8], threads: usize) -> Vec<PushResult> {
+    let manner = PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads, stall: STALL };
+    let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+    push_wal_as(targets, &stanza, &file, source_of(content), &manner).await.unwrap()
+}
+
+async fn stored(target: &WalTarget) -> Option<Vec<u8>> {
+    let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+    let reader = target.0.open_wal(&stanza, ARCHIVE, &file).await.unwrap()?;
+    let mut bytes = Vec::new();
+    let sink = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(())
+    };
+    reader.read(&target.0, sink).await.unwrap();
+    Some(bytes)
+}
+
+#[tokio::test]
+async fn frames_come_back_in_order_whatever_the_number_of_threads_and_the_length() {
+    for threads in [0, 1, 2, 3, 9] {
+        for bytes in [0, 41, 1 << 20, (1 << 20) + 1, 13 << 20] {
+            let (target, _) = target().await;
+            let content = content(bytes, threads);
+            assert!(matches!(
+                push(std::slice::from_ref(&target), &content, threads).await[..],
+                [Ok(Pushed::New)]
+            ));
+            assert!(stored(&target).await.unwrap() == content, "{bytes} bytes on {threads} threads");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_content_is_identical_and_another_is_refused_and_changes_nothing() {
+    let ((first, _), (second, _)) = (target().await, target().await);
+    let (one, other) = (content(3 << 20, 1), content(3 << 20, 2));
+    push(std::slice::from_ref(&first), &one, 2).await;
+    let both = [first.clone(), second.clone()];
+    assert!(matches!(push(&both, &one, 2).await[..], [Ok(Pushed::Identical), Ok(Pushed::New)]));
+    let results = push(&both, &other, 2).await;
+    assert!(
+        results.iter().all(|result| matches!(result, Err(RepositoryError::Duplicate { .. }))),
+        "{results:?}"
+    );
+    assert!(stored(&first).await.unwrap() == one);
+}
+
+#[tokio::test]
+async fn a_repository_that_fails_is_left_behind_and_has_nothing() {
+    let operations = [Operation::Begin, Operation::Write, Operation::Finish];
+    for (operation, skip) in operations.into_iter().flat_map(|operation| [(operation, 0), (operation, 3)]) {
+        let ((good, _), (bad, faults)) = (target().await, target().await);
+        let content = content(6 << 20, 1);
+        let rule = faults.add(Rule::always(operation, Effect::Fail(Fault::Full)).skip(skip));
+        let results = push(&[bad.clone(), good.clone()], &content, 2).await;
+        assert!(matches!(results[1], Ok(Pushed::New)));
+        assert!(stored(&good).await.unwrap() == content);
+        faults.clear();
+        match faults.strikes(rule) {
+            0 => assert!(results[0].is_ok(), "{operation:?} happens once"),
+            _ => {
+                assert!(matches!(results[0], Err(RepositoryError::Storage(StorageError::Full { .. }))));
+                assert!(stored(&bad).await.is_none(), "half of it was published");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repository_that_hangs_is_left_behind_after_the_stall() {
+    for operation in [Operation::Stat, Operation::Begin, Operation::Write, Operation::Finish] {
+        let ((good, _), (bad, faults)) = (target().await, target().await);
+        faults.add(Rule::always(operation, Effect::Stall));
+        let results = push(&[good, bad], &content(6 << 20, 1), 2).await;
+        assert!(matches!(results[0], Ok(Pushed::New)), "{operation:?}");
+        assert!(
+            matches!(results[1], Err(RepositoryError::Storage(StorageError::Timeout { .. }))),
+            "{operation:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_put_whose_answer_was_lost_is_found_identical_by_the_next_push() {
+    let (target, faults) = target().await;
+    let content = content(2 << 20, 1);
+    faults.add(Rule::once(Operation::Finish, Effect::LoseAnswer(Fault::Unavailable)));
+    assert!(push(std::slice::from_ref(&target), &content, 1).await[0].is_err());
+    assert!(matches!(push(std::slice::from_ref(&target), &content, 1).await[..], [Ok(Pushed::Identical)]));
+}
+
+#[tokio::test]
+async fn a_file_that_appears_while_it_is_pushed_is_compared() {
+    let (target, faults) = target().await;
+    let content = content(2 << 20, 1);
+    push(std::slice::from_ref(&target), &content, 1).await;
+    // The first look does not see it yet.
+    faults.add(Rule::once(Operation::Stat, Effect::Fail(Fault::NotFound)));
+    assert!(matches!(push(std::slice::from_ref(&target), &content, 1).await[..], [Ok(Pushed::Identical)]));
+}
+
+#[tokio::test]
+async fn a_source_that_cannot_be_read_to_its_end_publishes_nothing() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("the disk is gone"))?;
+            buffer.fill(7);
+            Ok(buffer.len())
+        }
+    }
+    let (target, _) = target().await;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counter = opened.clone();
+    let source: WalSource = Arc::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Broken(5)) as Box<dyn Read + Send>)
+    });
+    let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+    let level = Codec::Zst.default_level();
+    let error = push_wal(std::slice::from_ref(&target), &stanza, &file, source, Codec::Zst, level).await;
+    assert!(error.unwrap_err().to_string().contains("the disk is gone"));
+    assert!(stored(&target).await.is_none());
+    assert_eq!(opened.load(Ordering::Relaxed), 1, "a file that is nowhere yet is read once");
+}

@@ -2,23 +2,26 @@
 
 use super::{PackFile, Site, VERSION, segment, write_pack};
 use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::manifest::{Database, Tablespace};
 use pgconvoy_core::format::plan::{PlanBody, Writer};
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Epoch, FencingToken, Oid, PlanNumber, RepoKey, WorkerName};
+use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::UnitLease;
 use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, Outcome, RepositoryFacts};
 use pgconvoy_core::pg::{FileClass, Fork, Lsn, TimelineId, WalSegmentName};
 use pgconvoy_core::plan::inventory::{EntryKind, ScannedEntry};
 use pgconvoy_core::units::{KIB, MIB, Timestamp};
 use pgconvoy_core::wire::{
-    Compress, JobId, Order, OrderBody, PartReceipt, PreflightFacts, Receipt, ReportBody, ScanEnd, SessionFacts,
-    SessionStart, SourceOptions, StoredPack, UnitOrder,
+    Compress, JobId, Order, OrderBody, PartReceipt, PreflightFacts, Receipt, ReportBody, ScanEnd, SessionEnd,
+    SessionFacts, SessionStart, SourceOptions, StoredPack, UnitOrder,
 };
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
-/// What the data directory holds; a path without content is a directory, one with `link:` in front a link.
+/// What the data directory holds, by the parts of its paths; one without content is a directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Files(BTreeMap<Vec<String>, (FileClass, Option<Vec<u8>>)>);
 
@@ -40,7 +43,8 @@ impl Files {
     }
 
     fn file(&mut self, path: &str, class: FileClass, size: usize) {
-        let content = (0..size).map(|at| u8::try_from((at / 64 + at % 7 + path.len()) % 251).unwrap()).collect();
+        let content =
+            (0..size).map(|at| u8::try_from((at / 64 + at % 7 + path.len()) % 251).unwrap()).collect();
         self.0.insert(parts(path), (class, Some(content)));
     }
 
@@ -125,12 +129,28 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
 
 /// Plays everybody else until the machine is done.
 pub(crate) async fn backup(site: &Site, request: &BackupRequest) -> BackupLabel {
+    match drive(site, request, |effect| matches!(effect, Effect::Finish(_))).await {
+        Effect::Finish(outcome) => label_of(&outcome),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same up to what would be published next.
+pub(crate) async fn contents(site: &Site, request: &BackupRequest) -> (Arc<BackupContents>, BackupRecord) {
+    match drive(site, request, |effect| matches!(effect, Effect::Publish { .. })).await {
+        Effect::Publish { contents, record, .. } => (contents, *record),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Carries out what the machine wants, up to the first effect that is the end.
+async fn drive(site: &Site, request: &BackupRequest, is_end: impl Fn(&Effect) -> bool) -> Effect {
     let now = Timestamp::from_seconds(request.now);
     let (mut machine, effects) = BackupMachine::start(spec(site, request), worker());
     let mut waiting: VecDeque<Effect> = effects.into();
     while let Some(effect) = waiting.pop_front() {
-        if let Effect::Finish(outcome) = effect {
-            return label_of(&outcome);
+        if is_end(&effect) {
+            return effect;
         }
         for event in play(site, request, effect).await {
             waiting.extend(machine.on_event(now, event));
@@ -154,11 +174,14 @@ async fn play(site: &Site, request: &BackupRequest, effect: Effect) -> Vec<Event
                 cluster: site.cluster.clone(),
                 labels: site.labels().await,
             };
-            vec![Event::RepositoriesOpened(vec![(repository, Ok(facts))])]
+            vec![Event::RepositoriesOpened {
+                results: vec![(repository, Ok(facts))],
+                other_labels: Vec::new(),
+            }]
         }
-        Effect::AwaitWal { before_start, archive, segments, .. } => {
+        Effect::AwaitWal { archive, segments, .. } => {
             let missing = site.repository.missing_wal(&site.stanza, archive, &segments).await;
-            vec![Event::WalFound { repository, before_start, result: Ok(missing.unwrap()) }]
+            vec![Event::WalFound { repository, result: Ok(missing.unwrap()) }]
         }
         Effect::WritePlan { label, unit_size, units, files, bytes, .. } => {
             let plan = PlanBody {
@@ -200,17 +223,20 @@ async fn obey(site: &Site, request: &BackupRequest, order: OrderBody) -> Vec<Eve
         OrderBody::OpenSession { .. } => vec![reported(ReportBody::SessionOpened(Ok(session(request))))],
         OrderBody::Scan => {
             let end = ScanEnd { warnings: Vec::new(), copy_start: Timestamp::from_seconds(request.now + 1) };
-            vec![reported(ReportBody::Scanned(request.files.scan())), reported(ReportBody::ScanEnded(Ok(end)))]
+            vec![
+                reported(ReportBody::Scanned(request.files.scan())),
+                reported(ReportBody::ScanEnded(Ok(end))),
+            ]
         }
         OrderBody::RunUnit(order) => {
             let receipt = run_unit(site, request, &order).await;
             vec![reported(ReportBody::UnitDone(receipt)), reported(ReportBody::Ready { units: 1 })]
         }
-        OrderBody::CloseSession => {
+        OrderBody::CloseSession { .. } => {
             let stop = stop(request);
             let label = *site.repository.started_labels(&site.stanza).await.unwrap().last().unwrap();
             site.repository.write_stop(&site.stanza, label, PlanNumber(1), &stop).await.unwrap();
-            vec![reported(ReportBody::SessionClosed(Ok(Some(stop))))]
+            vec![reported(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })))]
         }
         _ => Vec::new(),
     }

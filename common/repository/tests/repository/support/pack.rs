@@ -7,6 +7,7 @@ use pgconvoy_core::format::pack::{BlockRun, ForeignPack, PackBody, PackRange};
 use pgconvoy_core::ids::Identity;
 use pgconvoy_repository::codec::{Codec, Compressor};
 use pgconvoy_storage::PutMode;
+use std::ops::AddAssign;
 
 /// Small frames, so that a small file has several.
 const FRAME_BYTES: usize = 32 << 10;
@@ -18,11 +19,13 @@ pub(crate) struct PackFile {
     pub(crate) bytes: Vec<u8>,
     pub(crate) block_size: u32,
     pub(crate) borrowed: Vec<Option<BlockRun>>,
+    /// Stores other bytes than it hashes.
+    pub(crate) lies: bool,
 }
 
 impl PackFile {
     pub(crate) fn new(path: &str, offset: u64, bytes: Vec<u8>, block_size: u32) -> Self {
-        PackFile { path: path.to_owned(), offset, bytes, block_size, borrowed: Vec::new() }
+        PackFile { path: path.to_owned(), offset, bytes, block_size, borrowed: Vec::new(), lies: false }
     }
 }
 
@@ -51,6 +54,9 @@ pub(crate) async fn write_pack(
             }
             runs.push(BlockRun(1, 0, encoder.frames(), u32::try_from(frame.len()).unwrap()));
             frame.extend_from_slice(block);
+            if file.lies {
+                frame.last_mut().unwrap().add_assign(1);
+            }
             if frame.len() >= FRAME_BYTES {
                 seal(&mut encoder, &mut compressor, &mut frame, &mut object);
             }

@@ -44,9 +44,10 @@ pub(crate) fn segment(number: u64) -> WalSegmentName {
 
 /// A segment's bytes: most of it compresses, as real WAL does.
 pub(crate) fn wal_content(segment: WalSegmentName) -> Vec<u8> {
-    let mut content = vec![0; MIB as usize];
+    let mut content = vec![0; 1 << 20];
     for (at, byte) in content.iter_mut().take(4096).enumerate() {
-        *byte = u8::try_from((at * 31 + segment.to_string().bytes().map(usize::from).sum::<usize>()) % 251).unwrap();
+        *byte = u8::try_from((at * 31 + segment.to_string().bytes().map(usize::from).sum::<usize>()) % 251)
+            .unwrap();
     }
     content
 }
@@ -58,23 +59,35 @@ impl Site {
 
     pub(crate) async fn on_disk(seal: Seal) -> Site {
         let directory = TempDir::new().unwrap();
+        let key_file = directory.path().join("key");
+        pgconvoy_repository::keys::create_key_file(&key_file).unwrap();
         let storage = PosixStorage::create(&directory.path().join("repository")).unwrap();
-        let mut site = Self::at(Arc::new(storage), seal, 1).await;
-        site.directory = directory;
-        site
+        Self::build(Arc::new(storage), Self::settings(seal, &key_file, 1), directory).await
     }
 
     pub(crate) async fn at(storage: Arc<dyn Storage>, seal: Seal, number: u16) -> Site {
         let directory = TempDir::new().unwrap();
         let key_file = directory.path().join("key");
         pgconvoy_repository::keys::create_key_file(&key_file).unwrap();
-        let settings = Self::settings(seal, &key_file, number);
-        let (repository, _) =
-            Repository::open_or_create(storage.clone(), &settings, Timestamp::from_seconds(1_000)).await.unwrap();
+        Self::build(storage, Self::settings(seal, &key_file, number), directory).await
+    }
+
+    /// `directory` lives as long as the site does.
+    async fn build(storage: Arc<dyn Storage>, settings: RepositorySettings, directory: TempDir) -> Site {
+        let now = Timestamp::from_seconds(1_000);
+        let (repository, _) = Repository::open_or_create(storage.clone(), &settings, now).await.unwrap();
+        let repository = Arc::new(repository);
         let stanza: StanzaName = "main".parse().unwrap();
         let cluster = Self::cluster_body();
-        repository.create_cluster(&stanza, &cluster).await.unwrap();
-        Site { storage, repository: Arc::new(repository), settings, stanza, cluster, directory }
+        if repository.clusters(&stanza).await.unwrap().is_empty() {
+            repository.create_cluster(&stanza, &cluster).await.unwrap();
+        }
+        Site { storage, repository, settings, stanza, cluster, directory }
+    }
+
+    /// A repository that is there, or a new one, that opens with the key file.
+    pub(crate) async fn open(storage: Arc<dyn Storage>, seal: Seal, key_file: &std::path::Path) -> Site {
+        Self::build(storage, Self::settings(seal, key_file, 1), TempDir::new().unwrap()).await
     }
 
     pub(crate) fn settings(seal: Seal, key_file: &std::path::Path, number: u16) -> RepositorySettings {
@@ -120,11 +133,16 @@ impl Site {
     }
 
     pub(crate) async fn push_file(&self, file: &WalFileName, content: Vec<u8>) {
-        let source: pgconvoy_repository::wal::WalSource = Arc::new(move || Ok(Box::new(Cursor::new(content.clone()))));
+        self.push_with(Codec::Zst, file, content).await;
+    }
+
+    pub(crate) async fn push_with(&self, codec: Codec, file: &WalFileName, content: Vec<u8>) {
+        let source: pgconvoy_repository::wal::WalSource =
+            Arc::new(move || Ok(Box::new(Cursor::new(content.clone()))));
         let target = (self.repository.clone(), self.cluster.archive_id());
-        let level = Codec::Zst.default_level();
-        let results = push_wal(&[target], &self.stanza, file, source, Codec::Zst, level).await.unwrap();
-        results.into_iter().for_each(|result| {
+        let pushed =
+            push_wal(&[target], &self.stanza, file, source, codec, codec.default_level()).await.unwrap();
+        pushed.into_iter().for_each(|result| {
             result.unwrap();
         });
     }
@@ -154,7 +172,12 @@ impl Site {
 
     /// Keys of all objects.
     pub(crate) async fn objects(&self) -> Vec<String> {
-        list_all(self.storage.as_ref(), None).await.unwrap().into_iter().map(|object| object.key.to_string()).collect()
+        list_all(self.storage.as_ref(), None)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|object| object.key.to_string())
+            .collect()
     }
 
     pub(crate) async fn read(&self, name: &str) -> Vec<u8> {
