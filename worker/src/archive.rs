@@ -76,7 +76,10 @@ async fn archives(
         let stored = ClusterIdentity { system_id: newest.system_id, version: newest.version };
         return Err(Failure::new(
             ErrorCode::ArchiveMismatch,
-            format!("this is WAL of {wanted}, but stanza {stanza} in {} is of {stored}", repository.describe()),
+            format!(
+                "this is WAL of {wanted}, but stanza {stanza} in {} is of {stored}",
+                repository.describe()
+            ),
         )
         .hint("is this the right stanza for the cluster?")
         .hint("after an upgrade of PostgreSQL, run stanza-upgrade"));

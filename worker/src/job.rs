@@ -1,16 +1,27 @@
-//! What every unit of one job needs, fixed when the units begin.
+//! What every unit of one job needs, fixed when the units begin; and what they learn for each other: repositories that
+//! stall, tablespaces that were dropped, and that the job is over.
 
+mod given_up;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use given_up::GivenUp;
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::HashSecret;
-use pgconvoy_core::ids::{RepoKey, WorkerName};
+use pgconvoy_core::ids::{Oid, RepoKey, WorkerName};
 use pgconvoy_core::pg::{PageSize, PgVersion};
 use pgconvoy_core::wire::{UnitContext, UnitPart};
+use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::roots::Roots;
+use pgconvoy_postgres::tablespaces::{AskTablespaces, is_dropped};
 use pgconvoy_repository::Repository;
 use sha1::{Digest, Sha1};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 /// A data directory that was proved to be the one, and how to read it.
 #[derive(Debug)]
@@ -21,11 +32,45 @@ pub struct Source {
     pub relation_segment_blocks: u32,
     /// Whether page checksums are looked at.
     pub check_pages: bool,
+    pub tablespaces: Tablespaces,
 }
 
 impl Source {
     pub fn directory(&self) -> &Path {
         self.roots.directory()
+    }
+}
+
+/// Which tablespaces were dropped while the job runs. By default nobody can be asked, and none was.
+#[derive(Default)]
+pub struct Tablespaces {
+    ask: Option<Arc<AskTablespaces>>,
+    dropped: Mutex<BTreeSet<Oid>>,
+}
+
+impl Tablespaces {
+    pub fn asking(ask: Arc<AskTablespaces>) -> Self {
+        Tablespaces { ask: Some(ask), dropped: Mutex::default() }
+    }
+
+    /// Blocks. A tablespace that was dropped once is not asked for again: it had thousands of files.
+    pub fn is_dropped(&self, oid: Oid) -> Result<bool, PostgresError> {
+        let dropped = || self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        if dropped().contains(&oid) {
+            return Ok(true);
+        }
+        let Some(ask) = &self.ask else { return Ok(false) };
+        let is_dropped = is_dropped(ask.as_ref(), oid)?;
+        if is_dropped {
+            dropped().insert(oid);
+        }
+        Ok(is_dropped)
+    }
+}
+
+impl fmt::Debug for Tablespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tablespaces").field("dropped", &self.dropped).finish_non_exhaustive()
     }
 }
 
@@ -38,9 +83,19 @@ pub struct JobContext {
     pub repositories: BTreeMap<RepoKey, Arc<Repository>>,
     /// The multi-thread runtime: slots are plain threads and hand their uploads to it.
     pub runtime: Handle,
+    /// Repositories that stalled, for all units of the job.
+    pub given_up: GivenUp,
+    /// Set when the job or its keeper ends: work for it stops then and reports nothing.
+    pub ended: CancellationToken,
 }
 
 impl JobContext {
+    /// Nobody hears of this failure: it only ends the work.
+    pub fn check_running(&self) -> Result<(), Failure> {
+        if self.ended.is_cancelled() { Err(job_over()) } else { Ok(()) }
+    }
+
+
     pub fn page_check(&self, part: &UnitPart) -> Option<PageSize> {
         (self.source.check_pages && part.class.page_checksummed()).then_some(self.source.page_size)
     }
@@ -49,6 +104,10 @@ impl JobContext {
     pub fn digest_for(&self, part: &UnitPart) -> Option<FileDigest> {
         (self.units.file_sha1 && part.offset == 0).then(|| FileDigest(Sha1::new()))
     }
+}
+
+pub(crate) fn job_over() -> Failure {
+    Failure::new(ErrorCode::Term, "the job is over")
 }
 
 pub struct FileDigest(Sha1);

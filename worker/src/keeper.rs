@@ -1,44 +1,49 @@
 //! Keeps one job's backup session and its knowledge of the data directory, from preflight to stop.
 //!
-//! Orders come one at a time and each is answered by a report. Between orders the keeper asks the server now and then
-//! whether it is still the same primary.
+//! Orders come one at a time and each is answered by a report. What need not wait for the order before it runs beside: a
+//! watch asks the server now and then whether it is still the same primary (`live`), and WAL is supplied (`supplying`).
+//!
+//! Code map: `online` and `offline` are the two kinds of session, `scanning`, `preparing`, `closing` and `supplying` each
+//! obey one order.
+//!
+//! Failure story: a keeper that ends takes its session, its watch and its units with it. One that panics is reported as a
+//! lost session.
 
+mod closing;
+mod live;
 mod offline;
 mod online;
+mod preparing;
+mod scanning;
+mod supplying;
 
-use crate::job::{JobContext, Source};
+use crate::job::{JobContext, Source, Tablespaces};
 use crate::session::Reporter;
-use crate::slots::{SlotPool, Task};
-use pgconvoy_core::failure::{Context, ErrorCode, Failure};
-use pgconvoy_core::format::layout::ArchiveId;
-use pgconvoy_core::format::wal::StopBody;
-use pgconvoy_core::ids::{RepoKey, StanzaName, WorkerName};
-use pgconvoy_core::pg::{PageSize, PgVersion, Rules, WalFileName, WalSegmentName};
-use pgconvoy_core::plan::inventory::ScannedEntry;
-use pgconvoy_core::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, ScanEnd, SessionFacts, UnitContext};
+use crate::slots::{self, SlotPool, Task};
+use live::Online;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{StanzaName, WorkerName};
+use pgconvoy_core::pg::{PageSize, PgVersion};
+use pgconvoy_core::wire::{
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd, SessionFacts, SupplyOrder,
+    UnitContext, UnitOrder,
+};
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::ConnectOptions;
 use pgconvoy_postgres::roots::Roots;
-use pgconvoy_postgres::scan::{ScanReport, ScanRequest, scan};
 use pgconvoy_repository::RepositorySet;
-use pgconvoy_repository::codec::{Codec, Level};
-use pgconvoy_repository::wal::push_wal;
+use pgconvoy_transport::TransportError;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use supplying::Supply;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
-/// How often the server is asked whether it is still the same primary.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Orders waiting for the keeper: it gets its next one only after an answer, units apart.
 const ORDERS_IN_FLIGHT: usize = 64;
-/// Entries of a scan in one report: keeps it far below a frame's limit, whatever the length of the paths.
-const ENTRIES_PER_REPORT: usize = 200;
-
 /// Where a stanza's cluster is on this host, and how to reach its server.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
@@ -48,6 +53,7 @@ pub struct SourceConfig {
 
 pub struct KeeperHandle {
     orders: mpsc::Sender<OrderBody>,
+    ended: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -57,8 +63,9 @@ impl KeeperHandle {
         let _ = self.orders.send(order).await;
     }
 
+    /// Breaks off whatever it is doing.
     pub async fn end(self) {
-        drop(self.orders);
+        self.ended.cancel();
         if let Err(error) = self.task.await {
             tracing::error!("a keeper's task failed: {error}");
         }
@@ -77,8 +84,9 @@ struct Known {
 /// The backup session, in the forms it takes.
 enum Session {
     Connected(pgconvoy_postgres::connect::Client),
-    Online(pgconvoy_postgres::backup::BackupSession),
-    Offline,
+    Online(Online),
+    /// With pg_control as it was at first.
+    Offline(Vec<u8>),
     Over,
 }
 
@@ -98,8 +106,10 @@ pub struct Keeper {
     known: Option<Known>,
     directory: Option<Directory>,
     context: Option<Arc<JobContext>>,
-    /// A repeated order to stop gets the same answer.
-    stopped: Option<Option<StopBody>>,
+    /// Segments on their way to repositories.
+    supplies: JoinSet<()>,
+    ended_with: Option<Result<SessionEnd, Failure>>,
+    ended: CancellationToken,
 }
 
 impl Keeper {
@@ -112,67 +122,98 @@ impl Keeper {
         runtime: Handle,
     ) -> KeeperHandle {
         let (orders, receiver) = mpsc::channel(ORDERS_IN_FLIGHT);
+        let ended = CancellationToken::new();
         let keeper = Keeper {
             worker,
             sources,
             repositories,
             slots,
-            reporter,
+            reporter: reporter.clone(),
             runtime: runtime.clone(),
             known: None,
             directory: None,
             context: None,
-            stopped: None,
+            supplies: JoinSet::new(),
+            ended_with: None,
+            ended: ended.clone(),
         };
-        KeeperHandle { orders, task: runtime.spawn(keeper.run(receiver)) }
+        let running = runtime.spawn(keeper.run(receiver));
+        KeeperHandle { orders, ended, task: runtime.spawn(supervise(running, reporter)) }
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<OrderBody>) {
-        let mut ping = tokio::time::interval(PING_INTERVAL);
-        loop {
-            let report = tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order).await,
-                    None => return,
-                },
-                _ = ping.tick() => self.ping().await.err().map(ReportBody::SessionLost),
-            };
-            if let Some(report) = report
-                && self.reporter.send(report).await.is_err()
-            {
-                return;
+        let ended = self.ended.clone();
+        // However this ends, by a panic too: units of a keeper that is gone are nobody's.
+        let _units_end_too = ended.clone().drop_guard();
+        ended.run_until_cancelled(self.serve(&mut orders)).await;
+    }
+
+    async fn serve(&mut self, orders: &mut mpsc::Receiver<OrderBody>) {
+        while let Some(order) = orders.recv().await {
+            for report in self.obey(order).await {
+                match self.reporter.send(report).await {
+                    Ok(()) => {}
+                    Err(error @ TransportError::TooLarge { .. }) => {
+                        // Nothing can be sent if this cannot.
+                        let _ = self.reporter.send(ReportBody::SessionLost(error.into())).await;
+                        return;
+                    }
+                    Err(_) => return,
+                }
             }
         }
     }
 
-    async fn ping(&self) -> Result<(), Failure> {
-        match self.known.as_ref().map(|known| &known.session) {
-            Some(Session::Online(session)) => Ok(session.ping().await?),
-            _ => Ok(()),
-        }
-    }
-
-    async fn obey(&mut self, order: OrderBody) -> Option<ReportBody> {
-        Some(match order {
+    async fn obey(&mut self, order: OrderBody) -> Vec<ReportBody> {
+        let report = match order {
             OrderBody::Preflight(order) => ReportBody::Preflighted(self.preflight(order).await),
             OrderBody::OpenSession { label } => ReportBody::SessionOpened(self.open_session(&label).await),
             OrderBody::Scan => ReportBody::ScanEnded(self.scan().await),
-            OrderBody::Prepare(context) => match self.prepare(*context).await {
-                Ok(()) => ReportBody::Ready { units: self.slots.capacity() },
-                Err(failure) => ReportBody::SessionLost(failure),
-            },
-            OrderBody::RunUnit(order) => {
-                let context = self.context.clone()?;
-                self.slots.submit(Task { context, order: Arc::new(*order), reporter: self.reporter.clone() });
-                return None;
+            OrderBody::Prepare(units) => {
+                let prepared = self.prepare(*units).await;
+                let ready = prepared.is_ok().then(|| ReportBody::Ready { units: self.slots.capacity() });
+                return std::iter::once(ReportBody::Prepared(prepared)).chain(ready).collect();
             }
-            OrderBody::CloseSession => ReportBody::SessionClosed(self.close_session().await),
-            OrderBody::SupplyWal { repository, segments } => {
-                let result = self.supply_wal(repository, &segments).await;
-                ReportBody::WalSupplied { repository, result }
+            OrderBody::RunUnit(order) => return self.run_unit(*order).into_iter().collect(),
+            OrderBody::CloseSession { repositories } => {
+                ReportBody::SessionClosed(self.close_session(&repositories).await)
             }
-            OrderBody::End => return None,
-        })
+            OrderBody::SupplyWal(order) => return self.supply_wal(order).into_iter().collect(),
+            OrderBody::End => return Vec::new(),
+        };
+        vec![report]
+    }
+
+    /// A report only if it cannot even begin.
+    fn run_unit(&self, order: UnitOrder) -> Option<ReportBody> {
+        let Some(context) = self.context.clone() else {
+            let early = Failure::new(ErrorCode::Assert, "a unit came before the job was prepared");
+            return Some(ReportBody::UnitFailed(slots::failed(&order, early)));
+        };
+        self.slots.submit(Task { context, order: Arc::new(order), reporter: self.reporter.clone() });
+        None
+    }
+
+    /// In a task of its own, which reports by itself: pushing a segment to a slow store takes minutes.
+    fn supply_wal(&mut self, order: SupplyOrder) -> Option<ReportBody> {
+        while self.supplies.try_join_next().is_some() {}
+        let repository = order.repository;
+        let (stanza, wal) = match self.known() {
+            Ok(known) => {
+                let wal = known.config.directory.join(known.facts.version.wal_directory());
+                (known.order.stanza.clone(), wal)
+            }
+            Err(failure) => return Some(ReportBody::WalSupplied { repository, result: Err(failure) }),
+        };
+        let supply = Supply { set: self.repositories.clone(), stanza, wal, order };
+        let reporter = self.reporter.clone();
+        let supplying = async move {
+            let result = supply.run().await;
+            // When the coordinator is gone, the next backup finds the segments there.
+            let _ = reporter.send(ReportBody::WalSupplied { repository, result }).await;
+        };
+        self.supplies.spawn_on(supplying, &self.runtime);
+        None
     }
 
     async fn preflight(&mut self, order: PreflightOrder) -> Result<PreflightFacts, Failure> {
@@ -192,136 +233,62 @@ impl Keeper {
     }
 
     async fn open_session(&mut self, label: &str) -> Result<SessionFacts, Failure> {
+        let (reporter, runtime) = (self.reporter.clone(), self.runtime.clone());
         let known = self.known()?;
         let (facts, directory) = match std::mem::replace(&mut known.session, Session::Over) {
-            Session::Connected(client) => online::open(known, client, label).await?,
-            Session::Offline => {
-                known.session = Session::Offline;
+            Session::Connected(client) => {
+                let (facts, directory, session) = online::open(known, client, label).await?;
+                known.session = Session::Online(Online::new(session, reporter, &runtime));
+                (facts, directory)
+            }
+            Session::Offline(control) => {
+                known.session = Session::Offline(control);
                 offline::open(known)?
             }
-            _ => return Err(Failure::new(ErrorCode::Assert, "the session was opened twice")),
+            Session::Online(_) | Session::Over => {
+                return Err(Failure::new(ErrorCode::Assert, "the session was opened twice"));
+            }
         };
         self.directory = Some(directory);
         Ok(facts)
     }
 
-    /// Sends what it finds page by page, and ends at a full second of the database's clock that is later than anything it saw:
-    /// a file that changes after that has another time than the one in the manifest.
-    async fn scan(&mut self) -> Result<ScanEnd, Failure> {
-        let report = self.walk().await?;
-        if let Some(directory) = &mut self.directory {
-            directory.roots = report.roots;
-        }
-        let warnings = report.warnings.iter().map(ToString::to_string).collect();
-        let copy_start = match &self.known()?.session {
-            Session::Online(session) => online::next_second(session).await?,
-            _ => offline::next_second().await,
-        };
-        Ok(ScanEnd { warnings, copy_start })
-    }
-
-    async fn walk(&mut self) -> Result<ScanReport, Failure> {
-        let directory = self.directory.as_ref().ok_or_else(|| Failure::new(ErrorCode::Assert, "scan before session"))?;
-        let (roots, tablespaces) = (directory.roots.clone(), directory.tablespaces.clone());
-        let known = self.known()?;
-        let options = &known.order.options;
-        let rules = Rules::new(known.facts.version, known.facts.catalog_version, options.online, &options.exclude)?;
-        let (path, version) = (known.config.directory.clone(), known.facts.version);
-        let (pages, mut received) = mpsc::channel::<Vec<ScannedEntry>>(4);
-        let walking = tokio::task::spawn_blocking(move || {
-            let request = ScanRequest { directory: &path, version, rules: &rules, tablespaces: &tablespaces, roots };
-            scan(request, |page| match pages.blocking_send(page) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            })
-        });
-        while let Some(mut page) = received.recv().await {
-            while !page.is_empty() {
-                let rest = page.split_off(page.len().min(ENTRIES_PER_REPORT));
-                self.reporter.send(ReportBody::Scanned(page)).await?;
-                page = rest;
-            }
-        }
-        let scanned = walking.await.map_err(|_| Failure::new(ErrorCode::Assert, "the scan's thread panicked"))?;
-        scanned?.ok_or_else(|| Failure::new(ErrorCode::Term, "the scan was broken off"))
-    }
-
-    async fn prepare(&mut self, units: UnitContext) -> Result<(), Failure> {
-        let mut repositories = BTreeMap::new();
-        let mut secret = None;
-        for key in &units.repositories {
-            let repository = self.repositories.open(*key).await?;
-            if secret.is_none() {
-                let cluster = repository.cluster(&units.stanza).await?;
-                secret = Some(cluster.hash_secret).filter(|_| cluster.number == units.cluster);
-            }
-            repositories.insert(*key, repository);
-        }
-        let secret = secret.ok_or_else(|| Failure::new(ErrorCode::Assert, "no repository told the stanza's secret"))?;
-        let roots = self.directory.as_ref().map(|directory| directory.roots.clone());
-        let known = self.known()?;
+    /// Those repositories that it has to do without.
+    async fn prepare(&mut self, units: UnitContext) -> Result<Vec<RepositoryFailure>, Failure> {
+        let before_session = || Failure::new(ErrorCode::Assert, "units came before a session");
+        let known = self.known.as_ref().ok_or_else(before_session)?;
+        let directory = self.directory.as_ref().ok_or_else(before_session)?;
         let source = Source {
-            roots: roots.ok_or_else(|| Failure::new(ErrorCode::Assert, "units before session"))?,
+            roots: directory.roots.clone(),
             version: known.facts.version,
             page_size: PageSize::new(known.facts.page_size)?,
             relation_segment_blocks: known.relation_segment_blocks,
             check_pages: known.facts.checksums && known.order.options.checksum_page.unwrap_or(true),
+            tablespaces: Tablespaces::asking(scanning::ask(&known.session, directory, &self.runtime)),
         };
-        let (worker, runtime) = (self.worker.clone(), self.runtime.clone());
-        self.context = Some(Arc::new(JobContext { worker, units, source, secret, repositories, runtime }));
-        Ok(())
+        let opened = preparing::open(&self.repositories, &units).await?;
+        self.context = Some(Arc::new(JobContext {
+            worker: self.worker.clone(),
+            units,
+            source,
+            secret: opened.secret,
+            repositories: opened.repositories,
+            runtime: self.runtime.clone(),
+            given_up: Default::default(),
+            ended: self.ended.clone(),
+        }));
+        Ok(opened.failed)
     }
+}
 
-    /// What the server returned is in every repository before anybody hears of it.
-    async fn close_session(&mut self) -> Result<Option<StopBody>, Failure> {
-        if let Some(stopped) = &self.stopped {
-            return Ok(stopped.clone());
-        }
-        let known = self.known()?;
-        let stop = match std::mem::replace(&mut known.session, Session::Over) {
-            Session::Online(session) => Some(online::close(session).await?),
-            Session::Offline => None,
-            _ => return Err(Failure::new(ErrorCode::Assert, "there is no session to close")),
-        };
-        if let (Some(stop), Some(context)) = (&stop, &self.context) {
-            for repository in context.repositories.values() {
-                let (units, key) = (&context.units, repository.number());
-                if let Err(error) = repository.write_stop(&units.stanza, units.label, units.plan, stop).await {
-                    tracing::warn!("repo {key}: the stop record could not be written: {error}");
-                }
-            }
-        }
-        self.stopped = Some(stop.clone());
-        Ok(stop)
-    }
-
-    /// Takes segments that a repository lacks from pg_wal, where PostgreSQL keeps them until they are archived everywhere.
-    async fn supply_wal(&mut self, key: RepoKey, segments: &[WalSegmentName]) -> Result<(), Failure> {
-        let repository = self.repositories.open(key).await?;
-        let context = self.context.clone().ok_or_else(|| Failure::new(ErrorCode::Assert, "WAL before units"))?;
-        let known = self.known()?;
-        let directory = known.config.directory.join(known.facts.version.wal_directory());
-        let codec = Codec::from_number(context.units.compress.codec)?;
-        let level = Level::new(codec, context.units.compress.level)?;
-        let archive: ArchiveId = context.units.archive;
-        for segment in segments {
-            let path = directory.join(segment.to_string());
-            let source: pgconvoy_repository::wal::WalSource =
-                Arc::new(move || Ok(Box::new(std::fs::File::open(&path)?) as Box<dyn std::io::Read + Send>));
-            let name = WalFileName::Segment(*segment);
-            let targets = [(repository.clone(), archive)];
-            let results = push_wal(&targets, &context.units.stanza, &name, source, codec, level).await.map_err(|error| {
-                Failure::new(
-                    ErrorCode::ArchiveTimeout,
-                    format!("WAL segment {segment} did not reach repo {key}, and pg_wal does not have it: {error}"),
-                )
-                .hint("is archive_command failing? See the server's log")
-            })?;
-            for result in results {
-                result.context(format!("repo {key}"))?;
-            }
-        }
-        Ok(())
+/// A panic leaves the coordinator without an answer: this one gives it.
+async fn supervise(running: JoinHandle<()>, reporter: Reporter) {
+    if let Err(error) = running.await {
+        tracing::error!("the keeper of a backup session failed: {error}");
+        let failure = Failure::new(ErrorCode::Assert, "the keeper of the backup session panicked")
+            .hint("this is a defect: the worker's log has the place");
+        // When the coordinator is gone too, nobody waits.
+        let _ = reporter.send(ReportBody::SessionLost(failure)).await;
     }
 }
 
@@ -348,3 +315,6 @@ fn known_version_facts(
         warnings,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@
 pub mod archive;
 pub mod job;
 pub mod keeper;
+pub mod restore;
 pub mod session;
 pub mod slots;
 pub mod stanza;

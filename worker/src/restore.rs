@@ -24,6 +24,7 @@ mod data;
 mod destination;
 mod error;
 mod files;
+mod foresight;
 mod ledger;
 mod marker;
 mod owners;
@@ -65,6 +66,8 @@ pub struct RestoreOrder {
     pub repositories: Arc<RepositorySet>,
     pub target: RestoreTarget,
     pub recovery: RecoveryOptions,
+    /// Go on although replay would create a tablespace at a path that exists on this host.
+    pub replay_into_existing: bool,
     /// Also write PostgreSQL's own `backup_manifest`.
     pub backup_manifest: bool,
     /// Threads that decode and write.
@@ -124,22 +127,23 @@ pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreRep
         verifiable::check_version(head)?;
     }
     destination::check(plan, head, &order.target.directory, found.marker())?;
+    foresight::check(&chosen, order, around)?;
 
     let target = Target::begin(found, &chosen)?;
     let places = Places::new(target.directory(), plan);
-    let owners = Owners::new(head, plan, target.owner())?;
+    let owners = Owners::new(head, plan, target.owner()?);
     space::check(plan, &places)?;
     tree::make(plan, &places, &owners)?;
     stop_if_asked(around)?;
 
     around.progress.expect(plan.bytes);
-    let written = data::write(&chosen, &places, &owners, order, around)?;
+    let crcs = data::write(&chosen, &places, &owners, order, around)?;
     let label = recovery::write_backup_label(head, &places, &owners)?;
-    let settings = recovery::write(&recovery, head, plan, &places, &owners)?;
+    let settings = recovery::write(&recovery, plan, &places, &owners)?;
     let control = control::read(&chosen, &places)?;
     if order.backup_manifest {
-        let extra = [label, settings].into_iter().flatten().collect();
-        verifiable::write(&chosen, &written, &control, extra, &places, &owners)?;
+        let own: Vec<verifiable::OwnFile> = [label, settings].into_iter().flatten().collect();
+        verifiable::write(&chosen, &crcs, &control, &own, &places, &owners)?;
     }
     stop_if_asked(around)?;
     tree::sync(plan, &places)?;

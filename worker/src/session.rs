@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-/// A third of the worker's lease: two may be lost before it expires.
+/// The worker's lease is five times as long: with one or two of these late or lost it does not expire.
 pub const ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 
 pub struct WorkerDeps {
@@ -60,6 +60,10 @@ pub struct Reporter {
 }
 
 impl Reporter {
+    pub(crate) fn new(worker: WorkerName, sender: TypedSender<Report>) -> Reporter {
+        Reporter { worker, job: None, sender }
+    }
+
     pub fn for_job(&self, job: JobId) -> Reporter {
         Reporter { job: Some(job), ..self.clone() }
     }
@@ -71,7 +75,7 @@ impl Reporter {
 
 async fn run(deps: WorkerDeps) {
     let Channel { sender, mut receiver, incoming: _incoming } = Channel::<Report, Order>::new(deps.connection);
-    let reporter = Reporter { worker: deps.name.clone(), job: None, sender: sender.clone() };
+    let reporter = Reporter::new(deps.name.clone(), sender.clone());
     let hello = ReportBody::Hello { slots: deps.slots, stanzas: deps.sources.keys().cloned().collect() };
     if reporter.send(hello).await.is_err() {
         return;

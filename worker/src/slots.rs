@@ -2,12 +2,18 @@
 //!
 //! A slot asks for its next unit when the stores have confirmed one; as twice as many units as slots are asked for at first,
 //! a slot computes while the packs of its last unit are still being synced. That bounds what is in flight.
+//!
+//! Invariants
+//! 1. Every unit of a running job ends in one report, whatever it met: an error, a panic, a receipt too large to be sent.
+//! 2. A unit of a job that is over ends in none, and holds no slot.
 
 use crate::job::JobContext;
 use crate::session::Reporter;
 use crate::unit::{Sent, Slot};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::wire::{ReportBody, UnitFailure, UnitOrder};
+use pgconvoy_core::wire::{Receipt, ReportBody, UnitFailure, UnitOrder};
+use futures::FutureExt;
+use pgconvoy_transport::TransportError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,12 +66,16 @@ fn next(receiver: &Mutex<Receiver<Task>>) -> Option<Task> {
 fn serve(number: u16, receiver: &Mutex<Receiver<Task>>, runtime: &Handle) {
     let mut current: Option<(Arc<JobContext>, Slot)> = None;
     while let Some(task) = next(receiver) {
+        if task.context.ended.is_cancelled() {
+            current = None;
+            continue;
+        }
         let done = catch_unwind(AssertUnwindSafe(|| run(number, &mut current, &task)));
         let sent = done.unwrap_or_else(|_| {
             current = None;
-            Err(failed(&task.order, Failure::new(ErrorCode::Assert, "a unit's thread panicked")))
+            Err(failed(&task.order, panicked()))
         });
-        runtime.spawn(settle(sent, task.reporter));
+        runtime.spawn(settle(sent, task));
     }
 }
 
@@ -82,21 +92,53 @@ fn run(
     slot.run(&task.context, task.order.clone())
 }
 
-async fn settle(sent: Result<Sent, UnitFailure>, reporter: Reporter) {
+async fn settle(sent: Result<Sent, UnitFailure>, task: Task) {
     let result = match sent {
-        Ok(sent) => sent.settle().await,
+        Ok(sent) => {
+            let settled = AssertUnwindSafe(sent.settle()).catch_unwind().await;
+            settled.unwrap_or_else(|_| Err(failed(&task.order, panicked())))
+        }
         Err(failure) => Err(failure),
     };
-    let report = match result {
-        Ok(receipt) => ReportBody::UnitDone(receipt),
-        Err(failure) => ReportBody::UnitFailed(failure),
-    };
+    if task.context.ended.is_cancelled() {
+        return;
+    }
     // When the coordinator is gone, the pack stays unreferenced.
-    if reporter.send(report).await.is_ok() {
-        let _ = reporter.send(ReportBody::Ready { units: 1 }).await;
+    if let Err(error) = report(result, &task).await {
+        tracing::debug!("unit {} could not be reported: {error}", task.order.unit);
     }
 }
 
-fn failed(order: &UnitOrder, failure: Failure) -> UnitFailure {
+/// What came of the unit, and the wish for another one.
+async fn report(result: Result<Receipt, UnitFailure>, task: &Task) -> Result<(), TransportError> {
+    let body = match result {
+        Ok(receipt) => ReportBody::UnitDone(receipt),
+        Err(failure) => ReportBody::UnitFailed(failure),
+    };
+    match task.reporter.send(body).await {
+        Err(error @ TransportError::TooLarge { .. }) => {
+            let failure = failed(&task.order, unreportable(&error));
+            task.reporter.send(ReportBody::UnitFailed(failure)).await?;
+        }
+        sent => sent?,
+    }
+    task.reporter.send(ReportBody::Ready { units: 1 }).await
+}
+
+/// A receipt grows with the bad pages in it: a unit of nothing else does not fit.
+fn unreportable(error: &TransportError) -> Failure {
+    Failure::new(ErrorCode::Protocol, format!("what came of the unit cannot be reported: {error}"))
+        .hint("a file with this many bad pages is damaged as a whole: see the server's log, and restore it from a backup")
+        .hint("--no-checksum-page backs it up without looking at its pages")
+}
+
+fn panicked() -> Failure {
+    Failure::new(ErrorCode::Assert, "a unit's thread panicked")
+}
+
+pub(crate) fn failed(order: &UnitOrder, failure: Failure) -> UnitFailure {
     UnitFailure { unit: order.unit, attempt: order.attempt, token: order.token, failure, failed: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,7 +93,16 @@ pub async fn create(
     }
     let wanted = match known {
         Some(known) => known,
-        None => new_cluster(control, now)?,
+        None if results.is_empty() => new_cluster(control, now)?,
+        // It may have the stanza: a secret made without it would keep the two apart for ever.
+        None => {
+            for (key, ..) in opened {
+                let failure = Failure::new(ErrorCode::RepoInvalid, "nothing was created, because another repository could not be asked");
+                results.push((key, Err(failure.hint("mend the other repository, or leave it out of the configuration"))));
+            }
+            results.sort_by_key(|(key, _)| *key);
+            return Ok(results);
+        }
     };
     for (key, repository, is_new, cluster) in opened {
         let made = match cluster {

@@ -10,16 +10,22 @@
 //! 2. A range lies at its planned offset; nothing is joined by length.
 //! 3. A pack is whole in a repository before the receipt says so. A repository that fails or stalls ends its own pack only.
 //! 4. Memory is bounded: one raw frame, and per repository [`PIECES_IN_FLIGHT`] sealed ones.
-//! 5. The same content gives the same receipt, whichever attempt read it.
+//! 5. A repository that stalls is paid for once: later units pass it by while they have another one.
+//! 6. The same content gives the same receipt, whichever attempt read it.
 //!
 //! Failure story: an error of the source ends the attempt; its uploads are dropped and publish nothing.
+//! So does the end of the job, within a frame.
 
 mod frames;
 mod outgoing;
+mod patience;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use crate::job::JobContext;
 use frames::FramePacker;
+use futures::future::join_all;
 use outgoing::Outgoing;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
@@ -63,7 +69,7 @@ impl Slot {
             attempt: order.attempt,
         };
         let mut outgoing: Vec<Outgoing> =
-            order.repositories.iter().map(|key| Outgoing::begin(context, *key, name)).collect();
+            order.repositories.iter().map(|key| Outgoing::begin(context, &order, *key, name)).collect();
         match self.pack(context, &order, &mut outgoing) {
             Ok((parts, read)) => Ok(Sent { outgoing, order, slot: self.number, parts, read }),
             Err(failure) => Err(unit_failure(&order, failure, &outgoing)),
@@ -136,6 +142,7 @@ fn read_part(
     let mut pages_checked = 0;
     let mut digest = context.digest_for(part);
     loop {
+        context.check_running()?;
         let (free, room) = packer.room(block_size)?;
         let filled = reader.fill(free)?;
         if filled == 0 {
@@ -196,10 +203,10 @@ fn check(
 impl Sent {
     /// Waits until every repository has the pack or has failed.
     pub async fn settle(self) -> Result<Receipt, UnitFailure> {
+        let settling = self.outgoing.into_iter().map(|one| async move { (one.repository(), one.settle().await) });
         let (mut stored, mut failed) = (Vec::new(), Vec::new());
-        for one in self.outgoing {
-            let repository = one.repository();
-            match one.settle().await {
+        for (repository, settled) in join_all(settling).await {
+            match settled {
                 Ok(bytes) => stored.push(StoredPack { repository, bytes }),
                 Err(failure) => failed.push(RepositoryFailure { repository, failure }),
             }

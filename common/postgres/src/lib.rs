@@ -6,7 +6,8 @@
 //! Code map: [`connect`] opens a session that is proved to be PostgreSQL's own and not a pooler's, [`settings`] is what
 //! the server says about itself and [`preflight`] judges it. [`backup`] starts, watches and stops a backup, [`wal`]
 //! moves WAL on. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
-//! mounts by device and inode, [`control`] reads pg_control, and [`scan`] lists everything that a backup takes.
+//! mounts by device and inode, [`tablespaces`] asks whether one that is gone was dropped, [`control`] reads pg_control,
+//! and [`scan`] lists everything that a backup takes.
 //!
 //! Invariants
 //! 1. No statement waits for ever: each has the session's time limit, and one that passes it ends the session.
@@ -28,6 +29,7 @@ pub mod roots;
 pub mod scan;
 mod session;
 pub mod settings;
+pub mod tablespaces;
 mod tls;
 pub mod wal;
 

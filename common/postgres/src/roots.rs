@@ -4,6 +4,8 @@
 //! An unmounted tablespace shows an empty mount point: every file under it is ENOENT, and a backup that believed it would
 //! be complete, valid and without data. So ENOENT is believed only while the root is the one that was recorded.
 //!
+//! A tablespace's root may go with its tablespace: whether it was dropped, only PostgreSQL can tell (`tablespaces`).
+//!
 //! Roots are the data directory, each directory directly in it (`base` or `pg_xact` may be mounts or links of their own),
 //! the version directory of each tablespace, and every linked directory that a scan follows.
 
@@ -35,6 +37,8 @@ struct Root {
     path: String,
     id: FileId,
     tablespace: Option<Oid>,
+    /// Its tablespace was dropped since: nobody expects it to be there.
+    is_dropped: bool,
 }
 
 impl Root {
@@ -80,9 +84,16 @@ impl Roots {
     pub(crate) fn add(&mut self, path: &str, tablespace: Option<Oid>) -> Result<(), PostgresError> {
         if self.roots.iter().all(|root| root.path != path) {
             let id = self.look(path, tablespace)?;
-            self.roots.push(Root { path: path.to_owned(), id, tablespace });
+            self.roots.push(Root { path: path.to_owned(), id, tablespace, is_dropped: false });
         }
         Ok(())
+    }
+
+    /// Everything under the root of a tablespace that PostgreSQL does not list any more has vanished.
+    pub(crate) fn mark_dropped(&mut self, tablespace: Oid) {
+        for root in self.roots.iter_mut().filter(|root| root.tablespace == Some(tablespace)) {
+            root.is_dropped = true;
+        }
     }
 
     /// Whether every root that `path` lies under is still the recorded one. Call it *after* the ENOENT.
@@ -97,7 +108,7 @@ impl Roots {
     }
 
     fn check(&self, root: &Root) -> Result<(), PostgresError> {
-        if self.look(&root.path, root.tablespace)? == root.id {
+        if root.is_dropped || self.look(&root.path, root.tablespace)? == root.id {
             Ok(())
         } else {
             Err(self.gone(&root.path, root.tablespace))
@@ -108,6 +119,9 @@ impl Roots {
     /// its roots are still there.
     pub fn vanished(&self, path: &RelativePath, class: FileClass) -> Result<(), PostgresError> {
         self.still_there(path.as_str())?;
+        if self.roots.iter().any(|root| root.is_dropped && root.covers(path.as_str())) {
+            return Ok(());
+        }
         let directory_is_gone = || {
             let directory = self.directory.join(path.parent().unwrap_or_default());
             matches!(std::fs::metadata(directory), Err(error) if error.kind() == ErrorKind::NotFound)
@@ -213,8 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn all_that_a_dropped_tablespace_held_has_vanished_and_nothing_else() {
+        let directory = cluster();
+        let mut roots =
+            Roots::record(directory.path(), PgVersion::V15, &[tablespace(directory.path())]).unwrap();
+        fs::remove_dir(directory.path().join("elsewhere/PG_15_202209061")).unwrap();
+        roots.mark_dropped(Oid(16400));
+        roots.all_still_there().unwrap();
+        let path = "pg_tblspc/16400/PG_15_202209061/5/PG_VERSION".parse().unwrap();
+        roots.vanished(&path, FileClass::DatabaseVersion).unwrap();
+        let elsewhere = "base/5/note".parse().unwrap();
+        roots.vanished(&elsewhere, FileClass::Other).unwrap_err();
+    }
+
+    #[test]
     fn a_root_covers_what_is_under_it_and_not_what_only_begins_alike() {
-        let root = Root { path: "pg_wal".into(), id: FileId { device: 1, inode: 1 }, tablespace: None };
+        let root = Root { path: "pg_wal".into(), id: FileId { device: 1, inode: 1 }, tablespace: None, is_dropped: false };
         assert!(root.covers("pg_wal/archive_status"));
         assert!(root.covers("pg_wal"));
         assert!(!root.covers("pg_wal_old/x"));

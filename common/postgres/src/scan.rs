@@ -12,6 +12,7 @@
 //! Invariants
 //! 1. No path is followed twice, and none out of a linked directory back into the cluster.
 //! 2. A name that is gone when it is looked at was removed by PostgreSQL only while its roots stand; otherwise the scan fails.
+//!    A tablespace's root may be gone if PostgreSQL, asked after that, has no such tablespace any more.
 //! 3. What a cluster cannot be without is in the list, or the scan fails.
 
 mod links;
@@ -21,8 +22,8 @@ mod walk;
 
 use crate::PostgresError;
 use crate::catalog::Tablespace;
-use crate::control;
 use crate::roots::Roots;
+use crate::tablespaces::AskTablespaces;
 use pgconvoy_core::pg::{PgVersion, RelativePath, Rules};
 use pgconvoy_core::plan::inventory::ScannedEntry;
 use std::fmt;
@@ -32,7 +33,6 @@ use std::path::Path;
 /// At some 150 bytes each a page stays well below a megabyte, in memory and on the wire.
 pub const PAGE_ENTRIES_MAX: usize = 4096;
 
-#[derive(Debug)]
 pub struct ScanRequest<'a> {
     pub directory: &'a Path,
     pub version: PgVersion,
@@ -40,6 +40,8 @@ pub struct ScanRequest<'a> {
     pub rules: &'a Rules,
     /// As `pg_tablespace` has them; offline, as [`tablespaces_offline`] finds them.
     pub tablespaces: &'a [Tablespace],
+    /// Asked where the directory shows others than these.
+    pub ask_tablespaces: &'a AskTablespaces,
     /// From `proof` when online.
     pub roots: Roots,
 }
@@ -49,12 +51,18 @@ pub struct ScanRequest<'a> {
 pub enum ScanWarning {
     /// A socket, pipe or device.
     SpecialFile(RelativePath),
+    TablespaceCreated(Tablespace),
 }
 
 impl fmt::Display for ScanWarning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ScanWarning::SpecialFile(path) => write!(f, "special file '{path}' is left out"),
+            ScanWarning::TablespaceCreated(Tablespace { name, location, .. }) => write!(
+                f,
+                "tablespace '{name}' was created after the backup started: recovery will create it again at '{}'",
+                location.display()
+            ),
         }
     }
 }
@@ -91,9 +99,9 @@ fn scan_in_pages(
     }
 }
 
-/// The tablespaces of a stopped cluster, which nobody can ask: what pg_tblspc says. Their names are not known.
+/// The tablespaces of a stopped cluster, which nobody can ask: what pg_tblspc says. Their names are not known. That the
+/// cluster is stopped is for the caller to know.
 pub fn tablespaces_offline(directory: &Path) -> Result<Vec<Tablespace>, PostgresError> {
-    control::existing_postmaster(directory)?;
     links::tablespaces_of_links(directory)
 }
 

@@ -16,7 +16,8 @@ const RECOVERY_CONF: &str = "recovery.conf";
 const STANDBY_SIGNAL: &str = "standby.signal";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 /// Any of these makes a directory a data directory. Signal files are among them: whatever has one is to be recovered.
-const EVIDENCE: [&str; 5] = ["PG_VERSION", "global/pg_control", RECOVERY_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
+const EVIDENCE: [&str; 5] =
+    ["PG_VERSION", "global/pg_control", RECOVERY_CONF, STANDBY_SIGNAL, RECOVERY_SIGNAL];
 
 /// What PostgreSQL does in a directory when it believes that a WAL file does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,9 @@ pub enum Recovery {
 
 /// The first of some directories that is a data directory.
 pub fn find(candidates: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
-    candidates.into_iter().find(|directory| EVIDENCE.iter().any(|name| is_there(&directory.join(name)) == Some(true)))
+    candidates
+        .into_iter()
+        .find(|directory| EVIDENCE.iter().any(|name| is_there(&directory.join(name)) == Some(true)))
 }
 
 /// From 12 on signal files decide, of which `standby.signal` is the stronger; before, recovery.conf does. No version looks
@@ -60,7 +63,8 @@ pub fn identity(directory: &Path) -> Result<Option<ClusterIdentity>, Failure> {
 pub fn identity_for_recovery(directory: &Path) -> Result<Option<ClusterIdentity>, Failure> {
     let Some(control) = control(directory)? else { return Ok(None) };
     if control.is_poisoned() && is_there(&directory.join("backup_label")) == Some(false) {
-        let message = format!("'{}' was restored from a backup, and its backup_label is gone", directory.display());
+        let message =
+            format!("'{}' was restored from a backup, and its backup_label is gone", directory.display());
         return Err(Failure::new(ErrorCode::CannotTell, message)
             .hint("never remove backup_label: without it PostgreSQL would start from the wrong place")
             .hint("restore again"));
@@ -103,7 +107,7 @@ fn is_standby_mode(text: &str) -> bool {
         let unquoted = rest.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
         Some(is_true(unquoted.unwrap_or(rest)))
     };
-    text.lines().filter_map(value).last().unwrap_or(false)
+    text.lines().rev().find_map(value).unwrap_or(false)
 }
 
 const STANDBY_MODE: &str = "standby_mode";
@@ -111,7 +115,9 @@ const STANDBY_MODE: &str = "standby_mode";
 /// PostgreSQL takes every beginning of a word, and `on` in full.
 fn is_true(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
-    !value.is_empty() && ("true".starts_with(&value) || "yes".starts_with(&value)) || value == "on" || value == "1"
+    !value.is_empty() && ("true".starts_with(&value) || "yes".starts_with(&value))
+        || value == "on"
+        || value == "1"
 }
 
 #[cfg(test)]
@@ -142,7 +148,13 @@ mod tests {
     #[test]
     fn before_version_12_recovery_conf_says_it() {
         let with = |text| recovery_with(&[(RECOVERY_CONF, text), (STANDBY_SIGNAL, "")]);
-        for standby in ["standby_mode = 'on'\n", "standby_mode on", "STANDBY_MODE='TRUE' # yes", "standby_mode=1", "  standby_mode = y"] {
+        for standby in [
+            "standby_mode = 'on'\n",
+            "standby_mode on",
+            "STANDBY_MODE='TRUE' # yes",
+            "standby_mode=1",
+            "  standby_mode = y",
+        ] {
             assert_eq!(with(standby), Recovery::Standby, "{standby}");
         }
         for archive in [

@@ -32,7 +32,9 @@ impl Destination {
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file.write_all(bytes).map_err(|error| failure(ErrorCode::FileWrite, "write", &self.temporary, &error))
+        self.file
+            .write_all(bytes)
+            .map_err(|error| failure(ErrorCode::FileWrite, "write", &self.temporary, &error))
     }
 
     pub(super) fn publish(mut self) -> Result<(), Failure> {

@@ -118,7 +118,8 @@ impl Get<'_> {
             }
             answers.push((key, answer));
         }
-        let silent = self.repositories.iter().filter(|key| answers.iter().all(|(answered, _)| answered != *key));
+        let silent =
+            self.repositories.iter().filter(|key| answers.iter().all(|(answered, _)| answered != *key));
         let silent: Vec<RepoKey> = silent.copied().collect();
         let timed_out = || Failure::new(ErrorCode::HostConnect, "it did not answer in time").retryable();
         answers.extend(silent.into_iter().map(|key| (key, Err(timed_out()))));

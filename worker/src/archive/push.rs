@@ -96,8 +96,14 @@ impl Push<'_> {
             failure.hint("--no-archive-header-check pushes it unseen")
         })?;
         if size != header.segment_size.bytes() {
-            let message = format!("'{}' has {size} bytes, its header says {}", path.display(), header.segment_size.bytes());
-            return Err(Failure::new(ErrorCode::FileInvalid, message).hint("is something else writing to pg_wal?"));
+            let message = format!(
+                "'{}' has {size} bytes, its header says {}",
+                path.display(),
+                header.segment_size.bytes()
+            );
+            return Err(
+                Failure::new(ErrorCode::FileInvalid, message).hint("is something else writing to pg_wal?")
+            );
         }
         Ok(Some(ClusterIdentity { system_id: header.system_id, version: header.version }))
     }
@@ -111,7 +117,9 @@ impl Push<'_> {
 
     fn later_timeline(&self) -> Option<TimelineId> {
         match self.file {
-            WalFileName::Segment(segment) => Some(segment.timeline()).filter(|timeline| *timeline > FIRST_TIMELINE),
+            WalFileName::Segment(segment) => {
+                Some(segment.timeline()).filter(|timeline| *timeline > FIRST_TIMELINE)
+            }
             _ => None,
         }
     }
@@ -124,7 +132,9 @@ impl Push<'_> {
     ) -> Result<Vec<(PushRepository, Failure)>, Failure> {
         let history = WalFileName::History(timeline);
         let path = self.path.with_file_name(history.to_string());
-        let looking = ready.iter().map(|(_, (repository, archive))| repository.has_wal(self.stanza, *archive, &history));
+        let looking = ready
+            .iter()
+            .map(|(_, (repository, archive))| repository.has_wal(self.stanza, *archive, &history));
         let found = join_all(looking).await;
         let mut unready = Vec::new();
         let mut lacking = Vec::new();
@@ -162,7 +172,10 @@ impl Push<'_> {
         let (repositories, targets): (Vec<PushRepository>, Vec<WalTarget>) = ready.into_iter().unzip();
         let results = push_wal_as(&targets, self.stanza, file, source(path), &self.manner).await;
         let results = results.map_err(|error| unreadable(path, &error))?;
-        Ok(repositories.into_iter().zip(results.into_iter().map(|result| result.map_err(Failure::from))).collect())
+        Ok(repositories
+            .into_iter()
+            .zip(results.into_iter().map(|result| result.map_err(Failure::from)))
+            .collect())
     }
 }
 

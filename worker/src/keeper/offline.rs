@@ -5,9 +5,10 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::manifest;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{PreflightOrder, SessionFacts};
-use pgconvoy_postgres::control::{existing_postmaster, read_control};
+use pgconvoy_postgres::control::{ControlRead, existing_postmaster, read_control};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_postgres::scan::tablespaces_offline;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<Known, Failure> {
@@ -18,7 +19,7 @@ pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<K
         }
         warnings.push(format!("--force: {error}; the backup may not be consistent"));
     }
-    let control = read_control(&config.directory)?.control;
+    let ControlRead { control, bytes } = read_control(&config.directory)?;
     if !control.state.is_shut_down() {
         if !order.options.force {
             return Err(Failure::new(
@@ -35,8 +36,20 @@ pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<K
         relation_segment_blocks: control.relation_segment_blocks,
         order,
         config,
-        session: Session::Offline,
+        session: Session::Offline(bytes),
     })
+}
+
+/// Whether the cluster stood still all the time: a server that ran in between left another pg_control. Blocks.
+pub(super) fn check_untouched(directory: &Path, control_before: &[u8]) -> Result<(), Failure> {
+    let is_untouched =
+        existing_postmaster(directory).is_ok() && read_control(directory)?.bytes == control_before;
+    if is_untouched {
+        return Ok(());
+    }
+    let message = format!("PostgreSQL was started in {} while it was backed up", directory.display());
+    Err(Failure::new(ErrorCode::PgRunning, message)
+        .hint("what was read is not consistent: stop it for the whole backup, or back it up online"))
 }
 
 pub(super) fn open(known: &Known) -> Result<(SessionFacts, Directory), Failure> {
@@ -71,3 +84,6 @@ fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,16 +1,25 @@
 //! A session with a running primary.
 
 use super::{Directory, Known, Session, SourceConfig, blocking, known_version_facts};
-use pgconvoy_core::failure::Failure;
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::manifest;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{PreflightOrder, SessionFacts, SessionStart};
+use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::backup::BackupSession;
+use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::control::read_control;
 use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
 use pgconvoy_postgres::proof::prove_live;
+use pgconvoy_postgres::roots::Roots;
+use std::path::Path;
+use std::time::Duration;
+
+/// A directory that is gone while its tablespace is listed for longer than these was not dropped.
+const LISTINGS_MAX: u32 = 3;
+const LISTING_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<Known, Failure> {
     let client = Client::connect(&config.connect).await?;
@@ -22,7 +31,7 @@ pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Re
     let directory = config.directory.clone();
     let control = blocking(move || Ok(read_control(&directory)?.control)).await?;
     if control.system_id != client.settings().system_id {
-        return Err(pgconvoy_postgres::PostgresError::SystemMismatch {
+        return Err(PostgresError::SystemMismatch {
             directory: config.directory.clone(),
             place: client.settings().place.clone(),
             found: control.system_id,
@@ -40,17 +49,15 @@ pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Re
     })
 }
 
+/// The session belongs to the caller, who hands it on when all of this went well.
 pub(super) async fn open(
-    known: &mut Known,
+    known: &Known,
     client: Client,
     label: &str,
-) -> Result<(SessionFacts, Directory), Failure> {
+) -> Result<(SessionFacts, Directory, BackupSession), Failure> {
     let session = BackupSession::start(client, label, known.order.options.start_fast).await?;
     let databases = session.client().databases().await?;
-    let tablespaces = session.client().tablespaces().await?;
-    let started = session.started().clone();
-    let (path, settings, found) = (known.config.directory.clone(), session.client().settings().clone(), tablespaces.clone());
-    let roots = blocking(move || Ok(prove_live(&path, &settings, started.start_lsn, &found)?)).await?;
+    let (roots, tablespaces) = prove(&session, &known.config.directory).await?;
     let started = session.started();
     let facts = SessionFacts {
         started: Timestamp(started.start_time.milliseconds()),
@@ -70,12 +77,25 @@ pub(super) async fn open(
             })
             .collect(),
     };
-    known.session = Session::Online(session);
-    Ok((facts, Directory { roots, tablespaces }))
+    Ok((facts, Directory { roots, tablespaces }, session))
 }
 
-pub(super) async fn next_second(session: &BackupSession) -> Result<Timestamp, Failure> {
-    Ok(Timestamp(session.client().wait_next_second().await?.milliseconds()))
+/// A tablespace that is dropped between listing and looking is listed no more the next time.
+async fn prove(session: &BackupSession, directory: &Path) -> Result<(Roots, Vec<Tablespace>), Failure> {
+    let mut listings = 0;
+    loop {
+        let tablespaces = session.client().tablespaces().await?;
+        listings += 1;
+        let (path, listed) = (directory.to_owned(), tablespaces.clone());
+        let (settings, start_lsn) = (session.client().settings().clone(), session.started().start_lsn);
+        let proof = tokio::task::spawn_blocking(move || prove_live(&path, &settings, start_lsn, &listed));
+        match proof.await.map_err(|_| Failure::new(ErrorCode::Assert, "a thread panicked"))? {
+            Err(PostgresError::RootGone { tablespace: Some(_), .. }) if listings < LISTINGS_MAX => {
+                tokio::time::sleep(LISTING_PAUSE).await;
+            }
+            proved => return Ok((proved?, tablespaces)),
+        }
+    }
 }
 
 pub(super) async fn close(session: BackupSession) -> Result<StopBody, Failure> {

@@ -13,7 +13,8 @@ use pgconvoy_core::plan::restore::CONTROL_PATH;
 use std::path::Path;
 
 /// What makes PostgreSQL recover in one way or another, or refuse to.
-const AFTER_CONTROL: [&str; 5] = ["backup_label", "tablespace_map", "recovery.signal", "standby.signal", "recovery.conf"];
+const AFTER_CONTROL: [&str; 5] =
+    ["backup_label", "tablespace_map", "recovery.signal", "standby.signal", "recovery.conf"];
 /// One of the two, by version.
 const WAL_DIRECTORIES: [&str; 2] = ["pg_wal", "pg_xlog"];
 
@@ -46,7 +47,7 @@ pub(super) fn clean(target: &Path, marker: &Marker) -> Result<(), RestoreError> 
     for place in wal.into_iter().chain(others) {
         clean_place(target, place)?;
     }
-    empty(target, |name| is_ours(name))?;
+    empty(target, is_ours)?;
     files::sync_directory(target)
 }
 

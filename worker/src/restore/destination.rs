@@ -33,7 +33,9 @@ pub(super) fn check(
             one.must_be_free(is_file)?;
         }
         let place = real(Path::new(&link.destination))?;
-        if let Some((first, path, _)) = taken.iter().find(|(_, other, _)| other.starts_with(&place) || place.starts_with(other)) {
+        if let Some((first, path, _)) =
+            taken.iter().find(|(_, other, _)| other.starts_with(&place) || place.starts_with(other))
+        {
             let (first, path) = (first.clone(), path.clone());
             return Err(RestoreError::Shared { first, second: one.what, path, code: one.code }.into());
         }
@@ -44,7 +46,9 @@ pub(super) fn check(
 
 /// What an earlier restore put there is emptied before this one begins.
 fn is_left_over(marker: &Marker, target: &Path, link: &PlannedLink) -> bool {
-    let listed = |place: &MarkedPlace| place.destination == link.destination && leads_to(&target.join(&place.path), &place.destination);
+    let listed = |place: &MarkedPlace| {
+        place.destination == link.destination && leads_to(&target.join(&place.path), &place.destination)
+    };
     marker.places.iter().any(listed)
 }
 
@@ -59,9 +63,18 @@ impl<'a> Destination<'a> {
     fn new(link: &'a PlannedLink, head: &ManifestHead) -> Self {
         let path = Path::new(&link.destination);
         let Some(oid) = link.tablespace else {
-            return Destination { path, what: format!("link {}", link.path), option: "--link-map", code: ErrorCode::LinkMap };
+            return Destination {
+                path,
+                what: format!("link {}", link.path),
+                option: "--link-map",
+                code: ErrorCode::LinkMap,
+            };
         };
-        let name = head.tablespaces.iter().find(|known| known.oid == oid).map_or("without a name", |known| &known.name);
+        let name = head
+            .tablespaces
+            .iter()
+            .find(|known| known.oid == oid)
+            .map_or("without a name", |known| &known.name);
         let what = format!("tablespace {name} ({oid})");
         Destination { path, what, option: "--tablespace-map", code: ErrorCode::TablespaceMap }
     }

@@ -1,7 +1,10 @@
 //! What can go wrong with the target of a restore.
 
-use pgconvoy_core::failure::{Classify, ErrorCode};
+use pgconvoy_core::failure::{Classify, ErrorCode, Failure};
+use pgconvoy_core::format::FormatError;
 use pgconvoy_core::units::ByteCount;
+use pgconvoy_repository::RepositoryError;
+use pgconvoy_storage::StorageError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +91,10 @@ impl RestoreError {
 }
 
 fn is_out_of_space(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 impl Classify for RestoreError {
@@ -116,17 +122,21 @@ impl Classify for RestoreError {
             RestoreError::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 one("run it as the user that PostgreSQL runs as, and check who owns the directories above")
             }
-            RestoreError::File { .. } => one("look into the kernel's log for errors of the disk or the mount"),
-            RestoreError::NotEmpty { .. } => {
-                one("empty it first if nothing in it is needed any more, or name another place with --pg-path")
+            RestoreError::File { .. } => {
+                one("look into the kernel's log for errors of the disk or the mount")
             }
+            RestoreError::NotEmpty { .. } => one(
+                "empty it first if nothing in it is needed any more, or name another place with --pg-path",
+            ),
             RestoreError::Alive { path } => vec![
                 format!("if it is in use, remove {} only", path.join(super::marker::MARKER).display()),
                 "empty the directory if nothing in it is needed any more".into(),
             ],
             RestoreError::Busy { .. } => one("wait for it, or stop that process"),
             RestoreError::Occupied { option, .. } => {
-                vec![format!("it may belong to a living cluster and is not touched: choose another place with {option}")]
+                vec![format!(
+                    "it may belong to a living cluster and is not touched: choose another place with {option}"
+                )]
             }
             RestoreError::Shared { .. } => one("give each a place of its own"),
             RestoreError::Space { .. } => one("free space there, or restore to another place"),
@@ -136,4 +146,29 @@ impl Classify for RestoreError {
             RestoreError::Incomplete { .. } => one("please report this with the log of the restore"),
         }
     }
+}
+
+/// Whether an object is there and is not what it should be, whichever layer found that out.
+pub(super) fn is_damage(error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Format { source: FormatError::Version { .. }, .. } => false,
+        RepositoryError::Format { .. }
+        | RepositoryError::Codec { .. }
+        | RepositoryError::Contradiction { .. } => true,
+        RepositoryError::Seal { source, .. } => {
+            matches!(source.code(), ErrorCode::Checksum | ErrorCode::Crypto)
+        }
+        RepositoryError::Storage(StorageError::Truncated { .. } | StorageError::TooLarge { .. }) => true,
+        _ => false,
+    }
+}
+
+/// As a failure of the restore: damage has one code.
+pub(super) fn as_failure(error: RepositoryError) -> Failure {
+    let damage = is_damage(&error);
+    let mut failure = Failure::from(error);
+    if damage {
+        failure.code = ErrorCode::Checksum;
+    }
+    failure
 }

@@ -75,7 +75,9 @@ pub(super) fn look(path: &Path) -> Result<Option<std::fs::Metadata>, RestoreErro
 /// Removing what is not there is success.
 pub(super) fn remove_file(path: &Path) -> Result<(), RestoreError> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(RestoreError::file(Action::Remove, path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(RestoreError::file(Action::Remove, path)(error))
+        }
         _ => Ok(()),
     }
 }

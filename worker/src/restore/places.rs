@@ -17,7 +17,8 @@ pub(super) struct Places {
 
 impl Places {
     pub(super) fn new(target: &Path, plan: &RestorePlan) -> Self {
-        let links = plan.links.iter().map(|link| (link.path.to_string(), PathBuf::from(&link.destination))).collect();
+        let links =
+            plan.links.iter().map(|link| (link.path.to_string(), PathBuf::from(&link.destination))).collect();
         Places { target: target.to_owned(), links }
     }
 

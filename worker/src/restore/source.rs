@@ -2,8 +2,8 @@
 
 use super::RestoreOrder;
 use super::Surroundings;
-use super::data::is_damage;
-use pgconvoy_core::failure::{ErrorCode, Failure, Retry};
+use super::error::as_failure;
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::format::{BackupLabel, HashSecret, layout};
@@ -45,10 +45,8 @@ impl Origin {
         self.is_away.load(Ordering::Relaxed)
     }
 
-    pub(super) fn note(&self, failure: &Failure) {
-        if failure.retry == Retry::MayHelp {
-            self.is_away.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn is_away_now(&self) {
+        self.is_away.store(true, Ordering::Relaxed);
     }
 }
 
@@ -109,16 +107,6 @@ impl From<RepositoryError> for Refusal {
     fn from(error: RepositoryError) -> Self {
         Refusal::Repository(as_failure(error))
     }
-}
-
-/// Something that is there and does not hold is damage to whoever restores, whichever layer found it.
-pub(super) fn as_failure(error: RepositoryError) -> Failure {
-    let damage = is_damage(&error);
-    let mut failure = Failure::from(error);
-    if damage {
-        failure.code = ErrorCode::Checksum;
-    }
-    failure
 }
 
 async fn ask(order: &RestoreOrder, key: RepoKey) -> Result<Option<Chosen>, Refusal> {
@@ -223,7 +211,9 @@ impl Chosen {
                 Some(Origin::new(repository))
             }
             Ok((_, Some(CatalogueBody::Published(_)))) => {
-                tracing::warn!("repo {key} has another backup under the label {label}: nothing is taken from there");
+                tracing::warn!(
+                    "repo {key} has another backup under the label {label}: nothing is taken from there"
+                );
                 None
             }
             Ok(_) => None,

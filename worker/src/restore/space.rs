@@ -23,7 +23,9 @@ struct Need {
 pub(super) fn check(plan: &RestorePlan, places: &Places) -> Result<(), Failure> {
     let mut devices: BTreeMap<PathBuf, u64> = BTreeMap::new();
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
-    for root in std::iter::once(places.target()).chain(places.destinations().map(|(_, destination)| destination)) {
+    for root in
+        std::iter::once(places.target()).chain(places.destinations().map(|(_, destination)| destination))
+    {
         let existing = existing_part(root);
         let device = std::fs::metadata(existing).map_err(RestoreError::file(Action::LookAt, existing))?.dev();
         devices.insert(root.to_owned(), device);
@@ -45,10 +47,13 @@ fn judge(need: &Need) -> Result<(), Failure> {
     if need.bytes <= free {
         return Ok(());
     }
-    let compresses = statfs(&need.path).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| COMPRESSING.contains(&kind)));
+    let compresses = statfs(&need.path)
+        .is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| COMPRESSING.contains(&kind)));
     if compresses {
         let (path, needed, free) = (need.path.display(), ByteCount(need.bytes), ByteCount(free));
-        tracing::warn!("the files have {needed} and {path} has {free} free: they fit only if the filesystem compresses them");
+        tracing::warn!(
+            "the files have {needed} and {path} has {free} free: they fit only if the filesystem compresses them"
+        );
         return Ok(());
     }
     Err(RestoreError::Space { path: need.path.clone(), free, needed: need.bytes }.into())

@@ -49,7 +49,9 @@ impl Target {
         existing_postmaster(&directory)?;
         let vacant = |directory| Ok(Found { directory, state: State::Vacant });
         match std::fs::metadata(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && files::look(&directory)?.is_none() => {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && files::look(&directory)?.is_none() =>
+            {
                 return vacant(directory);
             }
             Err(error) => return Err(RestoreError::file(Action::LookAt, &directory)(error).into()),
@@ -68,7 +70,11 @@ impl Target {
                 Ok(only && (found == name || found == files::LOST_AND_FOUND))
             })
         };
-        if nothing_but(MARKER_NEW)? { vacant(directory) } else { Err(RestoreError::NotEmpty { path: directory }.into()) }
+        if nothing_but(MARKER_NEW)? {
+            vacant(directory)
+        } else {
+            Err(RestoreError::NotEmpty { path: directory }.into())
+        }
     }
 
     /// Takes the directory: locked, emptied of what an earlier restore left, and marked as ours.
@@ -78,13 +84,21 @@ impl Target {
         let handle = File::open(directory).map_err(RestoreError::file(Action::Open, directory))?;
         match handle.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RestoreError::Busy { path: directory.clone() }.into()),
-            Err(TryLockError::Error(error)) => return Err(RestoreError::file(Action::Open, directory)(error).into()),
+            Err(TryLockError::WouldBlock) => {
+                return Err(RestoreError::Busy { path: directory.clone() }.into());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(RestoreError::file(Action::Open, directory)(error).into());
+            }
         }
         // Choosing a backup took its time: what was seen before it holds only if it is still so.
         let again = Target::look(&directory.to_string_lossy())?;
         if let Some(old) = again.marker() {
-            tracing::info!("{} holds an unfinished restore of {}: it is begun anew", directory.display(), old.label);
+            tracing::info!(
+                "{} holds an unfinished restore of {}: it is begun anew",
+                directory.display(),
+                old.label
+            );
             clean::clean(directory, old)?;
         }
         marker_of(chosen).write(directory)?;

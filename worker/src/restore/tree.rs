@@ -41,7 +41,9 @@ pub(super) fn make(plan: &RestorePlan, places: &Places, owners: &Owners) -> Resu
                 builder.map_err(RestoreError::file(Action::CreateDirectory, &path))?;
                 owners.give_directory(&path, directory.ownership)?;
             }
-            Step::Link(link) => make_link(link, file_links.contains(link.path.as_str()), places, owners, root)?,
+            Step::Link(link) => {
+                make_link(link, file_links.contains(link.path.as_str()), places, owners, root)?
+            }
         }
     }
     for file in plan.files.iter().filter(|file| file.parts > 1) {
@@ -58,7 +60,13 @@ fn links_to_files(plan: &RestorePlan) -> BTreeSet<&str> {
 }
 
 /// On disk before anything is written behind it: only its own links tell the next restore what it may empty.
-fn make_link(link: &PlannedLink, to_file: bool, places: &Places, owners: &Owners, root: Ownership) -> Result<(), RestoreError> {
+fn make_link(
+    link: &PlannedLink,
+    to_file: bool,
+    places: &Places,
+    owners: &Owners,
+    root: Ownership,
+) -> Result<(), RestoreError> {
     let path = places.target().join(link.path.as_str());
     let destination = Path::new(&link.destination);
     symlink(destination, &path).map_err(RestoreError::file(Action::CreateLink, &path))?;

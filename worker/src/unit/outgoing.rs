@@ -1,5 +1,6 @@
 //! One pack on its way to one repository: sealed on the slot's thread, uploaded on the runtime, a bounded queue between.
 
+use super::patience::Patience;
 use crate::job::JobContext;
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -7,14 +8,13 @@ use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::pack::PackBody;
 use pgconvoy_core::ids::RepoKey;
-use pgconvoy_core::wire::RepositoryFailure;
+use pgconvoy_core::wire::{RepositoryFailure, UnitOrder};
 use pgconvoy_repository::codec::{Codec, Compressor};
 use pgconvoy_repository::object::ObjectEncoder;
 use pgconvoy_repository::{Repository, RepositoryError};
 use pgconvoy_storage::{ObjectKey, PutMode};
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -38,17 +38,24 @@ enum State {
 
 pub(super) struct Outgoing {
     repository: RepoKey,
-    context: Arc<JobContext>,
+    runtime: Handle,
+    patience: Patience,
     state: State,
 }
 
 impl Outgoing {
-    pub(super) fn begin(context: &Arc<JobContext>, repository: RepoKey, name: PackName) -> Outgoing {
-        let state = match Self::open(context, repository, name) {
+    pub(super) fn begin(
+        context: &Arc<JobContext>,
+        order: &Arc<UnitOrder>,
+        repository: RepoKey,
+        name: PackName,
+    ) -> Outgoing {
+        let patience = Patience::new(context, order, repository);
+        let state = match patience.check().and_then(|()| Self::open(context, repository, name)) {
             Ok(state) => state,
             Err(failure) => State::Failed(failure),
         };
-        Outgoing { repository, context: context.clone(), state }
+        Outgoing { repository, runtime: context.runtime.clone(), patience, state }
     }
 
     fn open(context: &Arc<JobContext>, key: RepoKey, name: PackName) -> Result<State, Failure> {
@@ -100,13 +107,14 @@ impl Outgoing {
 
     fn queue(&mut self, piece: Result<Piece, RepositoryError>) {
         let State::Open { queue, .. } = &self.state else { return };
-        let failure = match piece {
-            Err(error) => Failure::from(error),
-            Ok(piece) => match self.context.runtime.block_on(with_timeout(self.stall(), queue.send(piece))) {
-                Ok(Ok(())) => return,
-                Ok(Err(_)) => self.why_closed(),
-                Err(_) => self.stalled(),
-            },
+        let sent = piece.map_err(Failure::from).and_then(|piece| {
+            self.patience.check()?;
+            self.runtime.block_on(self.patience.wait(queue.send(piece)))
+        });
+        let failure = match sent {
+            Ok(Ok(())) => return,
+            Ok(Err(_)) => self.why_closed(),
+            Err(failure) => failure,
         };
         self.fail(failure);
     }
@@ -114,7 +122,7 @@ impl Outgoing {
     /// The upload ended before its queue did: it knows why.
     fn why_closed(&mut self) -> Failure {
         match std::mem::replace(&mut self.state, State::Failed(lost())) {
-            State::Open { uploading, .. } => match self.context.runtime.block_on(uploading) {
+            State::Open { uploading, .. } => match self.runtime.block_on(uploading) {
                 Ok(Err(error)) => Failure::from(error),
                 _ => lost(),
             },
@@ -129,31 +137,19 @@ impl Outgoing {
         }
     }
 
-    fn stall(&self) -> Duration {
-        Duration::from_millis(self.context.units.stall_timeout_ms)
-    }
-
-    fn stalled(&self) -> Failure {
-        let seconds = self.stall().as_secs();
-        Failure::new(ErrorCode::FileWrite, format!("repo {} took nothing for {seconds} s", self.repository))
-            .hint("is its store reachable, and is it overloaded? io-timeout sets how long it may stall")
-            .retryable()
-    }
-
     /// Bytes stored, once the pack is whole and durable there.
     pub(super) async fn settle(self) -> Result<u64, Failure> {
-        let stalled = self.stalled();
-        let stall = self.stall();
-        match self.state {
+        let Outgoing { mut patience, state, .. } = self;
+        match state {
             State::Ended { bytes, uploading } => {
                 let abort = uploading.abort_handle();
-                match tokio::time::timeout(stall, uploading).await {
+                match patience.wait(uploading).await {
                     Ok(Ok(Ok(()))) => Ok(bytes),
                     Ok(Ok(Err(error))) => Err(error.into()),
                     Ok(Err(_)) => Err(lost()),
-                    Err(_) => {
+                    Err(failure) => {
                         abort.abort();
-                        Err(stalled)
+                        Err(failure)
                     }
                 }
             }
@@ -161,11 +157,6 @@ impl Outgoing {
             State::Failed(failure) => Err(failure),
         }
     }
-}
-
-/// A timer needs a runtime around it when it is made, which the slot's thread has only inside of `block_on`.
-async fn with_timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
-    tokio::time::timeout(limit, work).await
 }
 
 fn lost() -> Failure {

@@ -8,6 +8,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::{FileClass, PgVersion, RelativePath};
 use pgconvoy_core::pg::filenode_map::validate_filenode_map;
 use pgconvoy_core::wire::UnitPart;
+use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::control::read_control;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -120,23 +121,53 @@ impl PartReader {
     }
 }
 
+/// Judges a file that is not there, with PostgreSQL's word about a tablespace that is not there.
 fn vanished(context: &JobContext, path: &RelativePath, class: FileClass) -> Result<Opened, Failure> {
-    context.source.roots.vanished(path, class)?;
-    Ok(Opened::Vanished)
+    match context.source.roots.vanished(path, class) {
+        Err(PostgresError::RootGone { tablespace: Some(oid), .. })
+            if context.source.tablespaces.is_dropped(oid)? =>
+        {
+            Ok(Opened::Vanished)
+        }
+        judged => Ok(judged.map(|()| Opened::Vanished)?),
+    }
 }
 
-fn read_file(file: &File, caching: &mut Caching, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+/// The calls that reading consists of.
+trait Pages {
+    /// Only what the page cache has, without waiting for a disk.
+    fn read_cached(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno>;
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+    fn forget(&self, at: u64, length: usize);
+}
+
+impl Pages for File {
+    fn read_cached(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
+        preadv2(self, &mut [IoSliceMut::new(buffer)], at, ReadWriteFlags::NOWAIT)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, at)
+    }
+
+    fn forget(&self, at: u64, length: usize) {
+        // Advice only: that it fails changes nothing about the backup.
+        let _ = fadvise(self, at, NonZeroU64::new(length as u64), Advice::DontNeed);
+    }
+}
+
+fn read_file(file: &impl Pages, caching: &mut Caching, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         let at = offset + filled as u64;
         if *caching == Caching::Ask {
-            match preadv2(file, &mut [IoSliceMut::new(&mut buffer[filled..])], at, ReadWriteFlags::NOWAIT) {
-                Ok(0) => return Ok(filled),
+            match file.read_cached(&mut buffer[filled..], at) {
+                // The end of the file, or a file system's word for "not cached": only a read that may wait can tell.
+                Ok(0) | Err(Errno::AGAIN) => {}
                 Ok(read) => {
                     filled += read;
                     continue;
                 }
-                Err(Errno::AGAIN) => {}
                 Err(Errno::INTR) => continue,
                 Err(_) => *caching = Caching::Unknown,
             }
@@ -145,8 +176,7 @@ fn read_file(file: &File, caching: &mut Caching, offset: u64, buffer: &mut [u8])
             Ok(0) => return Ok(filled),
             Ok(read) => {
                 if *caching == Caching::Ask {
-                    // Advice only: that it fails changes nothing about the backup.
-                    let _ = fadvise(file, at, NonZeroU64::new(read as u64), Advice::DontNeed);
+                    file.forget(at, read);
                 }
                 filled += read;
             }
@@ -180,4 +210,58 @@ fn filenode_map(path: &Path, version: PgVersion) -> Result<Option<Vec<u8>>, Fail
 fn read_failure(path: &Path, error: &io::Error) -> Failure {
     Failure::new(ErrorCode::FileRead, format!("cannot read {}: {error}", path.display()))
         .hint("does this user own the data directory, and is its disk healthy?")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+    use std::cell::Cell;
+
+    /// A file system that answers "nothing" for what is not cached, where it should say "try again".
+    struct Misleading {
+        content: Vec<u8>,
+        cached: usize,
+        forgotten: Cell<usize>,
+    }
+
+    impl Pages for Misleading {
+        fn read_cached(&self, buffer: &mut [u8], at: u64) -> Result<usize, Errno> {
+            Ok(copy(&self.content[..self.cached], buffer, at))
+        }
+
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+            Ok(copy(&self.content, buffer, at))
+        }
+
+        fn forget(&self, _at: u64, length: usize) {
+            self.forgotten.set(self.forgotten.get() + length);
+        }
+    }
+
+    fn copy(content: &[u8], buffer: &mut [u8], at: u64) -> usize {
+        let begin = usize::try_from(at).unwrap().min(content.len());
+        let length = buffer.len().min(content.len() - begin);
+        buffer[..length].copy_from_slice(&content[begin..begin + length]);
+        length
+    }
+
+    #[test]
+    fn an_end_that_only_the_cache_speaks_of_is_not_believed() {
+        let file = Misleading { content: vec![7; 100], cached: 30, forgotten: Cell::new(0) };
+        let mut buffer = vec![0; 200];
+        assert_eq!(read_file(&file, &mut Caching::Ask, 0, &mut buffer).unwrap(), 100);
+        assert_eq!(buffer[..100], file.content);
+        assert_eq!(file.forgotten.get(), 70, "what the server had in its cache stays there");
+    }
+
+    #[test]
+    fn a_real_file_is_read_to_its_end_and_not_beyond() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[5; 20_000]).unwrap();
+        let mut buffer = vec![0; 8192];
+        let mut caching = Caching::Ask;
+        assert_eq!(read_file(&file, &mut caching, 16_384, &mut buffer).unwrap(), 20_000 - 16_384);
+        assert_eq!(read_file(&file, &mut caching, 20_000, &mut buffer).unwrap(), 0);
+    }
 }

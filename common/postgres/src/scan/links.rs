@@ -88,17 +88,6 @@ fn without_trailing_parts(path: &Path) -> PathBuf {
     parts.into_iter().collect()
 }
 
-/// The tablespace that a name in `pg_tblspc` is for.
-pub(super) fn tablespace<'a>(
-    name: &str,
-    tablespaces: &'a [Tablespace],
-) -> Result<&'a Tablespace, PostgresError> {
-    tablespaces
-        .iter()
-        .find(|tablespace| tablespace.oid.to_string() == name)
-        .ok_or_else(|| PostgresError::TablespaceUnknown { oid: name.to_owned() })
-}
-
 /// The links in `pg_tblspc` that are named like tablespaces; the scan judges the rest.
 pub(super) fn tablespaces_of_links(directory: &Path) -> Result<Vec<Tablespace>, PostgresError> {
     let links = directory.join(TABLESPACE_LINKS);

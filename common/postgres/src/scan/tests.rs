@@ -13,12 +13,19 @@ const SMALL_PAGE: usize = 5;
 /// The least that passes for a cluster, in a directory `pg` with room beside it.
 struct Fake {
     home: tempfile::TempDir,
+    /// As listed before the scan.
     tablespaces: Vec<Tablespace>,
+    /// As the server lists them to whoever asks again.
+    listed_again: Vec<Tablespace>,
 }
 
 impl Fake {
     fn new() -> Fake {
-        let fake = Fake { home: tempfile::tempdir().unwrap(), tablespaces: Vec::new() };
+        let fake = Fake {
+            home: tempfile::tempdir().unwrap(),
+            tablespaces: Vec::new(),
+            listed_again: Vec::new(),
+        };
         for directory in ["base/1", "base/5", "global", "pg_tblspc", "pg_wal/archive_status"] {
             fs::create_dir_all(fake.pg().join(directory)).unwrap();
         }
@@ -41,7 +48,15 @@ impl Fake {
         fs::create_dir_all(location.join(TABLESPACE_DIRECTORY).join("5")).unwrap();
         symlink(&location, self.pg().join(format!("pg_tblspc/{oid}"))).unwrap();
         self.tablespaces.push(Tablespace { oid: Oid(oid), name: format!("ts{oid}"), location });
+        self.listed_again = self.tablespaces.clone();
         self
+    }
+
+    /// As DROP TABLESPACE leaves it: the location stays, empty.
+    fn drop_tablespace_directory(&self, oid: u32) {
+        // A test drops it with every page that it is handed.
+        drop(fs::remove_file(self.pg().join(format!("pg_tblspc/{oid}"))));
+        drop(fs::remove_dir_all(self.home.path().join(format!("ts{oid}/{TABLESPACE_DIRECTORY}"))));
     }
 
     fn scan_with(
@@ -52,9 +67,15 @@ impl Fake {
         let directory = self.pg();
         let rules = Rules::new(VERSION, 202_209_061, online, &[]).unwrap();
         let roots = Roots::record(&directory, VERSION, &self.tablespaces)?;
-        let tablespaces = &self.tablespaces;
-        let request =
-            ScanRequest { directory: &directory, version: VERSION, rules: &rules, tablespaces, roots };
+        let listed_again = self.listed_again.clone();
+        let request = ScanRequest {
+            directory: &directory,
+            version: VERSION,
+            rules: &rules,
+            tablespaces: &self.tablespaces,
+            ask_tablespaces: &move || Ok(listed_again.clone()),
+            roots,
+        };
         scan_in_pages(request, SMALL_PAGE, on_page)
     }
 
@@ -169,6 +190,44 @@ fn a_tablespace_that_goes_away_before_it_is_listed_is_named() {
 }
 
 #[test]
+fn a_tablespace_dropped_during_the_scan_is_no_error_wherever_the_scan_is() {
+    // The page that is full ends in base/1, or in the tablespace itself.
+    for inside in [false, true] {
+        let mut fake = Fake::new().with_tablespace(16400);
+        fake.listed_again.clear();
+        if inside {
+            let database = fake.home.path().join(format!("ts16400/{TABLESPACE_DIRECTORY}/5"));
+            (0..2 * SMALL_PAGE).for_each(|name| fs::write(database.join(name.to_string()), "row").unwrap());
+        } else {
+            with_a_full_page(&fake);
+        }
+        let report = fake.scan_with(true, |page| {
+            let reached = page.iter().any(|entry| entry.path.as_str().starts_with("pg_tblspc/16400/"));
+            if reached == inside {
+                fake.drop_tablespace_directory(16400);
+            }
+            ControlFlow::Continue(())
+        });
+        let roots = report.unwrap().unwrap().roots;
+        let path = format!("pg_tblspc/16400/{TABLESPACE_DIRECTORY}/5/1").parse().unwrap();
+        roots.vanished(&path, pgconvoy_core::pg::FileClass::DatabaseVersion).unwrap();
+    }
+}
+
+#[test]
+fn a_tablespace_created_after_the_listing_is_scanned_too_with_a_warning() {
+    let mut fake = Fake::new().with_tablespace(16400);
+    let created = fake.tablespaces.pop().unwrap();
+    fs::write(fake.home.path().join(format!("ts16400/{TABLESPACE_DIRECTORY}/5/16500")), "row").unwrap();
+    let (entries, report) = fake.scan().unwrap();
+    assert!(listing(&entries).contains(&format!("pg_tblspc/16400/{TABLESPACE_DIRECTORY}/5/16500 file 3")));
+    assert_eq!(report.warnings, [ScanWarning::TablespaceCreated(created)]);
+    fake.drop_tablespace_directory(16400);
+    let error = report.roots.all_still_there().unwrap_err();
+    assert!(matches!(error, PostgresError::RootGone { tablespace: Some(Oid(16400)), .. }), "{error}");
+}
+
+#[test]
 fn a_directory_without_what_every_cluster_has_is_refused() {
     for missing in ["PG_VERSION", "global/pg_control"] {
         let fake = Fake::new();
@@ -190,6 +249,7 @@ fn only_links_to_known_tablespaces_belong_into_pg_tblspc() {
 
     let mut fake = Fake::new().with_tablespace(16400);
     fake.tablespaces.clear();
+    fake.listed_again.clear();
     assert!(matches!(fake.refusal(), PostgresError::TablespaceUnknown { oid } if oid == "16400"));
 }
 
@@ -245,9 +305,8 @@ fn a_stopped_cluster_is_scanned_with_its_wal() {
 }
 
 #[test]
-fn a_running_cluster_is_not_scanned_as_a_stopped_one() {
+fn the_tablespaces_of_a_stopped_cluster_are_its_links_even_where_a_crash_left_postmaster_pid() {
     let fake = Fake::new().with_tablespace(16400);
-    assert_eq!(tablespaces_offline(&fake.pg()).unwrap()[0].oid, Oid(16400));
     fake.write("postmaster.pid");
-    assert!(matches!(tablespaces_offline(&fake.pg()), Err(PostgresError::Running { .. })));
+    assert_eq!(tablespaces_offline(&fake.pg()).unwrap()[0].oid, Oid(16400));
 }

@@ -1,10 +1,12 @@
 //! The walk itself: directories by descriptor, so that a directory that is renamed or replaced meanwhile cannot lead astray.
 
-use super::links::{Links, TABLESPACE_LINKS, tablespace};
+use super::links::{Links, TABLESPACE_LINKS};
 use super::names::Names;
 use super::owners::Owners;
 use super::{ScanReport, ScanRequest, ScanWarning};
 use crate::PostgresError;
+use crate::tablespaces::{created, is_dropped};
+use pgconvoy_core::ids::Oid;
 use pgconvoy_core::pg::{DirectoryDecision, FileClass, RelativePath, unlogged_main_forks};
 use pgconvoy_core::plan::inventory::{EntryKind, ScannedEntry};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -74,7 +76,7 @@ impl<'a> Walk<'a> {
         let status =
             rustix::fs::fstat(&fd).map_err(|error| PostgresError::file("look at", directory, error))?;
         self.directory(fd.as_fd(), "")?;
-        self.request.roots.all_still_there()?;
+        self.roots_stand()?;
         if let Some(path) = self.missing.first() {
             return Err(PostgresError::Missing { path: directory.join(path) }.into());
         }
@@ -199,9 +201,35 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A link in `pg_tblspc`: behind it only the directory of this version is ours.
+    /// A link in `pg_tblspc`. Whatever goes wrong behind it is no error if the tablespace is being dropped.
     fn tablespace(&mut self, parent: BorrowedFd<'_>, name: &str, path: RelativePath) -> Step {
-        let oid = tablespace(name, self.request.tablespaces)?.oid;
+        let oid = self.tablespace_of(name)?;
+        match self.behind_tablespace_link(parent, name, path, oid) {
+            Err(Halt::Failed(error)) => self.dropped_or(oid, error),
+            other => other,
+        }
+    }
+
+    fn tablespace_of(&mut self, name: &str) -> Result<Oid, PostgresError> {
+        let known = self.request.tablespaces.iter().find(|known| known.oid.to_string() == name);
+        if let Some(known) = known {
+            return Ok(known.oid);
+        }
+        let found = created(self.request.ask_tablespaces, name)?
+            .ok_or_else(|| PostgresError::TablespaceUnknown { oid: name.to_owned() })?;
+        let oid = found.oid;
+        self.warnings.push(ScanWarning::TablespaceCreated(found));
+        Ok(oid)
+    }
+
+    /// Only the directory of this version is ours.
+    fn behind_tablespace_link(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &str,
+        path: RelativePath,
+        oid: Oid,
+    ) -> Step {
         let text = match rustix::fs::readlinkat(parent, name, Vec::new()) {
             Ok(text) => text,
             Err(error) => return self.vanished_or("read", &path, error),
@@ -217,6 +245,24 @@ impl<'a> Walk<'a> {
         let inside = self.join(path.as_str(), &version)?;
         self.request.roots.add(inside.as_str(), Some(oid))?;
         self.name(fd.as_fd(), path.as_str(), &version)
+    }
+
+    fn dropped_or(&mut self, oid: Oid, error: PostgresError) -> Step {
+        if !is_dropped(self.request.ask_tablespaces, oid)? {
+            return Err(error.into());
+        }
+        self.request.roots.mark_dropped(oid);
+        Ok(())
+    }
+
+    fn roots_stand(&mut self) -> Step {
+        while let Err(error) = self.request.roots.all_still_there() {
+            match error {
+                PostgresError::RootGone { tablespace: Some(oid), .. } => self.dropped_or(oid, error)?,
+                other => return Err(other.into()),
+            }
+        }
+        Ok(())
     }
 
     fn emit(&mut self, path: RelativePath, kind: EntryKind, status: &Stat) -> Step {

@@ -9,3 +9,4 @@ mod pooling;
 mod proving;
 mod scanning;
 mod session;
+mod tablespaces;

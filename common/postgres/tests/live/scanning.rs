@@ -3,7 +3,9 @@
 use crate::cluster::{Cluster, run};
 use pgconvoy_core::pg::{FileClass, Rules};
 use pgconvoy_core::plan::inventory::{EntryKind, Inventory, ScannedEntry};
+use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::backup::BackupSession;
+use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::proof::prove_live;
 use pgconvoy_postgres::roots::Roots;
@@ -26,6 +28,10 @@ fn collect(request: ScanRequest<'_>) -> (Vec<ScannedEntry>, ScanReport) {
     (entries, report.unwrap().expect("nothing breaks it off"))
 }
 
+fn nothing_changed() -> Result<Vec<Tablespace>, PostgresError> {
+    panic!("the directory shows the tablespaces that were listed")
+}
+
 async fn scan_online(cluster: &Cluster) -> Vec<ScannedEntry> {
     let session = BackupSession::start(cluster.connect().await, "scan", true).await.unwrap();
     let client = session.client();
@@ -38,6 +44,7 @@ async fn scan_online(cluster: &Cluster) -> Vec<ScannedEntry> {
         version: settings.version,
         rules: &rules,
         tablespaces: &tablespaces,
+        ask_tablespaces: &nothing_changed,
         roots,
     };
     let (entries, report) = collect(request);
@@ -179,7 +186,6 @@ async fn a_scan_of_a_stopped_cluster_has_its_wal_and_finds_tablespaces_by_itself
     let known = client.tablespaces().await.unwrap();
     let version = client.settings().version;
     let rules = rules(&client, false);
-    tablespaces_offline(&cluster.data()).unwrap_err();
     drop((client, temporary));
     cluster.pg_ctl(&["stop", "-m", "fast"]);
 
@@ -188,8 +194,14 @@ async fn a_scan_of_a_stopped_cluster_has_its_wal_and_finds_tablespaces_by_itself
     assert_eq!((tablespaces[0].oid, &tablespaces[0].location), (known[0].oid, &known[0].location));
     let directory = cluster.data();
     let roots = Roots::record(&directory, version, &tablespaces).unwrap();
-    let request =
-        ScanRequest { directory: &directory, version, rules: &rules, tablespaces: &tablespaces, roots };
+    let request = ScanRequest {
+        directory: &directory,
+        version,
+        rules: &rules,
+        tablespaces: &tablespaces,
+        ask_tablespaces: &nothing_changed,
+        roots,
+    };
     let (entries, report) = collect(request);
     let kinds = kinds(&entries);
     let segments: Vec<_> = find_files(&wal).into_iter().filter(|name| name.len() == 24).collect();

@@ -1,0 +1,67 @@
+//! How long one unit waits for one repository.
+//!
+//! Failure story: a repository that stalls is given up for the whole job (`GivenUp`); one whose calls fail is not, because
+//! its next unit may go well.
+
+use crate::job::{JobContext, job_over};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::RepoKey;
+use pgconvoy_core::wire::UnitOrder;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// In stall timeouts, what all waits of one unit for one repository may take together. Without it a store that takes each
+/// piece just in time would hold a slot, and with it the other repositories, for hours.
+const STALLS_PER_UNIT_MAX: u32 = 4;
+
+pub(super) struct Patience {
+    context: Arc<JobContext>,
+    order: Arc<UnitOrder>,
+    repository: RepoKey,
+    waited: Duration,
+}
+
+impl Patience {
+    pub(super) fn new(context: &Arc<JobContext>, order: &Arc<UnitOrder>, repository: RepoKey) -> Self {
+        Patience { context: context.clone(), order: order.clone(), repository, waited: Duration::ZERO }
+    }
+
+    /// Whether there is any point in trying.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.context.check_running()?;
+        match self.context.given_up.skips(self.repository, &self.order.repositories) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let stall = Duration::from_millis(self.context.units.stall_timeout_ms);
+        let left = stall.saturating_mul(STALLS_PER_UNIT_MAX).saturating_sub(self.waited);
+        let began = Instant::now();
+        let outcome = tokio::select! {
+            biased;
+            done = work => Ok(done),
+            failure = self.context.given_up.skipped(self.repository, &self.order.repositories) => Err(failure),
+            () = self.context.ended.cancelled() => Err(job_over()),
+            () = tokio::time::sleep(stall.min(left)) => Err(self.stalled(stall, left)),
+        };
+        self.waited += began.elapsed();
+        outcome
+    }
+
+    fn stalled(&self, stall: Duration, left: Duration) -> Failure {
+        let what = if left < stall {
+            format!("kept a unit waiting for {} s in all", (stall * STALLS_PER_UNIT_MAX).as_secs())
+        } else {
+            format!("took nothing for {} s", stall.as_secs())
+        };
+        let failure = Failure::new(ErrorCode::FileWrite, format!("repo {} {what}", self.repository))
+            .hint("is its store reachable, and is it overloaded? io-timeout sets how long it may stall")
+            .retryable();
+        self.context.given_up.add(self.repository, failure.clone());
+        failure
+    }
+}
