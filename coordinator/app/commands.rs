@@ -1,6 +1,7 @@
 //! One verb, one file: what a user types is the name of the module that does it.
 
 mod archive;
+
 pub mod archive_get;
 pub mod archive_push;
 pub mod backup;
@@ -14,6 +15,7 @@ pub mod manifest;
 pub mod repo_get;
 pub mod repo_key;
 pub mod repo_ls;
+pub mod restore;
 pub mod stanza_create;
 pub mod verify;
 pub mod version;

@@ -3,7 +3,7 @@
 //! The same `start` calls as in a distributed fleet; what differs is what they are given.
 
 use crate::runtime::terminated;
-use pgconvoy_coordinator::{Coordinator, Deps, Progress};
+use pgconvoy_coordinator::{Coordinator, Deps, Progress, Ttls};
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Epoch, StanzaName, WorkerName};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
@@ -49,9 +49,15 @@ impl Embedded {
             tokio::select! {
                 outcome = run.outcome() => break outcome,
                 () = &mut watching, if is_watched => is_watched = false,
-                failure = &mut stopping, if !is_stopping => {
+                failure = &mut stopping => {
+                    let failure = failure.hint("the next backup removes what this one left");
+                    if is_stopping {
+                        return Err(failure);
+                    }
                     is_stopping = true;
-                    run.cancel(failure.hint("the next backup removes what this one left"));
+                    tracing::warn!("ending; a second signal ends at once");
+                    run.cancel(failure);
+                    stopping.set(terminated());
                 }
             }
         };
@@ -70,6 +76,7 @@ impl Embedded {
             repositories: self.repositories.clone(),
             runtime: Handle::current(),
             archive_timeout: self.archive_timeout,
+            ttls: Ttls::ONE_PROCESS,
         })
         .await
     }

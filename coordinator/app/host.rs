@@ -20,10 +20,12 @@ pub fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Who writes a backup from here. The boot tells a host from itself before a restart, where no lock survives.
+/// Who writes a backup from here: the host, which start of it, and whose process numbers.
 pub fn writer() -> Writer {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let processes = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let boot = format!("{} {}", boot.trim(), processes.display());
     Writer { host, boot, process: std::process::id() }
 }
 

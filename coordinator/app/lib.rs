@@ -24,10 +24,7 @@ use args::{Command, Parsed, Typed};
 use context::Context;
 use output::Failures;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use settings::{
-    ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest, RepoLsRequest,
-    StanzaCreateRequest, VerifyRequest,
-};
+use settings::{ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest, RepoLsRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -111,6 +108,7 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
         Command::ArchivePush(args) => {
             commands::archive_push::run(context, &ArchivePushRequest::new(context, args)?)
         }
+        Command::Restore(args) => commands::restore::run(context, &RestoreRequest::new(context, args)?),
         other => Err(Failure::new(
             ErrorCode::CommandInvalid,
             format!("command '{}' is not part of this build", other.name()),

@@ -12,18 +12,20 @@ use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::{PosixStorage, Storage};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A repository, or why it is not to be had.
 pub type Opened = (RepoKey, Result<Arc<Repository>, Failure>);
 
-pub fn repository_set(repos: &[RepoConfig]) -> Result<Arc<RepositorySet>, Failure> {
-    let places: Vec<Place> = repos.iter().map(place).collect::<Result<_, _>>()?;
+/// A store may take up to `io_timeout` for one call, its repetitions included.
+pub fn repository_set(repos: &[RepoConfig], io_timeout: Duration) -> Result<Arc<RepositorySet>, Failure> {
+    let places: Vec<Place> = repos.iter().map(|repo| place(repo, io_timeout)).collect::<Result<_, _>>()?;
     Ok(Arc::new(RepositorySet::new(places)))
 }
 
 /// Opens each; one that cannot be opened is an error of its own.
-pub async fn open_all(repos: &[RepoConfig]) -> Result<Vec<Opened>, Failure> {
-    let set = repository_set(repos)?;
+pub async fn open_all(repos: &[RepoConfig], io_timeout: Duration) -> Result<Vec<Opened>, Failure> {
+    let set = repository_set(repos, io_timeout)?;
     let mut opened = Vec::new();
     for repo in repos {
         opened.push((repo.key, set.open(repo.key).await.map_err(Failure::from)));
@@ -31,21 +33,24 @@ pub async fn open_all(repos: &[RepoConfig]) -> Result<Vec<Opened>, Failure> {
     Ok(opened)
 }
 
-fn place(repo: &RepoConfig) -> Result<Place, Failure> {
+fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
     if !matches!(repo.kind, RepoKind::Posix) {
         let kind = repo.kind.repo_type();
         let message = format!("repo {} has type {kind}, which is not part of this build", repo.key);
         return Err(Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix"));
     }
     let path = PathBuf::from(&repo.path);
+    // One stalled try must leave time for another.
+    let policy =
+        RetryPolicy { deadline: io_timeout, attempt_timeout: Some(io_timeout.mul_f64(0.4)), ..RetryPolicy::default() };
     Ok(Place {
         description: format!("posix:{}", repo.path),
-        connect: Box::new(move |purpose| {
+        connect: Arc::new(move |purpose| {
             let store = match purpose {
                 Purpose::Use => PosixStorage::open(&path)?,
                 Purpose::Create => PosixStorage::create(&path)?,
             };
-            Ok(Arc::new(RetryStorage::new(Arc::new(store), RetryPolicy::default())) as Arc<dyn Storage>)
+            Ok(Arc::new(RetryStorage::new(Arc::new(store), policy)) as Arc<dyn Storage>)
         }),
         settings: settings(repo),
     })

@@ -6,10 +6,10 @@
 use crate::actors::backup::{BackupActor, Happened, now};
 use crate::actors::worker_link::{Joined, Obey};
 use crate::leader::Leadership;
-use crate::prepare::prepare;
+use crate::prepare::{labels_elsewhere, prepare};
 use actix::Addr;
 use bytes::Bytes;
-use pgconvoy_core::failure::{Context, ErrorCode, Failure};
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody};
 use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
@@ -17,7 +17,7 @@ use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId};
 use pgconvoy_core::machine::backup::event::UnitLease;
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
 use pgconvoy_core::pg::WalSegmentName;
-use pgconvoy_lease::store::{Acquire, Claim, Expected};
+use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Expected};
 use pgconvoy_lease::{LeaseError, LockKind};
 use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_repository::{Repository, RepositorySet};
@@ -51,6 +51,7 @@ pub(crate) struct Effects {
 impl Effects {
     pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Vec<Effect>>, finished: oneshot::Sender<Outcome>) {
         while let Some(batch) = queue.recv().await {
+            let mut failed = false;
             for effect in batch {
                 if let Effect::Finish(outcome) = effect {
                     self.end().await;
@@ -58,8 +59,13 @@ impl Effects {
                     let _ = finished.send(*outcome);
                     return;
                 }
+                // What follows in the batch may rest on what could not be done: only the end still counts.
+                if failed {
+                    continue;
+                }
                 if let Err(failure) = self.apply(effect).await {
                     self.actor.do_send(Happened(Event::Cancelled(failure)));
+                    failed = true;
                 }
             }
         }
@@ -69,19 +75,20 @@ impl Effects {
         match effect {
             Effect::OpenRepositories { repositories } => {
                 let (set, spec) = (self.repositories.clone(), self.spec.clone());
-                self.beside(async move { Event::RepositoriesOpened(prepare(set, &spec, repositories).await) });
+                self.beside(async move {
+                    let results = prepare(set.clone(), &spec, repositories.clone()).await;
+                    let other_labels = labels_elsewhere(&set, &spec.stanza, &repositories).await;
+                    Event::RepositoriesOpened { results, other_labels }
+                });
             }
             // One worker so far: the one that every order is meant for.
             Effect::Send { order, .. } => self.worker.link.do_send(Obey(order)),
-            Effect::AwaitWal { repository, before_start, archive, segments } => {
-                let (set, stanza, timeout) = (self.repositories.clone(), self.spec.stanza.clone(), self.archive_timeout);
+            Effect::AwaitWal { repository, archive, segments } => {
+                let (set, stanza, timeout) =
+                    (self.repositories.clone(), self.spec.stanza.clone(), self.archive_timeout);
                 self.beside(async move {
                     let wait = WalWait { set, stanza, repository, archive, timeout };
-                    let result = match wait.run(segments).await {
-                        Ok(missing) if before_start && !missing.is_empty() => Err(wait.timed_out(&missing)),
-                        other => other,
-                    };
-                    Event::WalFound { repository, before_start, result }
+                    Event::WalFound { repository, result: wait.run(segments).await }
                 });
             }
             Effect::WritePlan { repository, label, unit_size, units, files, bytes } => {
@@ -90,28 +97,33 @@ impl Effects {
             }
             Effect::LeaseUnits { units, .. } => self.lease(units).await?,
             Effect::ReleaseLease { unit, token } => {
-                self.leadership.leases.release(self.job_keys()?.lease(unit), token).await?;
+                self.leadership.leases.release(self.job_keys().lease(unit), token).await?;
             }
             Effect::PersistAccepted { unit, attempt, token, repositories } => {
                 self.accept(unit, attempt, token, &repositories).await?;
             }
             Effect::PersistStopOrder => self.record(STOP_RECORD, Bytes::new()).await?,
             Effect::Publish { repository, contents, record } => {
-                self.stop_heartbeat(repository);
                 let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
+                // Until its entry is in place, somebody else may still wonder whether its writer lives.
+                let heartbeat = self.heartbeats.remove(&repository);
                 // Too late to cancel: only this repository is lost with it.
                 let lost = move |failure| Event::Published { repository, result: Err(failure) };
                 self.beside_or(lost, async move {
                     let result = async {
                         let opened = set.open(repository).await?;
                         let label = record.label;
-                        opened.publish(&stanza, contents, *record).await?;
+                        let published = opened.publish(&stanza, contents, *record).await;
+                        if let Some(stop) = heartbeat {
+                            stop.cancel();
+                        }
+                        published?;
                         if let Err(error) = opened.tidy_published(&stanza, label).await {
                             tracing::debug!("heartbeats of {label} stay: {error}");
                         }
                         Ok::<_, Failure>(())
                     };
-                    Event::Published { repository, result: result.await.context(format!("repo {repository}")) }
+                    Event::Published { repository, result: result.await }
                 });
             }
             Effect::Dropped { repository, failure } => {
@@ -144,37 +156,44 @@ impl Effects {
         });
     }
 
-    fn job_keys(&self) -> Result<JobKeys, Failure> {
-        self.leadership
-            .keys
-            .job(&self.spec.job.to_string())
-            .map_err(|error| Failure::new(ErrorCode::Assert, error.to_string()))
+    fn job_keys(&self) -> JobKeys {
+        self.leadership.keys.job(&self.spec.job.to_string()).expect("a UUID is a valid part of a key")
     }
 
     async fn lease(&self, units: Vec<(UnitId, Attempt)>) -> Result<(), Failure> {
-        let keys = self.job_keys()?;
-        let claims = units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
-        let guard = Some(self.leadership.guard());
-        let answers = match self.leadership.leases.acquire_each(claims, self.worker.lease, guard).await {
-            Ok(answers) => answers,
-            Err(LeaseError::Lost { .. }) => {
-                let worker = self.worker.name.clone();
-                self.actor.do_send(Happened(Event::WorkerLost { worker }));
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut leases = Vec::new();
-        for ((unit, attempt), answer) in units.into_iter().zip(answers) {
-            match answer {
-                Acquire::Granted(token) => leases.push(UnitLease { unit, attempt, token }),
-                Acquire::Held(_) => {
-                    return Err(Failure::new(ErrorCode::Assert, format!("unit {unit} is leased though nobody works on it")));
+        for some in units.chunks(BATCH_KEYS_MAX) {
+            match self.lease_some(some).await {
+                Ok(leases) => {
+                    let worker = self.worker.name.clone();
+                    self.actor.do_send(Happened(Event::UnitsLeased { worker, leases }));
                 }
+                Err(LeaseError::Lost { .. }) => {
+                    let worker = self.worker.name.clone();
+                    self.actor.do_send(Happened(Event::WorkerLost { worker }));
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        self.actor.do_send(Happened(Event::UnitsLeased { worker: self.worker.name.clone(), leases }));
         Ok(())
+    }
+
+    async fn lease_some(&self, units: &[(UnitId, Attempt)]) -> Result<Vec<UnitLease>, LeaseError> {
+        let keys = self.job_keys();
+        let claims = units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
+        let guard = Some(self.leadership.guard());
+        let answers = self.leadership.leases.acquire_each(claims, self.worker.lease, guard).await?;
+        units
+            .iter()
+            .zip(answers)
+            .map(|((unit, attempt), answer)| match answer {
+                Acquire::Granted(token) => Ok(UnitLease { unit: *unit, attempt: *attempt, token }),
+                Acquire::Held(entry) => {
+                    let holder = String::from_utf8_lossy(&entry.value).into_owned();
+                    Err(LeaseError::Held { key: entry.key, holder })
+                }
+            })
+            .collect()
     }
 
     /// The record first: a unit whose lease is gone and whose record is missing is done again.
@@ -186,12 +205,12 @@ impl Effects {
         repositories: &[RepoKey],
     ) -> Result<(), Failure> {
         self.record(unit.0, Bytes::from(encode_named(&(attempt, repositories)))).await?;
-        self.leadership.leases.release(self.job_keys()?.lease(unit), token).await?;
+        self.leadership.leases.release(self.job_keys().lease(unit), token).await?;
         Ok(())
     }
 
     async fn record(&self, part: u32, value: Bytes) -> Result<(), Failure> {
-        let key = self.job_keys()?.done(part);
+        let key = self.job_keys().done(part);
         self.leadership.leases.put(key, value, Expected::Anything, Some(self.leadership.guard())).await?;
         Ok(())
     }
@@ -223,7 +242,7 @@ impl Effects {
                 opened.write_plan(&stanza, &plan).await?;
                 Ok::<_, Failure>(opened)
             };
-            let result = written.await.context(format!("repo {repository}")).map(|opened| {
+            let result = written.await.map(|opened| {
                 tokio::spawn(async move { stop.run_until_cancelled(beat(opened, stanza, plan)).await });
             });
             Event::PlanWritten { repository, result }
@@ -272,11 +291,11 @@ struct WalWait {
 impl WalWait {
     /// What is still missing at the end.
     async fn run(&self, mut missing: Vec<WalSegmentName>) -> Result<Vec<WalSegmentName>, Failure> {
-        let opened = self.set.open(self.repository).await.context(format!("repo {}", self.repository))?;
+        let opened = self.set.open(self.repository).await?;
         let (mut progressed, mut pause) = (Instant::now(), WAL_POLL_FIRST);
         loop {
             let still = opened.missing_wal(&self.stanza, self.archive, &missing).await;
-            let still = still.context(format!("repo {}", self.repository))?;
+            let still = still?;
             if still.is_empty() {
                 return Ok(still);
             }
@@ -291,17 +310,4 @@ impl WalWait {
         }
     }
 
-    fn timed_out(&self, missing: &[WalSegmentName]) -> Failure {
-        let first = missing.first().map_or_else(String::new, ToString::to_string);
-        Failure::new(
-            ErrorCode::ArchiveTimeout,
-            format!(
-                "WAL segment {first} did not reach repo {} within {} s",
-                self.repository,
-                self.timeout.as_secs()
-            ),
-        )
-        .hint("does archive_command call archive-push with this configuration? See the server's log")
-        .hint("--archive-timeout sets how long to wait")
-    }
 }

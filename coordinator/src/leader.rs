@@ -8,10 +8,21 @@ use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseStore, LockKind}
 use std::sync::Arc;
 use std::time::Duration;
 
-/// After a leader's loss progress is back within 15 s; a third of that is for its lease to expire.
-pub const LEADER_TTL: Duration = Duration::from_secs(5);
-/// At least three times the leader's, so that a change of leader expires no worker.
-pub const WORKER_TTL: Duration = Duration::from_secs(15);
+/// How long silence is borne.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ttls {
+    pub leader: Duration,
+    /// At least three times the leader's, so that a change of leader expires no worker.
+    pub worker: Duration,
+}
+
+impl Ttls {
+    /// After a leader's loss progress is back within 15 s; a third of that is for its lease to expire.
+    pub const FLEET: Ttls = Ttls { leader: Duration::from_secs(5), worker: Duration::from_secs(15) };
+    /// In one process there is nobody who could take over: a process that was stopped for an hour goes on.
+    pub const ONE_PROCESS: Ttls =
+        Ttls { leader: Duration::from_secs(24 * 3600), worker: Duration::from_secs(3 * 24 * 3600) };
+}
 
 pub struct Leadership {
     pub leases: Arc<dyn LeaseStore>,
@@ -21,8 +32,13 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    pub async fn acquire(leases: Arc<dyn LeaseStore>, keys: FleetKeys, name: &str) -> Result<Leadership, Failure> {
-        let keep_alive = KeepAlive::start(leases.clone(), LEADER_TTL).await?;
+    pub async fn acquire(
+        leases: Arc<dyn LeaseStore>,
+        keys: FleetKeys,
+        name: &str,
+        ttl: Duration,
+    ) -> Result<Leadership, Failure> {
+        let keep_alive = KeepAlive::start(leases.clone(), ttl).await?;
         let key = keys.leader(Shard(0));
         let value = Bytes::copy_from_slice(name.as_bytes());
         match leases.acquire(key.clone(), value, keep_alive.lease(), None).await? {

@@ -19,5 +19,6 @@ pub mod prepare;
 pub mod progress;
 pub mod start;
 
+pub use leader::Ttls;
 pub use progress::Progress;
 pub use start::{BackupRun, Coordinator, Deps};

@@ -1,12 +1,12 @@
 //! Readies repositories for a new backup: opens each, learns its cluster and labels, and gives up what an earlier backup
 //! left unfinished.
 //!
-//! Only called while the stanza's locks are held. Whether an unfinished backup's writer lives is told by the lock on its
+//! Only called while the stanza's locks are held. Whether an unfinished backup's writer lives is told by its process on its
 //! own host, and by its heartbeats elsewhere: two looks some time apart, no comparison of clocks.
 
 use crate::actors::backup::now;
 use crate::effects::HEARTBEAT_INTERVAL;
-use pgconvoy_core::failure::{Context, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::machine::backup::{BackupSpec, RepositoryFacts};
@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A live writer puts two heartbeats in this time, and may miss one.
-const LIVENESS_WINDOW: Duration = HEARTBEAT_INTERVAL.saturating_mul(3);
+/// A live writer puts a heartbeat in this time, even if its store takes as long as a call may take.
+const LIVENESS_WINDOW: Duration = HEARTBEAT_INTERVAL.saturating_mul(2).saturating_add(Duration::from_secs(60));
 
 type Prepared = Vec<(RepoKey, Result<RepositoryFacts, Failure>)>;
 
@@ -28,7 +28,7 @@ pub(crate) async fn prepare(set: Arc<RepositorySet>, spec: &BackupSpec, reposito
     };
     let all = repositories.into_iter().map(|key| {
         let one = &one;
-        async move { (key, one(key).await.context(format!("repo {key}"))) }
+        async move { (key, one(key).await) }
     });
     futures::future::join_all(all).await
 }
@@ -66,9 +66,31 @@ async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Resul
     Ok(())
 }
 
-/// On this host the lock that we hold has proved it dead.
 fn may_live(unfinished: &Unfinished, spec: &BackupSpec) -> bool {
-    unfinished.writer.as_ref().is_none_or(|writer| writer.host != spec.writer.host)
+    let runs = |process: u32| std::path::Path::new(&format!("/proc/{process}")).exists();
+    !unfinished.writer.as_ref().is_some_and(|writer| writer.is_proved_dead(&spec.writer, runs))
+}
+
+/// Labels of the stanza in repositories that take no part, as far as they can be asked: labels grow everywhere.
+pub(crate) async fn labels_elsewhere(
+    set: &RepositorySet,
+    stanza: &StanzaName,
+    chosen: &[RepoKey],
+) -> Vec<BackupLabel> {
+    let mut labels = Vec::new();
+    for key in set.keys().filter(|key| !chosen.contains(key)) {
+        let asked = async {
+            let opened = set.open(key).await?;
+            let mut found = opened.catalogue_labels(stanza).await?;
+            found.extend(opened.started_labels(stanza).await?);
+            Ok::<_, RepositoryError>(found)
+        };
+        match asked.await {
+            Ok(found) => labels.extend(found),
+            Err(error) => tracing::warn!("repo {key} cannot be asked for its labels: {error}"),
+        }
+    }
+    labels
 }
 
 async fn beats(repository: &Repository, stanza: &StanzaName, label: BackupLabel) -> Result<bool, RepositoryError> {

@@ -3,7 +3,7 @@
 use crate::actors::backup::{BackupActor, Happened};
 use crate::actors::worker_link::{Bind, Gone, Joined, WorkerLink};
 use crate::effects::Effects;
-use crate::leader::Leadership;
+use crate::leader::{Leadership, Ttls};
 use crate::progress::Progress;
 use actix::{Actor, Addr};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -27,6 +27,7 @@ pub struct Deps {
     pub runtime: Handle,
     /// How long WAL may take to reach a repository.
     pub archive_timeout: Duration,
+    pub ttls: Ttls,
 }
 
 pub struct Coordinator {
@@ -34,6 +35,7 @@ pub struct Coordinator {
     repositories: Arc<RepositorySet>,
     runtime: Handle,
     archive_timeout: Duration,
+    ttls: Ttls,
     worker: Option<Joined>,
 }
 
@@ -57,12 +59,13 @@ impl BackupRun {
 
 impl Coordinator {
     pub async fn start(deps: Deps) -> Result<Coordinator, Failure> {
-        let leadership = Leadership::acquire(deps.leases, deps.fleet, &deps.name).await?;
+        let leadership = Leadership::acquire(deps.leases, deps.fleet, &deps.name, deps.ttls.leader).await?;
         Ok(Coordinator {
             leadership: Arc::new(leadership),
             repositories: deps.repositories,
             runtime: deps.runtime,
             archive_timeout: deps.archive_timeout,
+            ttls: deps.ttls,
             worker: None,
         })
     }
@@ -76,7 +79,13 @@ impl Coordinator {
     pub async fn accept(&mut self, connection: Connection) -> Result<(), Failure> {
         let leadership = &self.leadership;
         let joined =
-            WorkerLink::join(connection, leadership.leases.clone(), &leadership.keys, self.runtime.clone()).await?;
+            WorkerLink::join(
+            connection,
+            leadership.leases.clone(),
+            &leadership.keys,
+            self.runtime.clone(),
+            self.ttls.worker,
+        ).await?;
         self.worker = Some(joined);
         Ok(())
     }

@@ -40,11 +40,11 @@ pub(super) fn run_until_terminated<T>(work: impl Future<Output = T>) -> Result<T
     outcome
 }
 
-pub(super) fn connect(repos: &[RepoConfig]) -> Connect {
+pub(super) fn connect(repos: &[RepoConfig], io_timeout: Duration) -> Connect {
     let repos = repos.to_vec();
     Arc::new(move |key| {
         let chosen = repos.iter().find(|repo| repo.key == key);
-        repository_set(chosen.map_or(&[], std::slice::from_ref))
+        repository_set(chosen.map_or(&[], std::slice::from_ref), io_timeout)
     })
 }
 

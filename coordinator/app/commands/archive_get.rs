@@ -85,7 +85,7 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
     };
     let repositories: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
     let get = Get {
-        connect: &connect(&request.repos),
+        connect: &connect(&request.repos, request.options.io_timeout),
         repositories: &repositories,
         stanza: &request.stanza,
         file,
@@ -122,3 +122,6 @@ fn judge(mut failure: Failure, directory: Option<&Path>) -> Failure {
         directory.display()
     ))
 }
+
+#[cfg(test)]
+mod tests;

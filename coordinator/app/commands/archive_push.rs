@@ -30,7 +30,7 @@ pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, 
         None => None,
     };
     let push = Push {
-        connect: &connect(&request.repos),
+        connect: &connect(&request.repos, request.options.io_timeout),
         repositories: &repositories,
         stanza: &request.stanza,
         file,

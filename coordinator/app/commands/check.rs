@@ -15,7 +15,7 @@ use std::process::ExitCode;
 pub fn run(_context: &Context, requests: &[CheckRequest]) -> Result<ExitCode, Failure> {
     for request in requests {
         let source = source(&request.stanza, request.options.db_timeout, "check")?;
-        let set = repository_set(&request.repos)?;
+        let set = repository_set(&request.repos, request.options.io_timeout)?;
         let keys: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
         let check = Check {
             set: &set,

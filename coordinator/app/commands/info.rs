@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// Exits 0 whatever the status, as pgBackRest does: monitors read the status from the result.
 pub fn run(request: &InfoRequest) -> Result<ExitCode, Failure> {
     let report = block_on(async {
-        let opened = open_all(&request.repos).await?;
+        let opened = open_all(&request.repos, request.options.io_timeout).await?;
         Ok::<_, Failure>(gather(&opened, request.stanza.as_ref(), request.set, request.kind).await)
     })??;
     match request.output {

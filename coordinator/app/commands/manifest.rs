@@ -31,7 +31,7 @@ pub fn run(request: &ManifestRequest) -> Result<ExitCode, Failure> {
 /// The first repository, in order, that has the backup.
 async fn find(request: &ManifestRequest) -> Result<(Arc<Repository>, BackupRecord), Failure> {
     let mut last = None;
-    for (key, opened) in open_all(&request.repos).await? {
+    for (key, opened) in open_all(&request.repos, request.options.io_timeout).await? {
         let found = async {
             let repository = opened?;
             let backups = repository.backups(&request.stanza).await?;

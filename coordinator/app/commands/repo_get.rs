@@ -14,7 +14,7 @@ const MISSING: u8 = 1;
 
 pub fn run(request: &RepoGetRequest) -> Result<ExitCode, Failure> {
     block_on(async {
-        let set = repository_set(std::slice::from_ref(&request.repo))?;
+        let set = repository_set(std::slice::from_ref(&request.repo), request.options.io_timeout)?;
         let repository = set.open(request.repo.key).await?;
         let content = if request.raw { Content::Raw } else { Content::Decoded };
         let mut out = stdout_writer();

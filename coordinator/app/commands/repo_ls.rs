@@ -21,7 +21,7 @@ pub fn run(request: &RepoLsRequest) -> Result<ExitCode, Failure> {
         },
     };
     let listed = block_on(async {
-        let set = repository_set(std::slice::from_ref(&request.repo))?;
+        let set = repository_set(std::slice::from_ref(&request.repo), request.options.io_timeout)?;
         let repository = set.open(request.repo.key).await?;
         Ok::<_, Failure>(list(&repository, &wanted).await?)
     })??;

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 pub fn run(_context: &Context, request: &StanzaCreateRequest) -> Result<ExitCode, Failure> {
     let source = source(&request.stanza, request.options.db_timeout, "stanza-create")?;
-    let set = repository_set(&request.repos)?;
+    let set = repository_set(&request.repos, request.options.io_timeout)?;
     let keys: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
     let results = block_on(async {
         let control = identify(&source, request.online, request.force).await?;

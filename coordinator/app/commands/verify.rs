@@ -61,7 +61,7 @@ async fn all(request: &VerifyRequest) -> Result<Verified, Failure> {
         let mut repositories = Vec::new();
         let mut unreadable = Vec::new();
         let mut without_set = None;
-        for (key, opened) in open_all(&request.repos).await? {
+        for (key, opened) in open_all(&request.repos, request.options.io_timeout).await? {
             let verified = match opened {
                 Ok(repository) => verify(repository, &request.stanza, &options, Arc::new(note)).await,
                 Err(failure) => Err(failure),

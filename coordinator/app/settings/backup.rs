@@ -64,6 +64,8 @@ pub struct BackupRequest {
     pub stanza: StanzaConfig,
     pub kind: BackupKind,
     pub repos: Vec<RepoConfig>,
+    /// The chosen ones and the stanza's others, whose labels count as well.
+    pub all_repos: Vec<RepoConfig>,
     pub options: BackupOptions,
     pub online: bool,
     pub force: bool,
@@ -82,6 +84,7 @@ impl BackupRequest {
         Ok(BackupRequest {
             kind: args.backup_type.into(),
             repos: context.repositories(Some(&stanza.name), &args.repo)?,
+            all_repos: context.repositories(Some(&stanza.name), &[])?,
             options: context.policy(Some(&stanza.name))?,
             online: args.online,
             force: args.force,

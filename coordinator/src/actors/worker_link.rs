@@ -1,6 +1,5 @@
 //! One connected worker: passes orders on and reports up, and keeps the worker's lease while it is heard.
 
-use crate::leader::WORKER_TTL;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient};
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -54,6 +53,7 @@ pub struct WorkerLink {
     orders: mpsc::UnboundedSender<Order>,
     job: Option<Recipient<FromWorker>>,
     heard: Instant,
+    ttl: Duration,
 }
 
 /// A worker that said hello.
@@ -71,6 +71,7 @@ impl WorkerLink {
         leases: Arc<dyn LeaseStore>,
         keys: &FleetKeys,
         runtime: Handle,
+        ttl: Duration,
     ) -> Result<Joined, Failure> {
         let Channel { sender, mut receiver, incoming } = Channel::<Order, Report>::new(connection);
         let refused = |reason: &str| Failure::new(ErrorCode::Protocol, format!("a worker was refused: {reason}"));
@@ -78,19 +79,21 @@ impl WorkerLink {
         let hello = hello.ok_or_else(|| refused("it left at once"))?;
         let ReportBody::Hello { .. } = hello.body else { return Err(refused("it did not say hello first")) };
         let name = hello.worker;
-        let lease = leases.grant(WORKER_TTL).await?;
+        let lease = leases.grant(ttl).await?;
         let key = keys.worker(&name);
         if let Acquire::Held(_) = leases.acquire(key, Bytes::new(), lease, None).await? {
             sender.close(CloseReason::new(CloseKind::Refused, "a worker of that name is connected"));
             return Err(refused("one of its name is connected"));
         }
         let (orders, queue) = mpsc::unbounded_channel();
-        runtime.spawn(pass_orders(queue, sender));
         let (link_name, link_runtime) = (name.clone(), runtime.clone());
         let link = WorkerLink::create(move |context| {
             let link = context.address();
-            link_runtime.spawn(pass_reports(receiver, incoming, link));
-            WorkerLink { name: link_name, lease, leases, runtime: link_runtime, orders, job: None, heard: Instant::now() }
+            link_runtime.spawn(pass_reports(receiver, incoming, link.clone()));
+            link_runtime.spawn(pass_orders(queue, sender, link));
+            WorkerLink { name: link_name, lease, leases, runtime: link_runtime, orders, job: None, heard: Instant::now(),
+                ttl,
+            }
         });
         Ok(Joined { name, lease, link })
     }
@@ -109,11 +112,17 @@ impl WorkerLink {
     }
 }
 
-async fn pass_orders(mut queue: mpsc::UnboundedReceiver<Order>, sender: TypedSender<Order>) {
+async fn pass_orders(
+    mut queue: mpsc::UnboundedReceiver<Order>,
+    sender: TypedSender<Order>,
+    link: Addr<WorkerLink>,
+) {
     while let Some(order) = queue.recv().await {
         if let Err(error) = sender.send(&order).await {
-            tracing::debug!("an order could not be sent: {error}");
-            return;
+            // An order that is lost is a worker that is lost: it would be waited for in vain.
+            tracing::warn!("an order could not be sent: {error}");
+            link.do_send(Gone);
+            break;
         }
     }
     sender.close(CloseReason::new(CloseKind::Done, "the coordinator has no more orders"));
@@ -146,9 +155,9 @@ impl Actor for WorkerLink {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(WORKER_TTL / 3, |link, context| {
-            if link.heard.elapsed() > WORKER_TTL {
-                tracing::warn!("worker {} has been silent for {} s", link.name, WORKER_TTL.as_secs());
+        context.run_interval(self.ttl / 3, |link, context| {
+            if link.heard.elapsed() > link.ttl {
+                tracing::warn!("worker {} has been silent for {} s", link.name, link.ttl.as_secs());
                 link.lost(context);
             }
         });
@@ -185,7 +194,7 @@ impl Handler<Obey> for WorkerLink {
     type Result = ();
 
     fn handle(&mut self, Obey(order): Obey, _: &mut Self::Context) {
-        // When the writer is gone, the reader is about to say so.
+        // When the writer is gone, it has said so.
         let _ = self.orders.send(order);
     }
 }

@@ -1,0 +1,137 @@
+//! `restore`: rebuilds a data directory here, with nothing but a repository, its key and the configuration.
+
+use crate::args::Output;
+use crate::context::Context;
+use crate::host::cores;
+use crate::output;
+use crate::progress::Bar;
+use crate::repositories::repository_set;
+use crate::settings::RestoreRequest;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::plan::recovery::{RecoveryOptions, restore_command};
+use pgconvoy_core::units::ByteCount;
+use pgconvoy_worker::restore::{Progress, RestoreOrder, RestoreReport, Surroundings, restore};
+use serde_json::json;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Stores are waited for on these; decoding and writing have threads of their own.
+const RUNTIME_THREADS: usize = 2;
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+/// A store's call that hangs must not keep a finished command from ending.
+const RUNTIME_END_TIMEOUT: Duration = Duration::from_millis(500);
+
+pub fn run(context: &Context, request: &RestoreRequest) -> Result<ExitCode, Failure> {
+    let order = order(context, request)?;
+    let runtime = runtime()?;
+    let around = Surroundings {
+        runtime: runtime.handle().clone(),
+        stop: CancellationToken::new(),
+        progress: Arc::default(),
+    };
+    cancel_on_signals(runtime.handle(), &around.stop)?;
+    let over = CancellationToken::new();
+    let showing = runtime.spawn(show(around.progress.clone(), over.clone()));
+    let outcome = restore(&order, &around);
+    over.cancel();
+    // A bar that could not be drawn is nobody's loss.
+    let _ = runtime.block_on(showing);
+    runtime.shutdown_timeout(RUNTIME_END_TIMEOUT);
+    report(request, &outcome?)
+}
+
+fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Failure> {
+    if request.delta {
+        tracing::warn!("--delta changes nothing in an empty directory, and this build restores into no other");
+    }
+    Ok(RestoreOrder {
+        stanza: request.stanza.clone(),
+        set: request.set,
+        repositories: repository_set(&request.repos, request.options.io_timeout)?,
+        target: request.target.clone(),
+        recovery: RecoveryOptions {
+            kind: request.recovery,
+            action: request.action,
+            restore_command: archive_get(context, request)?,
+        },
+        replay_into_existing: request.force,
+        backup_manifest: request.backup_manifest,
+        slots: request.options.slots(cores()),
+    })
+}
+
+/// This very program with this very configuration, wherever PostgreSQL is started from.
+fn archive_get(context: &Context, request: &RestoreRequest) -> Result<String, Failure> {
+    let text = |path: std::io::Result<std::path::PathBuf>| {
+        let path = path.map_err(|error| {
+            Failure::new(ErrorCode::FileOpen, format!("cannot tell where this program is: {error}"))
+        })?;
+        path.into_os_string().into_string().map_err(|path| {
+            Failure::new(
+                ErrorCode::OptionInvalidValue,
+                format!("path {} is not valid UTF-8", path.to_string_lossy()),
+            )
+            .hint("PostgreSQL could not be given it in a restore_command")
+        })
+    };
+    let program = text(std::env::current_exe())?;
+    let config = context.config_file.as_ref().map(|path| text(std::path::absolute(path))).transpose()?;
+    Ok(restore_command(&program, config.as_deref(), &request.stanza, request.only_repo))
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let built = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build();
+    built.map_err(|error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}")))
+}
+
+fn cancel_on_signals(runtime: &Handle, stop: &CancellationToken) -> Result<(), Failure> {
+    let _inside = runtime.enter();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = signal(kind)
+            .map_err(|error| Failure::new(ErrorCode::Unknown, format!("cannot wait for signals: {error}")))?;
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            if signals.recv().await.is_some() {
+                stop.cancel();
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn show(progress: Arc<Progress>, over: CancellationToken) {
+    let mut bar: Option<Bar> = None;
+    while tokio::time::timeout(PROGRESS_EVERY, over.cancelled()).await.is_err() {
+        let (done, total) = progress.get();
+        if total > 0 {
+            bar.get_or_insert_with(|| Bar::new("restore", total)).set(done);
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+}
+
+fn report(request: &RestoreRequest, report: &RestoreReport) -> Result<ExitCode, Failure> {
+    let (label, seconds) = (report.label, report.elapsed.as_secs_f64());
+    match request.output {
+        Output::Json => output::json(&json!({
+            "label": label.to_string(),
+            "repo": report.repository.0,
+            "bytes": report.bytes,
+            "files": report.files,
+            "duration-ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        })),
+        Output::Text => {
+            let (size, directory) = (ByteCount(report.bytes), &request.target.directory);
+            output::text(&format!(
+                "{label}: {size} in {} files restored to {directory} in {seconds:.1} s\n",
+                report.files
+            ))
+        }
+    }
+}
