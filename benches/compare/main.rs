@@ -1,0 +1,143 @@
+//! pgconvoy beside pgBackRest: full backup, restore and archive-push of the same cluster, in turn, in one run.
+//!
+//! Both get the same codec and level, two processes, the same file system, and a fresh repository for every backup; what
+//! one of them does is followed by what the other does, so that a busy moment hits both. pgBackRest bundles small files
+//! and keeps block maps, as pgconvoy always does; where its version calls block maps a trial, it is measured without them
+//! too. `PGBACKREST` names another pgBackRest than the one on the PATH.
+
+#[path = "../measure/mod.rs"]
+mod measure;
+#[path = "../measure/mixed.rs"]
+mod mixed;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod contender;
+mod pgbackrest;
+mod plain;
+mod rounds;
+mod stage;
+mod wal;
+
+use anyhow::Result;
+use contender::Contender;
+use measure::{Budget, Form, Table, Unit};
+use rounds::Rounds;
+use stage::{Stage, settle};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// Of data files; what a run loads.
+const SHORT_BYTES: u64 = 300 << 20;
+const FULL_BYTES: u64 = 3 << 30;
+const PROCESSES: u32 = 2;
+const SEGMENTS_PER_TURN: u32 = 6;
+const MEBIBYTE: f64 = 1_048_576.0;
+
+/// A worker's: 64 MiB and 24 MiB for each slot and repository; a coordinator's for so few files: 64 MiB. Embedded, both.
+fn memory_max(repositories: u32) -> f64 {
+    f64::from(64 + PROCESSES * 24 * repositories + 64)
+}
+
+fn main() -> Result<ExitCode> {
+    let form = Form::from_arguments();
+    let stage = Stage::build(form.pick(SHORT_BYTES, FULL_BYTES))?;
+    let rounds = form.pick(3, 5);
+    let mut table = Table::default();
+    backup(&stage, rounds, &mut table)?;
+    restore(&stage, rounds, &mut table)?;
+    archive_push(&stage, rounds, &mut table)?;
+    start(&stage, &mut table)?;
+    Ok(table.end())
+}
+
+fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let (one, two) = (Contender::Pgconvoy { repositories: 1 }, Contender::Pgconvoy { repositories: 2 });
+    let mut all = vec![one, two];
+    all.extend(stage.rivals());
+    let mut stored = BTreeMap::new();
+    let rounds = Rounds::run("backup", &all, count, |contender, watch| {
+        stage.fresh(contender)?;
+        settle();
+        let turn = stage.measure(stage.backup(contender)?, watch)?;
+        stored.insert(contender, stage.stored(contender)?);
+        Ok(turn)
+    })?;
+    for rival in stage.rivals() {
+        let name = rival.name();
+        rounds.judge_wall(table, &format!("full backup, wall against {name}"), one, rival, Budget::AtMost(0.65));
+        rounds.judge_cpu(table, &format!("full backup, CPU against {name}"), one, rival, Budget::AtMost(0.7));
+    }
+    rounds.judge_wall(table, "full backup to 2 repositories, wall against 1", two, one, Budget::AtMost(1.2));
+    rounds.judge_cpu(table, "full backup to 2 repositories, CPU against 1", two, one, Budget::AtMost(1.2));
+    for (contender, repositories) in [(one, 1), (two, 2)] {
+        let what = format!("full backup, peak memory of {}", contender.name());
+        let budget = Budget::AtMost(memory_max(repositories));
+        table.judge(&what, rounds.memory(contender) / MEBIBYTE, Unit::Mebibytes, budget, stage.size());
+    }
+    for rival in stage.rivals() {
+        let what = format!("full backup, peak memory of {}", rival.name());
+        table.tell(&what, rounds.memory(rival) / MEBIBYTE, Unit::Mebibytes, "sum of its processes");
+    }
+    for contender in all {
+        let what = format!("full backup, stored by {}", contender.name());
+        table.tell(&what, stored[&contender] / MEBIBYTE, Unit::Mebibytes, "in one repository, with the WAL it needs");
+    }
+    Ok(())
+}
+
+fn restore(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rival = stage.rival();
+    let plain = Contender::PlainWriting;
+    let rounds = Rounds::run("restore", &[one, rival, plain], count, |contender, watch| {
+        stage.prepare_restore()?;
+        match contender {
+            Contender::PlainWriting => stage.write_plainly(),
+            _ => stage.measure(stage.restore(contender)?, watch),
+        }
+    })?;
+    let name = rival.name();
+    rounds.judge_wall(table, &format!("restore, wall against {name}"), one, rival, Budget::AtMost(0.75));
+    rounds.tell_cpu(table, &format!("restore, CPU against {name}"), one, rival);
+    let what = "restore, wall against writing and syncing the same bytes";
+    rounds.judge_wall(table, what, one, plain, Budget::AtMost(1.15));
+    let budget = Budget::AtMost(memory_max(1));
+    table.judge("restore, peak memory of pgconvoy", rounds.memory(one) / MEBIBYTE, Unit::Mebibytes, budget, "");
+    let what = format!("restore, peak memory of {name}");
+    table.tell(&what, rounds.memory(rival) / MEBIBYTE, Unit::Mebibytes, "sum of its processes");
+    Ok(())
+}
+
+fn archive_push(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rival = stage.rival();
+    let each = usize::try_from(SEGMENTS_PER_TURN)?;
+    // Both push the same segments, each round others: what is in the archive already would cost nothing.
+    let batches: Vec<_> = stage.segments(each * usize::try_from(count + 1)?)?.chunks(each).collect();
+    stage.fresh(one)?;
+    stage.fresh(rival)?;
+    let mut turns = 0;
+    let rounds = Rounds::run("archive-push", &[one, rival], count, |contender, watch| {
+        let batch = batches[turns / 2];
+        turns += 1;
+        settle();
+        stage.measure(wal::push(stage, contender, batch)?, watch)
+    })?;
+    let name = rival.name();
+    let what = format!("archive-push, segments a second against {name}");
+    rounds.judge_rate(table, &what, one, rival, f64::from(SEGMENTS_PER_TURN), Budget::AtLeast(1.5));
+    rounds.tell_cpu(table, &format!("archive-push, CPU against {name}"), one, rival);
+    Ok(())
+}
+
+/// How long a command takes that does nothing.
+fn start(stage: &Stage, table: &mut Table) -> Result<()> {
+    const STARTS: u32 = 50;
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rounds = Rounds::run("start", &[one], 3, |_, watch| stage.measure(stage.starts(STARTS)?, watch))?;
+    let milliseconds = rounds.wall(one) * 1000.0 / f64::from(STARTS);
+    let how = format!("of {STARTS} in a shell's loop");
+    table.judge("start of a command", milliseconds, Unit::Milliseconds, Budget::AtMost(10.0), how);
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! A million files, from scan to catalogue, as a coordinator sees them: seconds to the plan, and bytes of memory.
+//!
+//! core's own machine is driven with pages of a scan and with receipts, so what it really keeps is what is counted; this
+//! file plays the repositories, the lease store and a worker. It is not a test of what the plan says.
+
+mod measure;
+
+#[path = "plan/inventory.rs"]
+mod inventory;
+#[path = "plan/world.rs"]
+mod world;
+
+use anyhow::{Result, ensure};
+use inventory::{Files, PAGE_ENTRIES};
+use measure::{Budget, Form, Median, Table, Unit, memory, note};
+use std::process::ExitCode;
+use world::World;
+
+const FILES: u32 = 1_000_000;
+const PLAN_SECONDS_MAX: f64 = 3.0;
+const BYTES_PER_FILE_MAX: u64 = 200;
+const BYTES_BASE_MAX: u64 = 64 << 20;
+
+fn main() -> Result<ExitCode> {
+    let form = Form::from_arguments();
+    let mut table = Table::default();
+    let mut seconds = Median::default();
+    for round in 0..form.pick(1, 5) {
+        // Only the first round begins with a heap that holds nothing from before.
+        let report = if round == 0 { Some(&mut table) } else { None };
+        seconds.add(backup(report)?);
+    }
+    let (least, most) = seconds.spread();
+    table.judge(
+        "1,000,000 files scanned and planned",
+        seconds.value(),
+        Unit::Seconds,
+        Budget::AtMost(PLAN_SECONDS_MAX),
+        format!("median of {}, {least:.2} to {most:.2} s", seconds.count()),
+    );
+    Ok(table.end())
+}
+
+/// One whole backup; seconds until it was planned. With a table, memory is watched and told.
+fn backup(table: Option<&mut Table>) -> Result<f64> {
+    memory::forget_peak()?;
+    let before = memory::resident()?;
+    let mut stages = Vec::new();
+    let mut stage = |name: &str, seconds: f64| -> Result<()> {
+        let (peak, resident) = (memory::peak()?, memory::resident()?);
+        note(format!("{name}: {seconds:.2} s, {} MiB, peak {} MiB", resident >> 20, peak >> 20));
+        stages.push(peak);
+        Ok(())
+    };
+    let mut world = World::new();
+    let mut files = Files::new(FILES);
+    while let Some(page) = files.next_page(PAGE_ENTRIES) {
+        world.scanned(page);
+    }
+    stage("scanned", world.seconds())?;
+    world.scan_ended();
+    let planned = world.seconds();
+    stage("planned", planned)?;
+    world.copy();
+    stage("copied", world.seconds())?;
+    let records = world.publish();
+    stage("published", world.seconds())?;
+    ensure!(records > u64::from(FILES), "the manifest has {records} records");
+    if let Some(table) = table {
+        let peak = stages.into_iter().max().unwrap_or_default();
+        let budget = BYTES_PER_FILE_MAX * u64::from(FILES) + BYTES_BASE_MAX;
+        table.judge(
+            "memory of a coordinator, 1,000,000 files",
+            mebibytes(peak),
+            Unit::Mebibytes,
+            Budget::AtMost(mebibytes(budget)),
+            format!("peak resident size of the process, {} MiB before; {}", before >> 20, world.summary()),
+        );
+    }
+    Ok(planned)
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX)) / 1024.0
+}

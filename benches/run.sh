@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Runs every benchmark and prints one table. Fails beyond 1.5 times a budget.
+#
+#   ./benches/run.sh --short   little data, few rounds: what the check of the whole project runs
+#   ./benches/run.sh           3 GB, more rounds; the table replaces benches/RESULTS.md
+#
+# PGBACKREST=path compares with another pgBackRest than the one on the PATH. What is missing is installed, on Debian.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly benchmarks=(plan pipeline compare)
+readonly results=benches/RESULTS.md
+form=full
+case ${1-} in
+--short) form=short ;;
+'') ;;
+*)
+    echo "usage: $0 [--short]" >&2
+    exit 64
+    ;;
+esac
+
+# As root directly, else by a sudo that asks nothing.
+as_root() {
+    if [[ $(id -u) -eq 0 ]]; then "$@"; else sudo --non-interactive "$@"; fi
+}
+
+# tests/run.sh installs all of this too; here it is for who runs the benchmarks alone.
+install_what_is_missing() {
+    local missing=()
+    [[ -x /usr/lib/postgresql/15/bin/initdb ]] || command -v pg_config >/dev/null || missing+=(postgresql-15)
+    command -v "${PGBACKREST:-pgbackrest}" >/dev/null || missing+=(pgbackrest)
+    if ((${#missing[@]} > 0)); then
+        echo "installing ${missing[*]}" >&2
+        as_root apt-get update --quiet >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "${missing[@]}" >&2
+    fi
+}
+
+machine() {
+    local model memory
+    model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+    memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
+    echo "$(nproc) cores (${model:-$(uname -m)}), $memory of memory, Linux $(uname -r)"
+}
+
+header() {
+    cat <<END
+# What the benchmarks measured
+
+Date: $(date --utc +%F), $1 form, load before it began: $(cut -d ' ' -f 1-3 /proc/loadavg).
+Machine: $(machine).
+Competitor: $("${PGBACKREST:-pgbackrest}" version). Server: $(/usr/lib/postgresql/15/bin/postgres --version 2>/dev/null || pg_config --version).
+Commit: $(git rev-parse --short HEAD 2>/dev/null || echo unknown). Repeat it with \`./benches/run.sh\`.
+
+A figure is the median of rounds in which everybody had a turn; a ratio is the median of the rounds' ratios. "missed" is
+beyond the budget, "FAILED" beyond 1.5 times the budget, which fails the run.
+
+| what | measured | budget | verdict | how |
+|---|---|---|---|---|
+END
+}
+
+install_what_is_missing
+cargo build --quiet --profile ci --locked --benches
+table=$(mktemp)
+trap 'rm -f "$table"' EXIT
+header "$form" >"$table"
+failed=()
+for benchmark in "${benchmarks[@]}"; do
+    echo "== $benchmark" >&2
+    arguments=()
+    [[ $form == full ]] || arguments+=(--short)
+    cargo bench --quiet --profile ci --locked --bench "$benchmark" -- "${arguments[@]}" >>"$table" || failed+=("$benchmark")
+done
+cat "$table"
+if [[ $form == full ]]; then
+    # What stands below the table was written by people.
+    cp "$table" "$results"
+fi
+if ((${#failed[@]} > 0)); then
+    echo "beyond 1.5 times a budget, or broken: ${failed[*]}" >&2
+    exit 1
+fi
