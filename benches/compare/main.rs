@@ -81,7 +81,7 @@ fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     }
     for contender in all {
         let what = format!("full backup, stored by {}", contender.name());
-        table.tell(&what, stored[&contender] / MEBIBYTE, Unit::Mebibytes, "in one repository, with the WAL it needs");
+        table.tell(&what, stored[&contender] / MEBIBYTE, Unit::Mebibytes, "in one repository, without WAL");
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ impl Pgbackrest {
         let (repository, config_file) = (folder.join("repo"), folder.join("pgbackrest.conf"));
         let text = format!(
             "[global]\nrepo1-path={repository}\nrepo1-retention-full=9\nrepo1-bundle=y\ncompress-type=zst\ncompress-level=3\n\
-             process-max={PROCESSES}\nstart-fast=y\narchive-timeout=60\nlog-path={folder}/log\nlock-path={folder}/lock\n\
+             process-max={PROCESSES}\nstart-fast=y\narchive-check=n\nlog-path={folder}/log\nlock-path={folder}/lock\n\
              spool-path={folder}/spool\nlog-level-console=warn\nlog-level-file=off\n\n\
              [{STANZA}]\npg1-path={data}\npg1-port={port}\npg1-socket-path={socket}\npg1-user=postgres\n",
             repository = repository.display(),

@@ -7,8 +7,8 @@ use crate::support::{Cluster, Result};
 
 /// What a row takes with its share of three indexes, in bytes; good to a few per cent.
 const BYTES_PER_ROW: u64 = 350;
-/// More tables than slots, and none beyond a segment: files of some hundred MB, as in a real cluster.
-const ROWS_PER_TABLE_MAX: u64 = 1_000_000;
+/// Files of up to some 60 MB: who reads whole files only still has work for all its processes.
+const ROWS_PER_TABLE_MAX: u64 = 250_000;
 
 /// Fills the database `postgres` with about so many bytes.
 pub(crate) fn load(cluster: &Cluster, bytes: u64) -> Result<()> {

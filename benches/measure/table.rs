@@ -30,7 +30,7 @@ impl Unit {
             Unit::Times => format!("{value:.2} x"),
             Unit::Seconds => format!("{value:.2} s"),
             Unit::Milliseconds => format!("{value:.1} ms"),
-            Unit::Mebibytes => format!("{value:.0} MiB"),
+            Unit::Mebibytes => format!("{value:.1} MiB"),
         }
     }
 }

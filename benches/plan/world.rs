@@ -16,8 +16,8 @@ use pgconvoy_core::pg::{PgVersion, TimelineId, WalSegmentSize};
 use pgconvoy_core::plan::inventory::ScannedEntry;
 use pgconvoy_core::units::{MIB, Timestamp};
 use pgconvoy_core::wire::{
-    Compress, JobId, OrderBody, PartReceipt, PreflightFacts, Receipt, ReportBody, ScanEnd, SessionFacts,
-    SourceOptions, StoredPack, UnitOrder,
+    Compress, JobId, OrderBody, PartReceipt, PreflightFacts, Receipt, ReportBody, ScanEnd, SessionEnd,
+    SessionFacts, SourceOptions, StoredPack, UnitOrder,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,11 +143,11 @@ impl World {
                     labels: Vec::new(),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts()))).collect();
-                self.tell(Event::RepositoriesOpened(results));
+                self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
             }
             Effect::Send { order, .. } => self.obey(order.body),
-            Effect::AwaitWal { repository, before_start, .. } => {
-                self.tell(Event::WalFound { repository, before_start, result: Ok(Vec::new()) });
+            Effect::AwaitWal { repository, .. } => {
+                self.tell(Event::WalFound { repository, result: Ok(Vec::new()) });
             }
             Effect::WritePlan { repository, .. } => {
                 self.tell(Event::PlanWritten { repository, result: Ok(()) });
@@ -177,7 +177,10 @@ impl World {
             OrderBody::Preflight(_) => self.report(ReportBody::Preflighted(Ok(facts()))),
             OrderBody::OpenSession { .. } => self.report(ReportBody::SessionOpened(Ok(session()))),
             OrderBody::RunUnit(order) => self.orders.push(*order),
-            OrderBody::CloseSession => self.report(ReportBody::SessionClosed(Ok(None))),
+            OrderBody::CloseSession { .. } => {
+                let end = SessionEnd { stop: None, failed: Vec::new() };
+                self.report(ReportBody::SessionClosed(Ok(end)));
+            }
             _ => {}
         }
     }

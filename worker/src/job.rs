@@ -95,7 +95,6 @@ impl JobContext {
         if self.ended.is_cancelled() { Err(job_over()) } else { Ok(()) }
     }
 
-
     pub fn page_check(&self, part: &UnitPart) -> Option<PageSize> {
         (self.source.check_pages && part.class.page_checksummed()).then_some(self.source.page_size)
     }

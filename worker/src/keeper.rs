@@ -25,11 +25,11 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, WorkerName};
 use pgconvoy_core::pg::{PageSize, PgVersion};
 use pgconvoy_core::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd, SessionFacts, SupplyOrder,
-    UnitContext, UnitOrder,
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd, SessionFacts,
+    SupplyOrder, UnitContext, UnitOrder,
 };
 use pgconvoy_postgres::catalog::Tablespace;
-use pgconvoy_postgres::connect::ConnectOptions;
+use pgconvoy_postgres::connect::{Client, ConnectOptions};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
 use pgconvoy_transport::TransportError;
@@ -83,7 +83,7 @@ struct Known {
 
 /// The backup session, in the forms it takes.
 enum Session {
-    Connected(pgconvoy_postgres::connect::Client),
+    Connected(Box<Client>),
     Online(Online),
     /// With pg_control as it was at first.
     Offline(Vec<u8>),
@@ -218,7 +218,10 @@ impl Keeper {
 
     async fn preflight(&mut self, order: PreflightOrder) -> Result<PreflightFacts, Failure> {
         let config = self.sources.get(&order.stanza).cloned().ok_or_else(|| {
-            Failure::new(ErrorCode::OptionInvalid, format!("worker {} has no data of stanza {}", self.worker, order.stanza))
+            Failure::new(
+                ErrorCode::OptionInvalid,
+                format!("worker {} has no data of stanza {}", self.worker, order.stanza),
+            )
         })?;
         let known = if order.options.online {
             online::preflight(order, config).await?
@@ -237,7 +240,7 @@ impl Keeper {
         let known = self.known()?;
         let (facts, directory) = match std::mem::replace(&mut known.session, Session::Over) {
             Session::Connected(client) => {
-                let (facts, directory, session) = online::open(known, client, label).await?;
+                let (facts, directory, session) = online::open(known, *client, label).await?;
                 known.session = Session::Online(Online::new(session, reporter, &runtime));
                 (facts, directory)
             }
@@ -295,7 +298,9 @@ async fn supervise(running: JoinHandle<()>, reporter: Reporter) {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::new(ErrorCode::Assert, "a thread panicked"))?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Failure::new(ErrorCode::Assert, "a thread panicked"))?
 }
 
 fn known_version_facts(

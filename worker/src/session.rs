@@ -74,7 +74,8 @@ impl Reporter {
 }
 
 async fn run(deps: WorkerDeps) {
-    let Channel { sender, mut receiver, incoming: _incoming } = Channel::<Report, Order>::new(deps.connection);
+    let Channel { sender, mut receiver, incoming: _incoming } =
+        Channel::<Report, Order>::new(deps.connection);
     let reporter = Reporter::new(deps.name.clone(), sender.clone());
     let hello = ReportBody::Hello { slots: deps.slots, stanzas: deps.sources.keys().cloned().collect() };
     if reporter.send(hello).await.is_err() {

@@ -10,9 +10,9 @@
 use crate::job::JobContext;
 use crate::session::Reporter;
 use crate::unit::{Sent, Slot};
+use futures::FutureExt;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::wire::{Receipt, ReportBody, UnitFailure, UnitOrder};
-use futures::FutureExt;
 use pgconvoy_transport::TransportError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -79,11 +79,7 @@ fn serve(number: u16, receiver: &Mutex<Receiver<Task>>, runtime: &Handle) {
     }
 }
 
-fn run(
-    number: u16,
-    current: &mut Option<(Arc<JobContext>, Slot)>,
-    task: &Task,
-) -> Result<Sent, UnitFailure> {
+fn run(number: u16, current: &mut Option<(Arc<JobContext>, Slot)>, task: &Task) -> Result<Sent, UnitFailure> {
     if !current.as_ref().is_some_and(|(context, _)| Arc::ptr_eq(context, &task.context)) {
         let slot = Slot::new(number, &task.context).map_err(|failure| failed(&task.order, failure))?;
         *current = Some((task.context.clone(), slot));

@@ -31,7 +31,9 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::pg::{PageSize, check_pages};
-use pgconvoy_core::wire::{PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart};
+use pgconvoy_core::wire::{
+    PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
+};
 use pgconvoy_repository::codec::{Codec, Compressor, Level};
 use reader::{Opened, PartReader};
 use std::sync::Arc;
@@ -150,7 +152,14 @@ fn read_part(
         }
         let bytes = &mut free[..filled];
         if let Some(page_size) = context.page_check(part) {
-            pages_checked += check(page_size, part, range.offset + range.length, bytes, &mut reader, &mut range.bad_pages)?;
+            pages_checked += check(
+                page_size,
+                part,
+                range.offset + range.length,
+                bytes,
+                &mut reader,
+                &mut range.bad_pages,
+            )?;
         }
         if let Some(digest) = &mut digest {
             digest.update(bytes);
@@ -203,7 +212,8 @@ fn check(
 impl Sent {
     /// Waits until every repository has the pack or has failed.
     pub async fn settle(self) -> Result<Receipt, UnitFailure> {
-        let settling = self.outgoing.into_iter().map(|one| async move { (one.repository(), one.settle().await) });
+        let settling =
+            self.outgoing.into_iter().map(|one| async move { (one.repository(), one.settle().await) });
         let (mut stored, mut failed) = (Vec::new(), Vec::new());
         for (repository, settled) in join_all(settling).await {
             match settled {

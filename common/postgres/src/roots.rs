@@ -242,7 +242,12 @@ mod tests {
 
     #[test]
     fn a_root_covers_what_is_under_it_and_not_what_only_begins_alike() {
-        let root = Root { path: "pg_wal".into(), id: FileId { device: 1, inode: 1 }, tablespace: None, is_dropped: false };
+        let root = Root {
+            path: "pg_wal".into(),
+            id: FileId { device: 1, inode: 1 },
+            tablespace: None,
+            is_dropped: false,
+        };
         assert!(root.covers("pg_wal/archive_status"));
         assert!(root.covers("pg_wal"));
         assert!(!root.covers("pg_wal_old/x"));

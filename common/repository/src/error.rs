@@ -91,6 +91,10 @@ impl Classify for RepositoryError {
         use RepositoryError as E;
         let one = |hint: &str| vec![hint.to_owned()];
         match self {
+            E::Storage(error) if error.is_not_found() => vec![
+                "does the path exist, and is its file system mounted?".into(),
+                "run stanza-create to make a new repository there".into(),
+            ],
             E::Storage(error) => error.hints(),
             E::Key(error) => error.hints(),
             E::Format { source, .. } => source.hints(),

@@ -7,8 +7,9 @@
 //! server has it: without the history nobody finds the way to the segment.
 
 use super::{ClusterIdentity, Connect, archives, joined, open};
+use crate::keeper::blocking;
 use futures::future::join_all;
-use pgconvoy_core::failure::{Classify, ErrorCode, Failure};
+use pgconvoy_core::failure::{Context, ErrorCode, Failure};
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::pg::wal_header::WAL_SEGMENT_HEADER_SIZE;
 use pgconvoy_core::pg::{TimelineId, WalFileName, WalSegmentHeader};
@@ -55,7 +56,7 @@ type Results = Vec<(PushRepository, Result<Pushed, Failure>)>;
 
 impl Push<'_> {
     pub async fn run(&self) -> Result<PushReport, Failure> {
-        let cluster = self.inspect()?;
+        let cluster = self.inspect().await?;
         let opening = self.repositories.iter().map(|repository| self.target(repository.key, cluster));
         let opened = join_all(opening).await;
         let mut results: Results = Vec::new();
@@ -76,35 +77,13 @@ impl Push<'_> {
     }
 
     /// Whose WAL it is, by the file itself where it can say so.
-    fn inspect(&self) -> Result<Option<ClusterIdentity>, Failure> {
-        let path = self.path;
-        let read = || {
-            let file = File::open(path)?;
-            let size = file.metadata()?.len();
-            let mut header = Vec::new();
-            file.take(WAL_SEGMENT_HEADER_SIZE as u64).read_to_end(&mut header)?;
-            Ok((size, header))
-        };
-        let (size, header) = read().map_err(|error| unreadable(path, &error))?;
+    async fn inspect(&self) -> Result<Option<ClusterIdentity>, Failure> {
         let is_segment = matches!(self.file, WalFileName::Segment(_) | WalFileName::Partial(_));
         if !is_segment || !self.is_header_checked {
             return Ok(self.cluster);
         }
-        let header = WalSegmentHeader::parse(&header).map_err(|error| {
-            let mut failure = Failure::new(error.code(), error.to_string()).context(path.display());
-            failure.hints = error.hints();
-            failure.hint("--no-archive-header-check pushes it unseen")
-        })?;
-        if size != header.segment_size.bytes() {
-            let message = format!(
-                "'{}' has {size} bytes, its header says {}",
-                path.display(),
-                header.segment_size.bytes()
-            );
-            return Err(
-                Failure::new(ErrorCode::FileInvalid, message).hint("is something else writing to pg_wal?")
-            );
-        }
+        let path = self.path.to_owned();
+        let header = blocking(move || segment_header(&path)).await?;
         Ok(Some(ClusterIdentity { system_id: header.system_id, version: header.version }))
     }
 
@@ -177,6 +156,29 @@ impl Push<'_> {
             .zip(results.into_iter().map(|result| result.map_err(Failure::from)))
             .collect())
     }
+}
+
+/// The header of a file that is a segment as a whole.
+fn segment_header(path: &Path) -> Result<WalSegmentHeader, Failure> {
+    let read = || {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut header = Vec::new();
+        file.take(WAL_SEGMENT_HEADER_SIZE as u64).read_to_end(&mut header)?;
+        Ok((size, header))
+    };
+    let (size, header) = read().map_err(|error| unreadable(path, &error))?;
+    let header = WalSegmentHeader::parse(&header)
+        .context(path.display())
+        .map_err(|failure| failure.hint("--no-archive-header-check pushes it unseen"))?;
+    if size != header.segment_size.bytes() {
+        let expected = header.segment_size.bytes();
+        let message = format!("'{}' has {size} bytes, its header says {expected}", path.display());
+        return Err(
+            Failure::new(ErrorCode::FileInvalid, message).hint("is something else writing to pg_wal?")
+        );
+    }
+    Ok(header)
 }
 
 fn source(path: &Path) -> WalSource {

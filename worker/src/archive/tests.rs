@@ -21,8 +21,12 @@ pub(super) const OURS: SystemId = SystemId(7_400_000_000_000_000_001);
 pub(super) const ANOTHER: SystemId = SystemId(7_400_000_000_000_000_002);
 pub(super) const SEGMENT: &str = "000000010000000000000001";
 pub(super) const SEGMENT_BYTES: usize = 1 << 20;
-pub(super) const MANNER: PushManner =
-    PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads: 1, stall: Duration::from_secs(60) };
+pub(super) const MANNER: PushManner = PushManner {
+    codec: Codec::Zst,
+    level: Codec::Zst.default_level(),
+    threads: 1,
+    stall: Duration::from_secs(60),
+};
 
 pub(super) const fn identity(system_id: SystemId) -> ClusterIdentity {
     ClusterIdentity { system_id, version: PgVersion::V15 }

@@ -40,11 +40,7 @@ impl GivenUp {
     }
 }
 
-fn judge(
-    failures: &BTreeMap<RepoKey, Failure>,
-    repository: RepoKey,
-    ordered: &[RepoKey],
-) -> Option<Failure> {
+fn judge(failures: &BTreeMap<RepoKey, Failure>, repository: RepoKey, ordered: &[RepoKey]) -> Option<Failure> {
     let failure = failures.get(&repository)?;
     ordered.iter().any(|other| !failures.contains_key(other)).then(|| failure.clone())
 }

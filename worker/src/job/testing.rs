@@ -11,7 +11,8 @@ use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::ids::{
-    Attempt, ClusterNumber, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, SystemId, UnitId, WorkerName,
+    Attempt, ClusterNumber, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, SystemId, UnitId,
+    WorkerName,
 };
 use pgconvoy_core::pg::{FileClass, Fork, PageSize, PgVersion, WalSegmentSize};
 use pgconvoy_core::units::Timestamp;

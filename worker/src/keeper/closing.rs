@@ -3,8 +3,8 @@
 //! Failure story: a repository that cannot be given the record is named, and has no backup. A keeper that dies in between
 //! leaves records that nothing refers to.
 
-use super::{Keeper, Session, blocking, offline, online};
 use super::preparing::silent;
+use super::{Keeper, Session, blocking, offline, online};
 use crate::job::JobContext;
 use futures::future::join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -26,7 +26,8 @@ impl Keeper {
             return answer.clone();
         }
         let context = self.context.clone();
-        let context = context.ok_or_else(|| Failure::new(ErrorCode::Assert, "a session was closed before units"))?;
+        let context =
+            context.ok_or_else(|| Failure::new(ErrorCode::Assert, "a session was closed before units"))?;
         let answer = match self.stop().await {
             Ok(Some(stop)) => {
                 let failed = record(&self.repositories, &context, repositories, &stop).await;

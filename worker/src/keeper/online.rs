@@ -45,7 +45,7 @@ pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Re
         relation_segment_blocks: control.relation_segment_blocks,
         order,
         config,
-        session: Session::Connected(client),
+        session: Session::Connected(Box::new(client)),
     })
 }
 
@@ -67,7 +67,10 @@ pub(super) async fn open(
             segment: started.start_segment,
             segment_before: started.archive_check_segment,
         }),
-        databases: databases.into_iter().map(|one| manifest::Database { oid: one.oid, name: one.name }).collect(),
+        databases: databases
+            .into_iter()
+            .map(|one| manifest::Database { oid: one.oid, name: one.name })
+            .collect(),
         tablespaces: tablespaces
             .iter()
             .map(|one| manifest::Tablespace {

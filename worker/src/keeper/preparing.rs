@@ -20,7 +20,8 @@ pub(super) struct Opened {
 
 /// An error only if none is left.
 pub(super) async fn open(set: &RepositorySet, units: &UnitContext) -> Result<Opened, Failure> {
-    let opening = units.repositories.iter().map(|key| async move { (*key, open_one(set, units, *key).await) });
+    let opening =
+        units.repositories.iter().map(|key| async move { (*key, open_one(set, units, *key).await) });
     let (mut repositories, mut failed) = (BTreeMap::new(), Vec::new());
     let mut secret: Option<HashSecret> = None;
     for (key, opened) in futures::future::join_all(opening).await {
@@ -56,7 +57,10 @@ async fn open_one(
         if cluster.number != units.cluster {
             return Err(Failure::new(
                 ErrorCode::BackupMismatch,
-                format!("its newest cluster of stanza {} is {}, not {}", units.stanza, cluster.number, units.cluster),
+                format!(
+                    "its newest cluster of stanza {} is {}, not {}",
+                    units.stanza, cluster.number, units.cluster
+                ),
             ));
         }
         Ok((repository, cluster.hash_secret))

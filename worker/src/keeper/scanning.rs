@@ -36,7 +36,12 @@ impl Keeper {
         let walk = Walk {
             path: known.config.directory.clone(),
             version: known.facts.version,
-            rules: Rules::new(known.facts.version, known.facts.catalog_version, options.online, &options.exclude)?,
+            rules: Rules::new(
+                known.facts.version,
+                known.facts.catalog_version,
+                options.online,
+                &options.exclude,
+            )?,
             ask: ask(&known.session, directory, &self.runtime),
         };
         let report = walk.run(directory, &self.reporter).await?;

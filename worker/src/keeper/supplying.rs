@@ -63,7 +63,8 @@ impl Supply {
             Arc::new(move || Ok(Box::new(std::fs::File::open(&path)?)))
         };
         let targets = [(repository.clone(), self.order.archive)];
-        let pushed = push_wal_as(&targets, &self.stanza, &WalFileName::Segment(segment), source, manner).await;
+        let pushed =
+            push_wal_as(&targets, &self.stanza, &WalFileName::Segment(segment), source, manner).await;
         let results = pushed.map_err(|error| match error.kind() {
             ErrorKind::NotFound => absent(segment),
             _ => Failure::new(ErrorCode::FileRead, format!("cannot read {}: {error}", path.display())),

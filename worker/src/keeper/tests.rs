@@ -97,8 +97,7 @@ async fn wal_is_supplied_before_units_and_beside_other_orders() {
     // The first supply hangs until the test ends; neither the second nor the units wait for it.
     let (keeper, mut far) = offline(&site, false).await;
     site.repository(ONE).await;
-    site.faults(ONE).add(Rule::once(Operation::Stat, Effect::Stall));
-    site.faults(ONE).add(Rule::once(Operation::GetRange, Effect::Stall));
+    let hanging = site.faults(ONE).add(Rule::once(Operation::Any, Effect::Stall));
     let supply = |repository| {
         OrderBody::SupplyWal(SupplyOrder {
             repository,
@@ -113,6 +112,7 @@ async fn wal_is_supplied_before_units_and_beside_other_orders() {
     assert_eq!(far.next().await, ReportBody::WalSupplied { repository: TWO, result: Ok(()) });
     keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
     assert!(matches!(far.next().await, ReportBody::Prepared(Ok(_))));
+    assert_eq!(site.faults(ONE).strikes(hanging), 1);
     keeper.end().await;
 }
 

@@ -16,7 +16,11 @@ pub(super) struct FramePacker<'a> {
 
 impl<'a> FramePacker<'a> {
     /// `raw` is the slot's buffer, kept between units so that it is zeroed once.
-    pub(super) fn new(raw: &'a mut Vec<u8>, compressor: &'a mut Compressor, outgoing: &'a mut [Outgoing]) -> Self {
+    pub(super) fn new(
+        raw: &'a mut Vec<u8>,
+        compressor: &'a mut Compressor,
+        outgoing: &'a mut [Outgoing],
+    ) -> Self {
         raw.resize(FRAME_RAW_BYTES, 0);
         FramePacker { raw, filled: 0, frame: 0, compressor, outgoing }
     }
@@ -69,7 +73,9 @@ impl<'a> FramePacker<'a> {
         match first {
             None => Some(Failure::new(ErrorCode::Assert, "a unit was ordered for no repository")),
             Some(None) => None,
-            Some(Some(failed)) => self.outgoing.iter().all(|one| one.failure().is_some()).then_some(failed.failure),
+            Some(Some(failed)) => {
+                self.outgoing.iter().all(|one| one.failure().is_some()).then_some(failed.failure)
+            }
         }
     }
 }

@@ -30,9 +30,16 @@ enum Piece {
 type Uploading = JoinHandle<Result<(), RepositoryError>>;
 
 enum State {
-    Open { encoder: Box<ObjectEncoder>, queue: mpsc::Sender<Piece>, uploading: Uploading },
+    Open {
+        encoder: Box<ObjectEncoder>,
+        queue: mpsc::Sender<Piece>,
+        uploading: Uploading,
+    },
     /// Everything is in the queue.
-    Ended { bytes: u64, uploading: Uploading },
+    Ended {
+        bytes: u64,
+        uploading: Uploading,
+    },
     Failed(Failure),
 }
 
@@ -60,7 +67,10 @@ impl Outgoing {
 
     fn open(context: &Arc<JobContext>, key: RepoKey, name: PackName) -> Result<State, Failure> {
         let repository = context.repositories.get(&key).cloned().ok_or_else(|| {
-            Failure::new(ErrorCode::RepoInvalid, format!("repo {key} is not open on worker {}", context.worker))
+            Failure::new(
+                ErrorCode::RepoInvalid,
+                format!("repo {key} is not open on worker {}", context.worker),
+            )
         })?;
         let object = name.key(&context.units.stanza);
         let (encoder, header) = repository.encoder(Kind::Pack, &object)?;

@@ -5,8 +5,8 @@
 
 use crate::job::JobContext;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::pg::{FileClass, PgVersion, RelativePath};
 use pgconvoy_core::pg::filenode_map::validate_filenode_map;
+use pgconvoy_core::pg::{FileClass, PgVersion, RelativePath};
 use pgconvoy_core::wire::UnitPart;
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::control::read_control;
@@ -32,7 +32,10 @@ pub(super) enum Opened {
 }
 
 enum Content {
-    File { file: File, caching: Caching },
+    File {
+        file: File,
+        caching: Caching,
+    },
     /// Read whole beforehand, because its own checksum had to hold.
     Bytes(Vec<u8>),
 }
@@ -59,10 +62,12 @@ impl PartReader {
         let path = directory.join(part.path.as_str());
         let content = match part.class {
             FileClass::Control => Content::Bytes(read_control(directory)?.bytes),
-            FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => match filenode_map(&path, context.source.version)? {
-                Some(bytes) => Content::Bytes(bytes),
-                None => return vanished(context, &part.path, part.class),
-            },
+            FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => {
+                match filenode_map(&path, context.source.version)? {
+                    Some(bytes) => Content::Bytes(bytes),
+                    None => return vanished(context, &part.path, part.class),
+                }
+            }
             _ => match File::open(&path) {
                 Ok(file) => Content::File { file, caching: Caching::Ask },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

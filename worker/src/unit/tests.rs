@@ -14,9 +14,8 @@ const PAGES: usize = 1024;
 
 async fn run(context: &Arc<JobContext>, order: UnitOrder) -> Result<Receipt, UnitFailure> {
     let context = context.clone();
-    let running = tokio::task::spawn_blocking(move || {
-        Slot::new(0, &context).unwrap().run(&context, Arc::new(order))
-    });
+    let running =
+        tokio::task::spawn_blocking(move || Slot::new(0, &context).unwrap().run(&context, Arc::new(order)));
     let sent = tokio::time::timeout(PATIENCE, running).await.expect("the unit hangs").unwrap()?;
     tokio::time::timeout(PATIENCE, sent.settle()).await.expect("the stores hang")
 }
@@ -35,11 +34,11 @@ async fn a_repository_that_stalls_is_paid_for_once() {
         let first = run(&context, order(1, &[ONE, TWO], std::slice::from_ref(&relation))).await.unwrap();
         assert_eq!(stored(&first), [ONE], "{operation:?}");
 
-        let strikes = site.faults(TWO).add(Rule::once(Operation::Any, Effect::Stall));
+        // It would do by now, which shows that it is not tried.
+        site.faults(TWO).clear();
         let second = run(&context, order(2, &[ONE, TWO], &[relation])).await.unwrap();
         assert_eq!(stored(&second), [ONE]);
         assert_eq!(second.failed, first.failed);
-        assert_eq!(site.faults(TWO).strikes(strikes), 0, "repository 2 was tried again after {operation:?}");
     }
 }
 
@@ -87,14 +86,14 @@ async fn a_repository_whose_call_fails_once_is_not_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_takes_each_piece_just_in_time_counts_as_stalled_in_the_end() {
     let site = Site::new().await;
-    let context = site.context(STALL).await;
-    // Twelve frames, less those in the queue, at a little under the timeout each: more than four timeouts.
-    let relation = site.relation("16384", 12 * 128);
-    site.faults(TWO).add(Rule::always(Operation::Write, Effect::Delay(STALL * 4 / 5)));
+    let stall = 5 * STALL / 2;
+    let context = site.context(stall).await;
+    // Sixteen frames, less those in the queue, at more than half a timeout each: more than four timeouts.
+    let relation = site.relation("16384", 16 * 128);
+    site.faults(TWO).add(Rule::always(Operation::Write, Effect::Delay(stall * 3 / 5)));
     let receipt = run(&context, order(1, &[ONE, TWO], &[relation])).await.unwrap();
     assert_eq!(stored(&receipt), [ONE]);
-    let message = &receipt.failed[0].failure.message;
-    assert!(message.contains("waiting") || message.contains("took nothing"), "{message}");
+    assert_eq!(receipt.failed[0].failure.message, "repo 2 kept a unit waiting for 2 s in all");
     assert!(context.given_up.skips(TWO, &[ONE, TWO]).is_some());
 }
 
@@ -116,7 +115,11 @@ async fn a_unit_ends_soon_after_its_job() {
 }
 
 /// A tablespace with one relation, and a unit for it.
-async fn with_tablespace(site: &Site, is_listed: bool, asked: Arc<AtomicUsize>) -> (Arc<JobContext>, UnitPart) {
+async fn with_tablespace(
+    site: &Site,
+    is_listed: bool,
+    asked: Arc<AtomicUsize>,
+) -> (Arc<JobContext>, UnitPart) {
     let location = site.home.path().join("fast");
     let inside = location.join(crate::job::testing::VERSION.tablespace_directory());
     std::fs::create_dir_all(&inside).unwrap();

@@ -21,11 +21,8 @@ struct Fake {
 
 impl Fake {
     fn new() -> Fake {
-        let fake = Fake {
-            home: tempfile::tempdir().unwrap(),
-            tablespaces: Vec::new(),
-            listed_again: Vec::new(),
-        };
+        let fake =
+            Fake { home: tempfile::tempdir().unwrap(), tablespaces: Vec::new(), listed_again: Vec::new() };
         for directory in ["base/1", "base/5", "global", "pg_tblspc", "pg_wal/archive_status"] {
             fs::create_dir_all(fake.pg().join(directory)).unwrap();
         }

@@ -18,7 +18,8 @@ fn run_in(directory: &Path, config: &str, file: &str, more: &[&str]) -> Result<E
     let config_file = directory.join("pgconvoy.toml");
     std::fs::write(&config_file, config).unwrap();
     let destination = directory.join("pg_wal/RECOVERYXLOG");
-    let texts = ["pgconvoy", "--config", config_file.to_str().unwrap(), COMMAND, file, destination.to_str().unwrap()];
+    let texts =
+        ["pgconvoy", "--config", config_file.to_str().unwrap(), COMMAND, file, destination.to_str().unwrap()];
     let arguments: Vec<OsString> = texts.iter().chain(more).map(OsString::from).collect();
     let Parsed::Typed(typed) = parse(&arguments).unwrap() else { panic!("no help was asked for") };
     let invocation = Invocation { arguments, environment: BTreeMap::new(), is_root: false };
@@ -36,7 +37,8 @@ const SEGMENT: &str = "000000010000000000000001";
 #[test]
 fn every_mistake_is_126_in_archive_recovery_and_its_own_code_elsewhere() {
     let gone = "[repo.1]\npath = \"/nowhere/at/all\"\n[backup]\narchive-timeout = \"100ms\"\n";
-    let no_key = "[repo.1]\npath = \"/nowhere\"\nkey-file = \"/nowhere/key\"\n[backup]\narchive-timeout = \"100ms\"\n";
+    let no_key =
+        "[repo.1]\npath = \"/nowhere\"\nkey-file = \"/nowhere/key\"\n[backup]\narchive-timeout = \"100ms\"\n";
     let cases: [(&str, &str, &[&str], &str); 7] = [
         ("no toml at all", SEGMENT, &["--stanza=main"], "Config"),
         ("[repo.1]\ncolour = 1\n", SEGMENT, &["--stanza=main"], "Config"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::tests::{ANOTHER, Fleet, OURS, SEGMENT, identity, segment};
-use pgconvoy_storage::decorate::fault::{Effect, Kind as Fault, KeyPattern, Operation, Rule};
+use pgconvoy_storage::decorate::fault::{Effect, KeyPattern, Kind as Fault, Operation, Rule};
 use pgconvoy_storage::{PutMode, list_all};
 use std::path::PathBuf;
 
@@ -186,7 +186,11 @@ async fn a_destination_that_cannot_be_written_is_an_error_at_once() {
     let begun = Instant::now();
     assert_eq!(get(&fleet, SEGMENT).await.unwrap_err().code, ErrorCode::FileMove);
     assert!(begun.elapsed() < PATIENCE);
-    assert_eq!(std::fs::read_dir(fleet.directory.path()).unwrap().count(), 2, "the segment and the directory");
+    assert_eq!(
+        std::fs::read_dir(fleet.directory.path()).unwrap().count(),
+        2,
+        "the segment and the directory"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,9 +42,14 @@ async fn a_required_repository_that_fails_is_error_104_while_the_others_get_the_
     fleet.faults(2).add(full());
     let failure = push(&fleet, SEGMENT, &segment(OURS, 0)).await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Command);
-    assert!(failure.message.contains("repo 2: ") && failure.message.ends_with("it is in repo 1, repo 3"), "{failure}");
+    assert!(
+        failure.message.contains("repo 2: ") && failure.message.ends_with("it is in repo 1, repo 3"),
+        "{failure}"
+    );
     assert!(!failure.hints.is_empty());
-    assert!(fleet.has(1, 1, SEGMENT).await && !fleet.has(2, 1, SEGMENT).await && fleet.has(3, 1, SEGMENT).await);
+    assert!(
+        fleet.has(1, 1, SEGMENT).await && !fleet.has(2, 1, SEGMENT).await && fleet.has(3, 1, SEGMENT).await
+    );
 
     fleet.faults(2).clear();
     let report = push(&fleet, SEGMENT, &segment(OURS, 0)).await.unwrap();
@@ -97,7 +102,10 @@ async fn what_is_no_whole_segment_is_refused() {
     let whole = segment(OURS, 0);
     for content in [&whole[..SEGMENT_BYTES - 1], &whole[..20], &vec![0; SEGMENT_BYTES]] {
         let failure = push(&fleet, SEGMENT, content).await.unwrap_err();
-        assert!(matches!(failure.code, ErrorCode::FileInvalid | ErrorCode::Format | ErrorCode::VersionNotSupported));
+        assert!(matches!(
+            failure.code,
+            ErrorCode::FileInvalid | ErrorCode::Format | ErrorCode::VersionNotSupported
+        ));
         assert!(failure.message.contains(SEGMENT), "{failure}");
     }
     assert!(!fleet.has(1, 1, SEGMENT).await);
@@ -109,7 +117,9 @@ async fn wal_goes_to_the_newest_archive_of_its_own_cluster() {
     fleet.add_cluster(RepoKey(1), 2, OURS).await;
     fleet.add_cluster(RepoKey(1), 3, ANOTHER).await;
     push(&fleet, SEGMENT, &segment(OURS, 0)).await.unwrap();
-    assert!(fleet.has(1, 2, SEGMENT).await && !fleet.has(1, 1, SEGMENT).await && !fleet.has(1, 3, SEGMENT).await);
+    assert!(
+        fleet.has(1, 2, SEGMENT).await && !fleet.has(1, 1, SEGMENT).await && !fleet.has(1, 3, SEGMENT).await
+    );
 
     // A history file has no header: the data directory tells, or it is the newest cluster's.
     let path = fleet.wal_file("00000002.history", b"1\t0/3000000\tno recovery target specified\n");

@@ -14,8 +14,7 @@ async fn supply(site: &Site) -> Result<(), Failure> {
         compress: compress(),
         stall_timeout_ms: u64::try_from(STALL.as_millis()).unwrap(),
     };
-    let supply =
-        Supply { set: site.set.clone(), stanza: stanza(), wal: site.pg().join("pg_wal"), order };
+    let supply = Supply { set: site.set.clone(), stanza: stanza(), wal: site.pg().join("pg_wal"), order };
     timeout(PATIENCE, supply.run()).await.expect("supplying hangs")
 }
 
