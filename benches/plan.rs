@@ -12,7 +12,7 @@ mod world;
 
 use anyhow::{Result, ensure};
 use inventory::{Files, PAGE_ENTRIES};
-use measure::{Budget, Form, Median, Table, Unit, memory, note};
+use measure::{Budget, Form, Median, Table, Unit, mebibytes, memory, note};
 use std::process::ExitCode;
 use world::World;
 
@@ -78,8 +78,4 @@ fn backup(table: Option<&mut Table>) -> Result<f64> {
         );
     }
     Ok(planned)
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    f64::from(u32::try_from(bytes >> 10).unwrap_or(u32::MAX)) / 1024.0
 }

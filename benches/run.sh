@@ -75,7 +75,6 @@ for benchmark in "${benchmarks[@]}"; do
 done
 cat "$table"
 if [[ $form == full ]]; then
-    # What stands below the table was written by people.
     cp "$table" "$results"
 fi
 if ((${#failed[@]} > 0)); then

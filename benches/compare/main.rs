@@ -21,7 +21,7 @@ mod wal;
 
 use anyhow::Result;
 use contender::Contender;
-use measure::{Budget, Form, Table, Unit};
+use measure::{Budget, Form, Table, Unit, mebibytes};
 use rounds::Rounds;
 use stage::{Stage, settle};
 use std::collections::BTreeMap;
@@ -32,7 +32,6 @@ const SHORT_BYTES: u64 = 300 << 20;
 const FULL_BYTES: u64 = 3 << 30;
 const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
-const MEBIBYTE: f64 = 1_048_576.0;
 
 /// A worker's: 64 MiB and 24 MiB for each slot and repository; a coordinator's for so few files: 64 MiB. Embedded, both.
 fn memory_max(repositories: u32) -> f64 {
@@ -65,7 +64,13 @@ fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     })?;
     for rival in stage.rivals() {
         let name = rival.name();
-        rounds.judge_wall(table, &format!("full backup, wall against {name}"), one, rival, Budget::AtMost(0.65));
+        rounds.judge_wall(
+            table,
+            &format!("full backup, wall against {name}"),
+            one,
+            rival,
+            Budget::AtMost(0.65),
+        );
         rounds.judge_cpu(table, &format!("full backup, CPU against {name}"), one, rival, Budget::AtMost(0.7));
     }
     rounds.judge_wall(table, "full backup to 2 repositories, wall against 1", two, one, Budget::AtMost(1.2));
@@ -73,15 +78,15 @@ fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     for (contender, repositories) in [(one, 1), (two, 2)] {
         let what = format!("full backup, peak memory of {}", contender.name());
         let budget = Budget::AtMost(memory_max(repositories));
-        table.judge(&what, rounds.memory(contender) / MEBIBYTE, Unit::Mebibytes, budget, stage.size());
+        table.judge(&what, mebibytes(rounds.memory(contender)), Unit::Mebibytes, budget, stage.size());
     }
     for rival in stage.rivals() {
         let what = format!("full backup, peak memory of {}", rival.name());
-        table.tell(&what, rounds.memory(rival) / MEBIBYTE, Unit::Mebibytes, "sum of its processes");
+        table.tell(&what, mebibytes(rounds.memory(rival)), Unit::Mebibytes, "sum of its processes");
     }
     for contender in all {
         let what = format!("full backup, stored by {}", contender.name());
-        table.tell(&what, stored[&contender] / MEBIBYTE, Unit::Mebibytes, "in one repository, without WAL");
+        table.tell(&what, mebibytes(stored[&contender]), Unit::Mebibytes, "in one repository, without WAL");
     }
     Ok(())
 }
@@ -103,9 +108,15 @@ fn restore(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let what = "restore, wall against writing and syncing the same bytes";
     rounds.judge_wall(table, what, one, plain, Budget::AtMost(1.15));
     let budget = Budget::AtMost(memory_max(1));
-    table.judge("restore, peak memory of pgconvoy", rounds.memory(one) / MEBIBYTE, Unit::Mebibytes, budget, "");
+    table.judge(
+        "restore, peak memory of pgconvoy",
+        mebibytes(rounds.memory(one)),
+        Unit::Mebibytes,
+        budget,
+        "",
+    );
     let what = format!("restore, peak memory of {name}");
-    table.tell(&what, rounds.memory(rival) / MEBIBYTE, Unit::Mebibytes, "sum of its processes");
+    table.tell(&what, mebibytes(rounds.memory(rival)), Unit::Mebibytes, "sum of its processes");
     Ok(())
 }
 

@@ -19,14 +19,13 @@ pub(crate) struct Pgbackrest {
 impl Pgbackrest {
     /// The one that `PGBACKREST` names, or the one on the PATH.
     pub(crate) fn configure(scratch: &Scratch, cluster: &Cluster) -> Result<Pgbackrest> {
-        let program = std::env::var_os("PGBACKREST").map_or_else(|| PathBuf::from("pgbackrest"), PathBuf::from);
+        let program =
+            std::env::var_os("PGBACKREST").map_or_else(|| PathBuf::from("pgbackrest"), PathBuf::from);
         let answer = Program::new(&program)?.arg("version").run(limits::TOOL);
         let answer = answer.context("pgBackRest is not there: ./benches/run.sh installs it")?.ok()?;
         let version = answer.stdout.trim().rsplit(' ').next().unwrap_or_default().to_owned();
-        let numbers: Vec<u32> = version
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|number| number.parse().ok())
-            .collect();
+        let numbers: Vec<u32> =
+            version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
         ensure!(numbers.len() >= 2, "pgBackRest calls its version '{version}'");
         let folder = scratch.private_dir("pgbackrest")?;
         let (repository, config_file) = (folder.join("repo"), folder.join("pgbackrest.conf"));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 const CHUNK: usize = 1 << 20;
+const LARGE: u64 = 1 << 20;
 
 /// Paths below a data directory with their sizes, largest first.
 pub(crate) fn sizes(data: &Path) -> Result<Vec<(PathBuf, u64)>> {
@@ -22,26 +23,38 @@ pub(crate) fn sizes(data: &Path) -> Result<Vec<(PathBuf, u64)>> {
     Ok(found)
 }
 
+/// Large files are synced as they come, the others all at the end: the first of those makes the journal write what it holds
+/// of the rest.
 pub(crate) fn write(target: &Path, files: &[(PathBuf, u64)], threads: u32) -> Result<()> {
-    let queue = Mutex::new(files.iter());
-    // Not zeros: a file system may have ideas about those.
-    let mut state = 1u32;
-    let chunk: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_be_bytes()[0]
-    })
-    .take(CHUNK)
-    .collect();
+    let chunk = noise();
+    for_each(files, threads, |(path, size)| write_one(&target.join(path), *size, &chunk))?;
+    let small: Vec<&PathBuf> = files.iter().filter(|(_, size)| *size < LARGE).map(|(path, _)| path).collect();
+    for_each(&small, threads, |path| Ok(File::open(target.join(path))?.sync_all()?))
+}
+
+fn for_each<T: Sync>(items: &[T], threads: u32, work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let queue = Mutex::new(items.iter());
+    let next = || queue.lock().map(|mut rest| rest.next()).map_err(|_| anyhow!("a writer panicked"));
+    let serve = || -> Result<()> {
+        while let Some(item) = next()? {
+            work(item)?;
+        }
+        Ok(())
+    };
     std::thread::scope(|scope| {
-        let writer = || -> Result<()> {
-            while let Some((path, size)) = queue.lock().map_err(|_| anyhow!("a writer panicked"))?.next() {
-                write_one(&target.join(path), *size, &chunk)?;
-            }
-            Ok(())
-        };
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(writer)).collect();
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(serve)).collect();
         running.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a writer panicked"))?)
     })
+}
+
+/// Not zeros: a file system may have ideas about those.
+fn noise() -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(&mut next).take(CHUNK).collect()
 }
 
 fn write_one(path: &Path, size: u64, chunk: &[u8]) -> Result<()> {
@@ -53,6 +66,8 @@ fn write_one(path: &Path, size: u64, chunk: &[u8]) -> Result<()> {
         file.write_all(&chunk[..bytes])?;
         left -= bytes;
     }
-    file.sync_all()?;
+    if size >= LARGE {
+        file.sync_all()?;
+    }
     Ok(())
 }

@@ -59,18 +59,31 @@ impl Rounds {
     }
 
     /// Bytes at the peak.
-    #[allow(clippy::cast_precision_loss, reason = "far below what a double holds exactly")]
-    pub(crate) fn memory(&self, of: Contender) -> f64 {
-        self.memory[&of] as f64
+    pub(crate) fn memory(&self, of: Contender) -> u64 {
+        self.memory[&of]
     }
 
-    pub(crate) fn judge_wall(&self, table: &mut Table, what: &str, of: Contender, to: Contender, budget: Budget) {
+    pub(crate) fn judge_wall(
+        &self,
+        table: &mut Table,
+        what: &str,
+        of: Contender,
+        to: Contender,
+        budget: Budget,
+    ) {
         let ratios = self.median(|round| round[&of].wall / round[&to].wall);
         let how = seconds(self.wall(of), self.wall(to), &ratios);
         table.judge(what, ratios.value(), Unit::Times, budget, how);
     }
 
-    pub(crate) fn judge_cpu(&self, table: &mut Table, what: &str, of: Contender, to: Contender, budget: Budget) {
+    pub(crate) fn judge_cpu(
+        &self,
+        table: &mut Table,
+        what: &str,
+        of: Contender,
+        to: Contender,
+        budget: Budget,
+    ) {
         let ratios = self.median(|round| round[&of].cpu / round[&to].cpu);
         let how = seconds(self.cpu(of), self.cpu(to), &ratios);
         table.judge(what, ratios.value(), Unit::Times, budget, how);

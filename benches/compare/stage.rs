@@ -10,7 +10,8 @@ use crate::measure::{Cost, memory::Watcher, note};
 use crate::pgbackrest::Pgbackrest;
 use crate::rounds::Turn;
 use crate::support::{
-    Cluster, ClusterOptions, Config, Pgconvoy, Program, Repo, Result, Scratch, config, ensure, files, limits, user,
+    Cluster, ClusterOptions, Config, Pgconvoy, Program, Repo, Result, Scratch, config, ensure, files, limits,
+    user,
 };
 use crate::{PROCESSES, mixed, plain, wal};
 use std::path::{Path, PathBuf};
@@ -193,8 +194,7 @@ impl Stage {
     }
 
     /// Bytes of the tool's last backup, in its first repository.
-    #[allow(clippy::cast_precision_loss, reason = "far below what a double holds exactly")]
-    pub(crate) fn stored(&self, contender: Contender) -> Result<f64> {
+    pub(crate) fn stored(&self, contender: Contender) -> Result<u64> {
         let place = match contender {
             Contender::Pgbackrest { .. } => self.pgbackrest.repository(),
             _ => &self.repositories[0].path,
@@ -204,7 +204,7 @@ impl Stage {
             bytes += std::fs::symlink_metadata(&file)?.len();
         }
         ensure!(bytes > 0, "{} is empty", place.display());
-        Ok(bytes as f64)
+        Ok(bytes)
     }
 }
 

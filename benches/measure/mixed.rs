@@ -27,7 +27,7 @@ fn table(number: u64, rows: u64) -> String {
         'blue','red','large','small','with','without','delivery','address','changed','by','phone','letter','again','first',\
         'second','note','from','the','office','warehouse','please']";
     let word = "words[1 + (random() * 31)::int]";
-    let sentence = vec![word; 9].join(" || ' ' || ");
+    let sentence = [word; 9].join(" || ' ' || ");
     format!(
         "select setseed(0.{seed});
          create table mixed_{number} (id bigint primary key, reference uuid not null, placed timestamptz not null,

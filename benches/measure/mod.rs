@@ -3,7 +3,12 @@
 //! It is not a statistics library. A figure is the median of pairs that were run in turn, CPU time is preferred to wall
 //! time, and a run fails only far beyond its budget: neighbours on the same machine move results by a third.
 
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "every benchmark compiles this and uses a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "every benchmark compiles this and uses a part of it"
+)]
 
 pub mod clock;
 pub mod memory;
@@ -33,6 +38,16 @@ impl Form {
             Form::Full => full,
         }
     }
+}
+
+/// For tables: bytes as people read them.
+pub fn mebibytes(bytes: u64) -> f64 {
+    float(bytes) / 1_048_576.0
+}
+
+/// For ratios. Exact below eight petabytes.
+pub fn float(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 /// A line about what is being done, beside the rows on stdout.

@@ -46,12 +46,13 @@ impl Engine {
             config::write_key(&key_file, u64::from(key.0))?;
             let secret = Some(KeySource::KeyFile(key_file.display().to_string()));
             let settings = RepositorySettings { number: *key, secret };
-            let creating = Repository::open_or_create(Arc::new(NullStore::default()), &settings, Timestamp(0));
+            let creating =
+                Repository::open_or_create(Arc::new(NullStore::default()), &settings, Timestamp(0));
             let (repository, _) = runtime.block_on(creating).map_err(|error| failed(error.into()))?;
             open.insert(*key, Arc::new(repository));
         }
-        let roots = Roots::record(pages.directory(), PgVersion::V15, &[])
-            .map_err(|error| failed(error.into()))?;
+        let roots =
+            Roots::record(pages.directory(), PgVersion::V15, &[]).map_err(|error| failed(error.into()))?;
         let source = Source {
             roots,
             version: PgVersion::V15,
@@ -71,8 +72,7 @@ impl Engine {
             ended: Default::default(),
         });
         let orders = orders(pages, &keys)?;
-        let planned = pages.files().iter().map(|file| file.size).sum();
-        Ok(Engine { runtime, context, orders, planned })
+        Ok(Engine { runtime, context, orders, planned: pages.bytes() })
     }
 
     /// Every unit once, one after another, as one slot does them.

@@ -18,16 +18,16 @@ mod pages;
 
 use anyhow::Result;
 use engine::Engine;
-use measure::{Budget, Cost, Form, Median, Table, Unit, note};
+use measure::{Budget, Cost, Form, Median, Table, Unit, mebibytes, note};
 use pages::Pages;
 use std::process::ExitCode;
 
 const CPU_RATIO_MAX: f64 = 1.15;
-const GIB: f64 = 1_073_741_824.0;
 
 fn main() -> Result<ExitCode> {
     let form = Form::from_arguments();
     let pages = Pages::ready()?;
+    let gibibytes = mebibytes(pages.bytes()) / 1024.0;
     let (one, two) = (Engine::new(&pages, 1)?, Engine::new(&pages, 2)?);
     let (mut for_one, mut for_two, mut per_gib) = (Median::default(), Median::default(), Median::default());
     let mut bare_per_gib = Median::default();
@@ -43,8 +43,8 @@ fn main() -> Result<ExitCode> {
         if round > 0 {
             for_one.add(single.cpu / bare);
             for_two.add(double.cpu / bare);
-            per_gib.add(single.cpu / pages.bytes() * GIB);
-            bare_per_gib.add(bare / pages.bytes() * GIB);
+            per_gib.add(single.cpu / gibibytes);
+            bare_per_gib.add(bare / gibibytes);
         }
     }
     let (least, most) = for_one.spread();

@@ -39,7 +39,7 @@ impl Pages {
             found.push(RelationFile { path: format!("{DATABASE}/{name}"), name: parsed, size });
         }
         let pages = Pages { directory, files: found };
-        ensure!(pages.total() > BYTES / 2, "{} has only {} bytes", pages.directory.display(), pages.total());
+        ensure!(pages.bytes() > BYTES / 2, "{} has only {} bytes", pages.directory.display(), pages.bytes());
         Ok(pages)
     }
 
@@ -51,13 +51,8 @@ impl Pages {
         &self.files
     }
 
-    fn total(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "far below what a double holds exactly")]
-    pub(crate) fn bytes(&self) -> f64 {
-        self.total() as f64
     }
 }
 

@@ -85,7 +85,8 @@ impl Embedded {
         let name: WorkerName = WORKER.parse().expect("the constant is a valid worker name");
         let stanzas = vec![self.stanza.clone()];
         let peer = |role, stanzas| PeerIdentity { name: name.clone().into(), role, stanzas };
-        let (near, far) = pair(peer(Role::Coordinator, Vec::new()), peer(Role::Worker, stanzas), &Faults::default());
+        let (near, far) =
+            pair(peer(Role::Coordinator, Vec::new()), peer(Role::Worker, stanzas), &Faults::default());
         let worker = Worker::start(WorkerDeps {
             name: name.clone(),
             slots: self.slots,

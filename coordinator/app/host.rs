@@ -39,11 +39,18 @@ pub fn source(stanza: &StanzaConfig, db_timeout: Duration, purpose: &str) -> Res
     let [pg] = here[..] else {
         return Err(Failure::new(
             ErrorCode::OptionInvalidValue,
-            format!("stanza {} has {} data directories on this machine, and one is needed", stanza.name, here.len()),
+            format!(
+                "stanza {} has {} data directories on this machine, and one is needed",
+                stanza.name,
+                here.len()
+            ),
         )
         .hint("give each [[stanza.NAME.pg]] of another machine its host"));
     };
-    Ok(SourceConfig { directory: PathBuf::from(&pg.path), connect: connect_options(pg, db_timeout, purpose)? })
+    Ok(SourceConfig {
+        directory: PathBuf::from(&pg.path),
+        connect: connect_options(pg, db_timeout, purpose)?,
+    })
 }
 
 fn connect_options(pg: &PgConfig, db_timeout: Duration, purpose: &str) -> Result<ConnectOptions, Failure> {
@@ -85,25 +92,43 @@ pub struct HostLock {
 
 impl HostLock {
     /// One backup of a stanza into a repository at a time on this host.
-    pub fn acquire(directory: &str, stanza: &StanzaName, kind: &str, repository: RepoKey) -> Result<HostLock, Failure> {
+    pub fn acquire(
+        directory: &str,
+        stanza: &StanzaName,
+        kind: &str,
+        repository: RepoKey,
+    ) -> Result<HostLock, Failure> {
         let directory = Path::new(directory);
         DirBuilder::new().recursive(true).mode(0o770).create(directory).map_err(|error| {
-            Failure::new(ErrorCode::PathCreate, format!("cannot create lock path {}: {error}", directory.display()))
-                .hint("set [paths] lock to a directory that this user can write")
+            Failure::new(
+                ErrorCode::PathCreate,
+                format!("cannot create lock path {}: {error}", directory.display()),
+            )
+            .hint("set [paths] lock to a directory that this user can write")
         })?;
         let path = directory.join(format!("{stanza}-{kind}-{repository}.lock"));
         let failed = |error: std::io::Error| {
             Failure::new(ErrorCode::LockAcquire, format!("cannot lock {}: {error}", path.display()))
         };
         let mut options = OpenOptions::new();
-        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o660).open(&path).map_err(failed)?;
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o660)
+            .open(&path)
+            .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = std::fs::read_to_string(&path).unwrap_or_default();
                 return Err(Failure::new(
                     ErrorCode::LockAcquire,
-                    format!("another process on this host works on stanza {stanza} in repo {repository}: {}", holder.trim()),
+                    format!(
+                        "another process on this host works on stanza {stanza} in repo {repository}: {}",
+                        holder.trim()
+                    ),
                 )
                 .hint("wait for it to end"));
             }

@@ -24,7 +24,10 @@ use args::{Command, Parsed, Typed};
 use context::Context;
 use output::Failures;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use settings::{ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest, RepoLsRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest};
+use settings::{
+    ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest,
+    RepoLsRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest,
+};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;

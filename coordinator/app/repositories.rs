@@ -41,8 +41,11 @@ fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
     }
     let path = PathBuf::from(&repo.path);
     // One stalled try must leave time for another.
-    let policy =
-        RetryPolicy { deadline: io_timeout, attempt_timeout: Some(io_timeout.mul_f64(0.4)), ..RetryPolicy::default() };
+    let policy = RetryPolicy {
+        deadline: io_timeout,
+        attempt_timeout: Some(io_timeout.mul_f64(0.4)),
+        ..RetryPolicy::default()
+    };
     Ok(Place {
         description: format!("posix:{}", repo.path),
         connect: Arc::new(move |purpose| {

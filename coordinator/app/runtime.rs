@@ -12,8 +12,10 @@ const RUNTIME_THREADS: usize = 2;
 
 /// Runs a future on a multi-thread runtime that actors can live on.
 pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let failed = |error: std::io::Error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime = Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build().map_err(failed)?;
+    let failed =
+        |error: std::io::Error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
+    let runtime =
+        Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build().map_err(failed)?;
     let runtime = Arc::new(runtime);
     // Dropping a runtime waits for its blocking calls, and a store that hangs in one must not keep the process from ending.
     std::mem::forget(runtime.clone());

@@ -17,9 +17,9 @@ use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId};
 use pgconvoy_core::machine::backup::event::UnitLease;
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
 use pgconvoy_core::pg::WalSegmentName;
+use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Expected};
 use pgconvoy_lease::{LeaseError, LockKind};
-use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_repository::{Repository, RepositorySet};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -49,7 +49,11 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    pub(crate) async fn run(mut self, mut queue: mpsc::UnboundedReceiver<Vec<Effect>>, finished: oneshot::Sender<Outcome>) {
+    pub(crate) async fn run(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Vec<Effect>>,
+        finished: oneshot::Sender<Outcome>,
+    ) {
         while let Some(batch) = queue.recv().await {
             let mut failed = false;
             for effect in batch {
@@ -180,7 +184,8 @@ impl Effects {
 
     async fn lease_some(&self, units: &[(UnitId, Attempt)]) -> Result<Vec<UnitLease>, LeaseError> {
         let keys = self.job_keys();
-        let claims = units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
+        let claims =
+            units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
         let guard = Some(self.leadership.guard());
         let answers = self.leadership.leases.acquire_each(claims, self.worker.lease, guard).await?;
         units
@@ -309,5 +314,4 @@ impl WalWait {
             pause = (pause * 2).min(WAL_POLL_MAX);
         }
     }
-
 }

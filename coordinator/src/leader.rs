@@ -42,7 +42,9 @@ impl Leadership {
         let key = keys.leader(Shard(0));
         let value = Bytes::copy_from_slice(name.as_bytes());
         match leases.acquire(key.clone(), value, keep_alive.lease(), None).await? {
-            Acquire::Granted(token) => Ok(Leadership { leases, keys, keep_alive, guard: Guard { key, token } }),
+            Acquire::Granted(token) => {
+                Ok(Leadership { leases, keys, keep_alive, guard: Guard { key, token } })
+            }
             Acquire::Held(entry) => Err(Failure::new(
                 ErrorCode::LockAcquire,
                 format!("{} leads already", String::from_utf8_lossy(&entry.value)),
@@ -83,7 +85,13 @@ impl Leadership {
         }
     }
 
-    pub async fn unlock(&self, stanza: &StanzaName, repository: RepoKey, kind: LockKind, token: FencingToken) {
+    pub async fn unlock(
+        &self,
+        stanza: &StanzaName,
+        repository: RepoKey,
+        kind: LockKind,
+        token: FencingToken,
+    ) {
         let key = self.keys.lock(stanza, repository, kind);
         if let Err(error) = self.leases.release(key, token).await {
             tracing::debug!("a lock was not released, and expires with its lease: {error}");

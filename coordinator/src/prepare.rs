@@ -17,11 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A live writer puts a heartbeat in this time, even if its store takes as long as a call may take.
-const LIVENESS_WINDOW: Duration = HEARTBEAT_INTERVAL.saturating_mul(2).saturating_add(Duration::from_secs(60));
+const LIVENESS_WINDOW: Duration =
+    HEARTBEAT_INTERVAL.saturating_mul(2).saturating_add(Duration::from_secs(60));
 
 type Prepared = Vec<(RepoKey, Result<RepositoryFacts, Failure>)>;
 
-pub(crate) async fn prepare(set: Arc<RepositorySet>, spec: &BackupSpec, repositories: Vec<RepoKey>) -> Prepared {
+pub(crate) async fn prepare(
+    set: Arc<RepositorySet>,
+    spec: &BackupSpec,
+    repositories: Vec<RepoKey>,
+) -> Prepared {
     let one = async |key: RepoKey| {
         let opened = set.open(key).await?;
         Ok::<_, Failure>(facts(&opened, spec).await?)
@@ -36,7 +41,8 @@ pub(crate) async fn prepare(set: Arc<RepositorySet>, spec: &BackupSpec, reposito
 async fn facts(repository: &Repository, spec: &BackupSpec) -> Result<RepositoryFacts, RepositoryError> {
     let cluster = repository.cluster(&spec.stanza).await?;
     give_up_unfinished(repository, spec).await?;
-    let mut labels: BTreeSet<BackupLabel> = repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
+    let mut labels: BTreeSet<BackupLabel> =
+        repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
     labels.extend(repository.started_labels(&spec.stanza).await?);
     Ok(RepositoryFacts { identity: repository.identity(), cluster, labels: labels.into_iter().collect() })
 }
@@ -55,13 +61,17 @@ async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Resul
                     process: writer.map_or(0, |writer| writer.process),
                 });
             }
-            let record = Repository::void_record(label, "its writer died before it was finished", &spec.writer, now());
+            let record =
+                Repository::void_record(label, "its writer died before it was finished", &spec.writer, now());
             if !repository.give_up(stanza, record).await? {
                 continue;
             }
         }
         let swept = repository.sweep(stanza, label).await?;
-        tracing::info!("unfinished backup {label} in {} was given up: {swept} objects removed", repository.describe());
+        tracing::info!(
+            "unfinished backup {label} in {} was given up: {swept} objects removed",
+            repository.describe()
+        );
     }
     Ok(())
 }
@@ -93,9 +103,16 @@ pub(crate) async fn labels_elsewhere(
     labels
 }
 
-async fn beats(repository: &Repository, stanza: &StanzaName, label: BackupLabel) -> Result<bool, RepositoryError> {
+async fn beats(
+    repository: &Repository,
+    stanza: &StanzaName,
+    label: BackupLabel,
+) -> Result<bool, RepositoryError> {
     let first = repository.newest_heartbeat(stanza, label).await?;
-    tracing::info!("backup {label} was begun on another host: watching {} s for its heartbeats", LIVENESS_WINDOW.as_secs());
+    tracing::info!(
+        "backup {label} was begun on another host: watching {} s for its heartbeats",
+        LIVENESS_WINDOW.as_secs()
+    );
     tokio::time::sleep(LIVENESS_WINDOW).await;
     Ok(repository.newest_heartbeat(stanza, label).await? != first)
 }

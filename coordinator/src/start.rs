@@ -78,14 +78,14 @@ impl Coordinator {
     /// Takes a worker's connection; the newest one is the source of the next job.
     pub async fn accept(&mut self, connection: Connection) -> Result<(), Failure> {
         let leadership = &self.leadership;
-        let joined =
-            WorkerLink::join(
+        let joined = WorkerLink::join(
             connection,
             leadership.leases.clone(),
             &leadership.keys,
             self.runtime.clone(),
             self.ttls.worker,
-        ).await?;
+        )
+        .await?;
         self.worker = Some(joined);
         Ok(())
     }
@@ -100,7 +100,10 @@ impl Coordinator {
     /// Locks the stanza in every repository, then begins. A repository that is locked by somebody else fails the whole: two
     /// backups of one stanza at once would each be half of what was asked for.
     pub async fn backup(&self, spec: BackupSpec) -> Result<BackupRun, Failure> {
-        let worker = self.worker.clone().ok_or_else(|| Failure::new(ErrorCode::HostConnect, "no worker is connected"))?;
+        let worker = self
+            .worker
+            .clone()
+            .ok_or_else(|| Failure::new(ErrorCode::HostConnect, "no worker is connected"))?;
         let mut locks = Vec::new();
         for repository in &spec.repositories {
             let holder = format!("backup job {}", spec.job);

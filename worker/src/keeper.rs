@@ -203,14 +203,28 @@ impl Keeper {
                 let wal = known.config.directory.join(known.facts.version.wal_directory());
                 (known.order.stanza.clone(), wal)
             }
-            Err(failure) => return Some(ReportBody::WalSupplied { repository, result: Err(failure) }),
+            Err(failure) => {
+                return Some(ReportBody::WalSupplied {
+                    repository,
+                    archiver_works: false,
+                    result: Err(failure),
+                });
+            }
         };
         let supply = Supply { set: self.repositories.clone(), stanza, wal, order };
         let reporter = self.reporter.clone();
+        let live = match self.known.as_ref().map(|known| &known.session) {
+            Some(Session::Online(online)) => Some(online.live.clone()),
+            _ => None,
+        };
         let supplying = async move {
             let result = supply.run().await;
+            let archiver_works = match live {
+                Some(live) => live.archiver_works().await,
+                None => false,
+            };
             // When the coordinator is gone, the next backup finds the segments there.
-            let _ = reporter.send(ReportBody::WalSupplied { repository, result }).await;
+            let _ = reporter.send(ReportBody::WalSupplied { repository, archiver_works, result }).await;
         };
         self.supplies.spawn_on(supplying, &self.runtime);
         None

@@ -97,8 +97,14 @@ pub async fn create(
         // It may have the stanza: a secret made without it would keep the two apart for ever.
         None => {
             for (key, ..) in opened {
-                let failure = Failure::new(ErrorCode::RepoInvalid, "nothing was created, because another repository could not be asked");
-                results.push((key, Err(failure.hint("mend the other repository, or leave it out of the configuration"))));
+                let failure = Failure::new(
+                    ErrorCode::RepoInvalid,
+                    "nothing was created, because another repository could not be asked",
+                );
+                results.push((
+                    key,
+                    Err(failure.hint("mend the other repository, or leave it out of the configuration")),
+                ));
             }
             results.sort_by_key(|(key, _)| *key);
             return Ok(results);
@@ -124,8 +130,9 @@ pub async fn create(
 
 fn new_cluster(control: &ControlFile, now: Timestamp) -> Result<ClusterBody, Failure> {
     let mut secret = [0; HashSecret::BYTES];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}")))?;
+    getrandom::fill(&mut secret).map_err(|error| {
+        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
+    })?;
     Ok(ClusterBody {
         number: ClusterNumber(1),
         system_id: control.system_id,
@@ -208,9 +215,9 @@ impl Check<'_> {
         let repository = self.set.open(key).await?;
         let cluster = repository.cluster(self.stanza).await?;
         compare(&repository, self.stanza, &cluster, control)?;
-        let scratch: ObjectKey = format!("{}/check", self.stanza)
-            .parse()
-            .map_err(|error| Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}")))?;
+        let scratch: ObjectKey = format!("{}/check", self.stanza).parse().map_err(|error| {
+            Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}"))
+        })?;
         match prove_create_only(repository.storage(), &scratch).await? {
             CreateOnly::Honoured => Ok((repository, cluster)),
             CreateOnly::Ignored => Err(RepositoryError::NoCreateOnly { place: repository.describe() }.into()),
@@ -233,7 +240,10 @@ impl Check<'_> {
             if begin.elapsed() >= self.archive_timeout {
                 return Err(Failure::new(
                     ErrorCode::ArchiveTimeout,
-                    format!("WAL segment {segment} did not reach repo {key} within {} s", self.archive_timeout.as_secs()),
+                    format!(
+                        "WAL segment {segment} did not reach repo {key} within {} s",
+                        self.archive_timeout.as_secs()
+                    ),
                 )
                 .hint("is archive_command failing? See the server's log")
                 .hint("--archive-timeout sets how long to wait"));

@@ -45,7 +45,9 @@ pub enum OrderBody {
     Prepare(Box<UnitContext>),
     RunUnit(Box<UnitOrder>),
     /// No unit is in flight when this is sent. What the server returns goes to these repositories before anybody hears of it.
-    CloseSession { repositories: Vec<RepoKey> },
+    CloseSession {
+        repositories: Vec<RepoKey>,
+    },
     /// Take these segments from pg_wal and put them where they are missing.
     SupplyWal(SupplyOrder),
     /// The job is over: drop the session if there is one, forget the units.
@@ -189,6 +191,8 @@ pub enum ReportBody {
     SessionClosed(Result<SessionEnd, Failure>),
     WalSupplied {
         repository: RepoKey,
+        /// The server archived something not long ago: it is behind, not broken.
+        archiver_works: bool,
         result: Result<(), Failure>,
     },
 }

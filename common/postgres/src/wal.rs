@@ -3,6 +3,7 @@
 use crate::PostgresError;
 use crate::connect::Client;
 use pgconvoy_core::pg::{Lsn, PgVersion, TimelineId, WalSegmentName};
+use std::time::Duration;
 
 pub(crate) struct WalNames {
     pub(crate) current_insert_lsn: &'static str,
@@ -55,6 +56,14 @@ impl Client {
         let lsn: Lsn = row.parse("lsn")?;
         let segment = WalSegmentName::containing(timeline, lsn, self.settings().wal_segment_size);
         Ok(InsertPosition { timeline, lsn, segment })
+    }
+
+    /// Whether the archiver succeeded with anything in the last `span`: one that is behind is not broken.
+    pub async fn has_archived_within(&self, span: Duration) -> Result<bool, PostgresError> {
+        let sql = "select coalesce(last_archived_time > now() - $1 * interval '1 second', false) as lately \
+                   from pg_stat_archiver";
+        let seconds = span.as_secs_f64();
+        self.session().row("tell how archiving goes", sql, &[&seconds]).await?.get("lately")
     }
 
     /// Ends the current WAL segment, so that PostgreSQL archives it, and names it.

@@ -117,6 +117,8 @@ fn judge(mut failure: Failure, directory: Option<&Path>) -> Failure {
     }
     failure.message = format!("{} (error {})", failure.message, failure.code);
     failure.code = ErrorCode::CannotTell;
+    // PostgreSQL's log should not say '.'.
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     failure.hint(format!(
         "recovery in '{}' stops here, because PostgreSQL would promote without this file; start it again once the cause is repaired",
         directory.display()

@@ -13,6 +13,9 @@ use pgconvoy_worker::archive::{Push, PushReport, PushRepository, data_directory}
 use std::path::Path;
 use std::process::ExitCode;
 
+/// Frames of a segment are compressed side by side.
+const PUSH_THREADS_MIN: usize = 2;
+
 pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, Failure> {
     let file = wal_file(&request.path)?;
     let directory = data_directory_of(context, candidates(request.pg_path.as_deref(), &request.path));
@@ -55,7 +58,9 @@ fn wal_file(path: &Path) -> Result<WalFileName, Failure> {
 fn manner(options: &BackupOptions) -> Result<PushManner, Failure> {
     let codec: Codec = options.compression.kind.into();
     let level = Level::new(codec, options.compression.level)?;
-    Ok(PushManner { codec, level, threads: options.slots(cores()), stall: options.io_timeout })
+    // PostgreSQL waits for each segment: its wall time counts, and it is short.
+    let threads = options.slots(cores()).max(PUSH_THREADS_MIN);
+    Ok(PushManner { codec, level, threads, stall: options.io_timeout })
 }
 
 fn tell(file: &WalFileName, report: &PushReport) {

@@ -9,6 +9,7 @@ use crate::progress::Bar;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
 use crate::settings::BackupRequest;
+use pgconvoy_coordinator::Progress;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::ids::{Epoch, Identity};
@@ -16,7 +17,6 @@ use pgconvoy_core::machine::backup::event::RepositoryResult;
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Phase};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
-use pgconvoy_coordinator::Progress;
 use pgconvoy_repository::codec::Codec;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -48,7 +48,8 @@ pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failu
 }
 
 fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
-    let missing = |what: &str| Err(Failure::new(ErrorCode::NotSupported, format!("{what} is not part of this build")));
+    let missing =
+        |what: &str| Err(Failure::new(ErrorCode::NotSupported, format!("{what} is not part of this build")));
     if request.kind != BackupKind::Full {
         // A full backup is a right answer to any of the three; one that rests on another is not made here yet.
         tracing::warn!("a full backup is made: type {} is not part of this build", request.kind);
@@ -64,8 +65,9 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
 
 fn random_identity() -> Result<Identity, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
+    })?;
     Ok(Identity::from_random_bytes(bytes))
 }
 

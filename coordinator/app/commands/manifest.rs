@@ -20,10 +20,16 @@ pub fn run(request: &ManifestRequest) -> Result<ExitCode, Failure> {
         let (repository, record) = find(request).await?;
         let mut out = stdout_writer();
         match request.output {
-            Output::Json => write_json(&repository, &request.stanza, &record, filter.as_ref(), &mut out).await?,
-            Output::Text => write_text(&repository, &request.stanza, &record, filter.as_ref(), &mut out).await?,
+            Output::Json => {
+                write_json(&repository, &request.stanza, &record, filter.as_ref(), &mut out).await?
+            }
+            Output::Text => {
+                write_text(&repository, &request.stanza, &record, filter.as_ref(), &mut out).await?
+            }
         }
-        out.flush().map_err(|error| Failure::new(ErrorCode::FileWrite, format!("cannot write to stdout: {error}")))?;
+        out.flush().map_err(|error| {
+            Failure::new(ErrorCode::FileWrite, format!("cannot write to stdout: {error}"))
+        })?;
         Ok(ExitCode::SUCCESS)
     })?
 }
@@ -35,7 +41,8 @@ async fn find(request: &ManifestRequest) -> Result<(Arc<Repository>, BackupRecor
         let found = async {
             let repository = opened?;
             let backups = repository.backups(&request.stanza).await?;
-            let wanted = backups.into_iter().rev().find(|(label, _)| request.set.is_none_or(|set| set == *label));
+            let wanted =
+                backups.into_iter().rev().find(|(label, _)| request.set.is_none_or(|set| set == *label));
             Ok::<_, Failure>(match wanted {
                 Some((_, record)) => Some((repository, record?)),
                 None => None,

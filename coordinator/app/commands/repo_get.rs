@@ -22,7 +22,9 @@ pub fn run(request: &RepoGetRequest) -> Result<ExitCode, Failure> {
             Err(BrowseError::Missing { .. }) if request.ignore_missing => return Ok(ExitCode::from(MISSING)),
             other => other?,
         }
-        out.flush().map_err(|error| Failure::new(ErrorCode::FileWrite, format!("cannot write to stdout: {error}")))?;
+        out.flush().map_err(|error| {
+            Failure::new(ErrorCode::FileWrite, format!("cannot write to stdout: {error}"))
+        })?;
         Ok(ExitCode::SUCCESS)
     })?
 }

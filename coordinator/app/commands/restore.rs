@@ -46,7 +46,9 @@ pub fn run(context: &Context, request: &RestoreRequest) -> Result<ExitCode, Fail
 
 fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Failure> {
     if request.delta {
-        tracing::warn!("--delta changes nothing in an empty directory, and this build restores into no other");
+        tracing::warn!(
+            "--delta changes nothing in an empty directory, and this build restores into no other"
+        );
     }
     Ok(RestoreOrder {
         stanza: request.stanza.clone(),

@@ -30,9 +30,12 @@ pub fn run(_context: &Context, request: &StanzaCreateRequest) -> Result<ExitCode
                     Made::WasThere => "stanza is there already",
                 };
                 tracing::info!("repo {key}: {what}");
-                let encrypted = request.repos.iter().any(|repo| repo.key == key && repo.cipher != CipherType::None);
+                let encrypted =
+                    request.repos.iter().any(|repo| repo.key == key && repo.cipher != CipherType::None);
                 if made == Made::WithRepository && encrypted {
-                    tracing::warn!("repo {key} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere");
+                    tracing::warn!(
+                        "repo {key} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
+                    );
                 }
             }
             Err(failure) => failures.push(failure),
@@ -50,7 +53,8 @@ pub fn all_or_error(total: usize, mut failures: Vec<Failure>) -> Result<(), Fail
             false => Err(failures.swap_remove(0)),
         };
     }
-    let messages: Vec<String> = failures.iter().map(|one| format!("[{}] {}", one.code, one.message)).collect();
+    let messages: Vec<String> =
+        failures.iter().map(|one| format!("[{}] {}", one.code, one.message)).collect();
     let mut failure = Failure::new(ErrorCode::Command, messages.join("; "));
     failure.hints = failures.into_iter().flat_map(|one| one.hints).collect();
     failure.hints.dedup();

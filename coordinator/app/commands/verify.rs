@@ -32,7 +32,8 @@ pub fn run(request: &VerifyRequest) -> Result<ExitCode, Failure> {
     };
     match damage.as_slice() {
         [] => {
-            let failures = unreadable.into_iter().map(|(key, failure)| failure.context(format!("repo {key}"))).collect();
+            let failures =
+                unreadable.into_iter().map(|(key, failure)| failure.context(format!("repo {key}"))).collect();
             all_or_error(request.repos.len(), failures).map(|()| ExitCode::SUCCESS)
         }
         [first, rest @ ..] => {
@@ -91,5 +92,11 @@ async fn all(request: &VerifyRequest) -> Result<Verified, Failure> {
 }
 
 fn note(progress: VerifyProgress) {
-    tracing::debug!("{}: {} of {}, {} bytes read", progress.what, progress.done, progress.total, progress.bytes);
+    tracing::debug!(
+        "{}: {} of {}, {} bytes read",
+        progress.what,
+        progress.done,
+        progress.total,
+        progress.bytes
+    );
 }

@@ -3,8 +3,8 @@
 use super::worker_link::FromWorker;
 use crate::progress::Progress;
 use actix::{Actor, Context, Handler, Message};
-use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event};
 use pgconvoy_core::ids::WorkerName;
+use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event};
 use pgconvoy_core::units::Timestamp;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};

@@ -74,8 +74,11 @@ impl WorkerLink {
         ttl: Duration,
     ) -> Result<Joined, Failure> {
         let Channel { sender, mut receiver, incoming } = Channel::<Order, Report>::new(connection);
-        let refused = |reason: &str| Failure::new(ErrorCode::Protocol, format!("a worker was refused: {reason}"));
-        let hello = tokio::time::timeout(HELLO_TIMEOUT, receiver.recv()).await.map_err(|_| refused("it said nothing"))??;
+        let refused =
+            |reason: &str| Failure::new(ErrorCode::Protocol, format!("a worker was refused: {reason}"));
+        let hello = tokio::time::timeout(HELLO_TIMEOUT, receiver.recv())
+            .await
+            .map_err(|_| refused("it said nothing"))??;
         let hello = hello.ok_or_else(|| refused("it left at once"))?;
         let ReportBody::Hello { .. } = hello.body else { return Err(refused("it did not say hello first")) };
         let name = hello.worker;
@@ -91,7 +94,14 @@ impl WorkerLink {
             let link = context.address();
             link_runtime.spawn(pass_reports(receiver, incoming, link.clone()));
             link_runtime.spawn(pass_orders(queue, sender, link));
-            WorkerLink { name: link_name, lease, leases, runtime: link_runtime, orders, job: None, heard: Instant::now(),
+            WorkerLink {
+                name: link_name,
+                lease,
+                leases,
+                runtime: link_runtime,
+                orders,
+                job: None,
+                heard: Instant::now(),
                 ttl,
             }
         });

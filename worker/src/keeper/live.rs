@@ -25,6 +25,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// A server that is slower is lost: it answers this question from memory.
 const PING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// One segment takes seconds; an archiver that brought none in this time brings none.
+const ARCHIVED_LATELY: Duration = Duration::from_secs(120);
+
 pub(super) struct LiveSession {
     place: String,
     session: Mutex<Option<BackupSession>>,
@@ -72,6 +75,17 @@ impl LiveSession {
             Some(session) => Ok(Timestamp(session.client().wait_next_second().await?.milliseconds())),
             None => Err(ended(self.place.clone())),
         }
+    }
+
+    /// Whether the server archived anything not long ago; `false` where it cannot be asked.
+    pub(super) async fn archiver_works(&self) -> bool {
+        let asking = async {
+            match self.session.lock().await.as_ref() {
+                Some(session) => session.client().has_archived_within(ARCHIVED_LATELY).await.unwrap_or(false),
+                None => false,
+            }
+        };
+        timeout(PING_TIMEOUT, asking).await.unwrap_or(false)
     }
 
     /// Waits for whoever is asking it something: a ping for [`PING_TIMEOUT`] at most.

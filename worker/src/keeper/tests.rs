@@ -109,7 +109,10 @@ async fn wal_is_supplied_before_units_and_beside_other_orders() {
     };
     keeper.order(supply(ONE)).await;
     keeper.order(supply(TWO)).await;
-    assert_eq!(far.next().await, ReportBody::WalSupplied { repository: TWO, result: Ok(()) });
+    assert_eq!(
+        far.next().await,
+        ReportBody::WalSupplied { repository: TWO, archiver_works: false, result: Ok(()) }
+    );
     keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
     assert!(matches!(far.next().await, ReportBody::Prepared(Ok(_))));
     assert_eq!(site.faults(ONE).strikes(hanging), 1);

@@ -8,7 +8,8 @@ use super::{RestoreOrder, Surroundings, stop_if_asked};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::pg::{
-    CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalFileName, WalSegmentHeader, WalSegmentName,
+    CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalFileName, WalSegmentHeader,
+    WalSegmentName,
 };
 use pgconvoy_core::plan::recovery::RecoveryKind;
 use pgconvoy_repository::{Repository, RepositoryError};

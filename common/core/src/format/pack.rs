@@ -96,8 +96,9 @@ impl PackRange {
             };
             let raw_bytes =
                 raw_bytes.ok_or_else(|| inconsistent("it points to a frame that is not listed".into()))?;
-            let end_of_run =
-                (covered + u64::from(run.blocks())).saturating_mul(u64::from(self.block_size)).min(self.length);
+            let end_of_run = (covered + u64::from(run.blocks()))
+                .saturating_mul(u64::from(self.block_size))
+                .min(self.length);
             let bytes = end_of_run.saturating_sub(covered.saturating_mul(u64::from(self.block_size)));
             if run.blocks() == 0 || bytes == 0 || u64::from(run.skip()) + bytes > u64::from(raw_bytes) {
                 return Err(inconsistent("it points beyond the end of a frame".into()));

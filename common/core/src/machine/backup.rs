@@ -19,8 +19,8 @@ pub mod contents;
 mod copying;
 pub mod event;
 mod state;
-mod wal;
 pub mod units;
+mod wal;
 
 use crate::failure::{ErrorCode, Failure};
 use crate::format::cluster::ClusterBody;
@@ -217,7 +217,8 @@ impl BackupMachine {
             ReportBody::UnitDone(receipt) => self.on_receipt(worker, receipt, effects),
             ReportBody::UnitFailed(failure) => self.on_unit_failure(failure, effects),
             ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),
-            ReportBody::WalSupplied { repository, result } => {
+            ReportBody::WalSupplied { repository, archiver_works, result } => {
+                self.archiver_works |= archiver_works;
                 self.supplying.remove(&repository);
                 self.settle(repository, result, effects)?;
                 self.wal_settled(now, repository, effects)
@@ -374,11 +375,14 @@ impl BackupMachine {
             return Ok(());
         }
         for repository in self.alive() {
-            effects.push(Effect::AwaitWal { repository, archive: self.archive()?, segments: segments.clone() });
+            effects.push(Effect::AwaitWal {
+                repository,
+                archive: self.archive()?,
+                segments: segments.clone(),
+            });
         }
         Ok(())
     }
-
 
     fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) {
         let Some(contents) =

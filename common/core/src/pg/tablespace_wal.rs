@@ -105,7 +105,10 @@ impl TablespaceFinder {
 
     /// The page behind its header, and behind the rest of a record whose beginning was not seen.
     fn page_data<'a>(&self, address: u64, page: &'a [u8]) -> Option<&'a [u8]> {
-        if page.len() < LONG_PAGE_HEADER || u16_at(page, 0) != self.version.wal_magic() || u64_at(page, 8) != address {
+        if page.len() < LONG_PAGE_HEADER
+            || u16_at(page, 0) != self.version.wal_magic()
+            || u64_at(page, 8) != address
+        {
             return None;
         }
         let info = u16_at(page, 2);

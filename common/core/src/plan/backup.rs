@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 /// More units than this cost the coordinator more than their size gains (16 million units a night for a fleet of 800).
 pub const UNITS_MAX: usize = 20_000;
 /// Bounds a unit's message and its pack's footer when files are tiny.
-pub const FILES_PER_UNIT_MAX: usize = 4_096;
+pub const FILES_PER_UNIT_MAX: usize = 2_048;
+/// The same where paths are long: with some 100 bytes a file beside its path, a message stays below 1 MiB.
+pub const PATH_BYTES_PER_UNIT_MAX: usize = 512 << 10;
 /// A splittable file or another of at least a fourth of a unit is a unit of its own: bundling it would save nothing.
 const BUNDLE_SHARE: u64 = 4;
 
@@ -101,7 +103,7 @@ fn split(inventory: &Inventory, unit_size: u64, page_size: u32) -> Vec<Unit> {
             });
         } else {
             bundles[usize::from(source(file) == Source::Primary)]
-                .add(index, file.size, unit_size, &mut units);
+                .add(index, inventory, unit_size, &mut units);
         }
     }
     bundles.into_iter().for_each(|bundle| bundle.close(&mut units));
@@ -139,20 +141,26 @@ struct Bundle {
     source: Source,
     files: Vec<FileIndex>,
     bytes: u64,
+    path_bytes: usize,
 }
 
 impl Bundle {
     fn new(source: Source) -> Self {
-        Bundle { source, files: Vec::new(), bytes: 0 }
+        Bundle { source, files: Vec::new(), bytes: 0, path_bytes: 0 }
     }
 
-    fn add(&mut self, file: FileIndex, size: u64, unit_size: u64, units: &mut Vec<Unit>) {
-        if self.bytes + size > unit_size || self.files.len() == FILES_PER_UNIT_MAX {
+    fn add(&mut self, file: FileIndex, inventory: &Inventory, unit_size: u64, units: &mut Vec<Unit>) {
+        let (size, path_bytes) = (inventory.file(file).size, inventory.path_length(file));
+        if self.bytes + size > unit_size
+            || self.files.len() == FILES_PER_UNIT_MAX
+            || self.path_bytes + path_bytes > PATH_BYTES_PER_UNIT_MAX
+        {
             let full = std::mem::replace(self, Bundle::new(self.source));
             full.close(units);
         }
         self.files.push(file);
         self.bytes += size;
+        self.path_bytes += path_bytes;
     }
 
     fn close(self, units: &mut Vec<Unit>) {

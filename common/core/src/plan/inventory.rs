@@ -203,6 +203,16 @@ impl Inventory {
         RelativePath::new(path).expect("it was cut from a valid path")
     }
 
+    /// Bytes of the file's path.
+    pub fn path_length(&self, file: FileIndex) -> usize {
+        let span = self.file(file).name;
+        let directory = match span.directory {
+            0 => 0,
+            number => self.parents[number as usize - 1].len() + 1,
+        };
+        directory + usize::from(span.length)
+    }
+
     pub fn file(&self, file: FileIndex) -> &FileEntry {
         &self.files[file.0 as usize]
     }
@@ -289,6 +299,9 @@ mod tests {
         let paths: Vec<String> =
             inventory.files().map(|(index, _)| inventory.path(index).to_string()).collect();
         assert_eq!(paths, ["PG_VERSION", "base/1/1259", "base/1.5/x", "postgresql.conf"]);
+        for (index, _) in inventory.files() {
+            assert_eq!(inventory.path_length(index), inventory.path(index).as_str().len());
+        }
         assert_eq!(inventory.items().len(), 7);
         assert_eq!(inventory.bytes(), 8296);
         assert_eq!(inventory.users(), ["postgres"]);

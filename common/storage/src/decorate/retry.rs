@@ -18,11 +18,11 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use pgconvoy_core::failure::{Classify, Retry};
-use upload::TimedUpload;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use upload::TimedUpload;
 
 /// A policy of more than a day is taken for a day: moments beyond the clock's range do not exist.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);

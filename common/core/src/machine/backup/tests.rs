@@ -5,15 +5,16 @@ use super::event::{RepositoryResult, UnitLease};
 use super::*;
 use crate::format::manifest::Record;
 use crate::format::plan::Writer;
-use crate::format::{BlockHash, HashSecret};
-use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
 use crate::format::wal::StopBody;
+use crate::format::{BlockHash, HashSecret};
+use crate::ids::Identity;
+use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
 use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
-use crate::ids::Identity;
 use crate::wire::{
-    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd, SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
+    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd, SessionStart,
+    SourceOptions, StoredPack, UnitFailure, UnitOrder,
 };
 
 const ONE: RepoKey = RepoKey(1);
@@ -188,7 +189,11 @@ impl World {
             }
             Effect::Send { order, .. } => self.obey(order.body),
             Effect::AwaitWal { repository, .. } => {
-                let result = Ok(if self.archived.contains(&repository) { Vec::new() } else { vec![segment("0/2000028")] });
+                let result = Ok(if self.archived.contains(&repository) {
+                    Vec::new()
+                } else {
+                    vec![segment("0/2000028")]
+                });
                 self.tell(Event::WalFound { repository, result });
             }
             Effect::WritePlan { repository, .. } => {
@@ -233,13 +238,20 @@ impl World {
                     backup_label: "START WAL LOCATION".into(),
                     tablespace_map: String::new(),
                 };
-                self.report(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })));
+                self.report(ReportBody::SessionClosed(Ok(SessionEnd {
+                    stop: Some(stop),
+                    failed: Vec::new(),
+                })));
             }
             OrderBody::SupplyWal(order) => {
                 let refused = self.refusing.contains(&order.repository);
                 let result = if refused { Err(disk_full()) } else { Ok(()) };
                 self.supplied.push(order.repository);
-                self.report(ReportBody::WalSupplied { repository: order.repository, result });
+                self.report(ReportBody::WalSupplied {
+                    repository: order.repository,
+                    archiver_works: false,
+                    result,
+                });
             }
             OrderBody::End => {}
         }
@@ -452,7 +464,11 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
     machine.on_event(
         NOW,
-        Event::RepositoriesOpened { results: vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))], other_labels: Vec::new() });
+        Event::RepositoriesOpened {
+            results: vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))],
+            other_labels: Vec::new(),
+        },
+    );
     let report = ReportBody::Preflighted(Ok(facts()));
     let effects = machine.on_event(NOW, Event::Reported { worker: worker(), report });
     let finished = effects.iter().find_map(|effect| match effect {

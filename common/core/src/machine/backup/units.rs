@@ -190,12 +190,17 @@ impl UnitBoard {
     /// Whether a receipt says of every part of its unit what can be: completeness is computed from receipts, so a receipt
     /// that lies by omission would publish a backup with holes.
     pub(super) fn check(&self, receipt: &Receipt, inventory: &Inventory) -> Result<(), String> {
-        let (files, range): (&[FileIndex], Option<u64>) = match &self.plan.units[receipt.unit.0 as usize].work {
+        let (files, range): (&[FileIndex], Option<u64>) = match &self.plan.units[receipt.unit.0 as usize].work
+        {
             Work::Range { file, length, .. } => (std::slice::from_ref(file), Some(*length)),
             Work::Files(files) => (files, None),
         };
         if files.len() != receipt.parts.len() {
-            return Err(format!("it tells of {} parts, and the unit has {}", receipt.parts.len(), files.len()));
+            return Err(format!(
+                "it tells of {} parts, and the unit has {}",
+                receipt.parts.len(),
+                files.len()
+            ));
         }
         for (index, part) in files.iter().zip(&receipt.parts) {
             let file = inventory.file(*index);

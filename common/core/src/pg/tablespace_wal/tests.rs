@@ -11,7 +11,7 @@ const START: Lsn = Lsn(0x72_0000);
 #[test]
 fn a_tablespace_that_replay_will_create_is_found_with_its_original_path() {
     let mut finder = TablespaceFinder::new(PgVersion::V15, 8192);
-    assert_eq!(finder.pages(START, WAL), Follow::Next);
+    assert_eq!(finder.pages(START, WAL), Follow::NextSegment, "the segment was switched after it");
     let expected = CreatedTablespace { oid: Oid(16389), location: "/tmp/kit/walts1".into() };
     assert_eq!(finder.found(), [expected]);
 }
