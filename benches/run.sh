@@ -73,6 +73,8 @@ for benchmark in "${benchmarks[@]}"; do
     [[ $form == full ]] || arguments+=(--short)
     cargo bench --quiet --profile ci --locked --bench "$benchmark" -- "${arguments[@]}" >>"$table" || failed+=("$benchmark")
 done
+printf '\nLoad when it ended: %s. The benchmarks themselves keep two cores busy: what is above 2 is somebody else.\n' \
+    "$(cut -d ' ' -f 1-3 /proc/loadavg)" >>"$table"
 cat "$table"
 if [[ $form == full ]]; then
     cp "$table" "$results"

@@ -128,6 +128,7 @@ async fn a_keeper_ends_in_the_middle_of_an_order() {
     let began = std::time::Instant::now();
     while site.faults(ONE).strikes(rule) == 0 {
         assert!(began.elapsed() < PATIENCE);
+        // The timeout is PATIENCE.
         tokio::time::sleep(STALL / 10).await;
     }
     tokio::time::timeout(PATIENCE, keeper.end()).await.expect("the keeper hangs");

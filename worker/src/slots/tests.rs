@@ -47,6 +47,7 @@ async fn a_slot_that_waits_for_a_store_is_free_when_the_job_ends() {
     let began = std::time::Instant::now();
     while site.faults(ONE).strikes(rule) == 0 {
         assert!(began.elapsed() < PATIENCE);
+        // The timeout is PATIENCE.
         tokio::time::sleep(STALL / 10).await;
     }
     ended.cancel();

@@ -52,6 +52,7 @@ async fn a_unit_that_waits_for_a_repository_hears_that_another_unit_gave_it_up()
         let began = Instant::now();
         while site.faults(TWO).strikes(rule) == 0 {
             assert!(began.elapsed() < PATIENCE);
+            // The timeout is PATIENCE.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         context.given_up.add(TWO, Failure::new(ErrorCode::FileWrite, "stalled elsewhere"));
@@ -107,6 +108,7 @@ async fn a_unit_ends_soon_after_its_job() {
         let began = Instant::now();
         while site.faults(ONE).strikes(rule) == 0 {
             assert!(began.elapsed() < PATIENCE);
+            // The timeout is PATIENCE.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         context.ended.cancel();
