@@ -55,7 +55,26 @@ pub fn json(value: &serde_json::Value) -> Result<ExitCode, Failure> {
 
 /// For results that are written piece by piece.
 pub fn stdout_writer() -> impl Write + Send {
-    std::io::BufWriter::new(stdout())
+    std::io::BufWriter::new(UntilEnough(stdout()))
+}
+
+/// Whoever read has seen enough when the pipe breaks: that is no error.
+struct UntilEnough<W>(W);
+
+impl<W: Write> Write for UntilEnough<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
 }
 
 pub fn bytes(bytes: &[u8]) -> Result<ExitCode, Failure> {
