@@ -45,7 +45,7 @@ fi
 
 # Shows a command as somebody would type it, then runs it.
 run() {
-    printf '\033[36m$ %s\033[0m\n' "${*//$scratch/\$DIR}"
+    printf '\033[36m$ %s\033[0m\n' "${*//$scratch/\$DIR}" >&2
     (cd "$scratch" && user "$@")
 }
 
