@@ -189,6 +189,46 @@ fn a_restore_onto_a_full_disk_says_so_and_leaves_nothing_startable() -> Result<(
     Ok(())
 }
 
+/// The check of free space passes, and the disk fills up afterwards: somebody else writes to it too.
+#[test]
+fn a_disk_that_fills_up_while_a_restore_writes_ends_it_and_the_next_one_goes_on() -> Result<()> {
+    let site = Site::start()?;
+    site.backup(&[])?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mount = Tmpfs::mount(&site.scratch.join("target"), 384)?;
+    let data = mount.path().join("data");
+    let copy = Cluster::attach_at(&site.scratch, "copy", &data, support::site::copy_overrides())?;
+    let path = format!("--pg-path={}", data.display());
+    let recovery = ["--type=immediate", "--target-action=promote"];
+    let arguments = ["restore", path.as_str(), "--process-max=1"];
+    let mut running = site.pgconvoy.start(arguments.iter().chain(&recovery))?;
+    let has_begun = || Ok((data.join("base").exists() && holds_bytes(&data.join("base"))?).then_some(()));
+    limits::wait_for("the first data file", limits::SOON, has_begun)?;
+    running.signal(rustix::process::Signal::STOP)?;
+    ensure!(!running.has_ended()?, "the restore was over before its disk could fill up");
+    mount.fill_up_to(64 << 10)?;
+    running.signal(rustix::process::Signal::CONT)?;
+    let finished = running.wait(limits::COMMAND)?;
+    assert_refused(&finished, WRITE)?;
+    ensure!(finished.stderr.contains("space"), "nobody says that the disk is full\n{finished}");
+    assert!(!data.join("global/pg_control").exists(), "pg_control comes last");
+    assert_nothing_startable(&copy)?;
+
+    mount.relieve()?;
+    site.try_restore(&data, &recovery)?.ok()?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)
+}
+
+fn holds_bytes(directory: &std::path::Path) -> Result<bool> {
+    for file in support::files::walk(directory)? {
+        if std::fs::symlink_metadata(&file)?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Slow on purpose: one slot and the hardest compression give time to pull the server away.
 fn slow_backup(site: &Site) -> Result<support::Running> {
     site.pgconvoy.start([
@@ -231,6 +271,37 @@ fn a_second_backup_at_the_same_time_is_refused_and_harms_nothing() -> Result<()>
     assert_eq!(labels(&site.pgconvoy, 1)?.len(), 1);
     site.pgconvoy.run(["verify"])?.ok()?;
     Ok(())
+}
+
+/// What tells two hosts from one is that they share no lock file.
+#[test]
+fn of_two_hosts_that_begin_at_once_at_most_one_backs_up_and_the_other_is_told() -> Result<()> {
+    const LOCK: i32 = 50;
+    const ROUNDS: usize = 4;
+    let site = impatient(Site::start()?)?;
+    let elsewhere = site.config.clone().lock_path(&site.scratch.private_dir("lock-of-another-host")?);
+    let elsewhere = site.pgconvoy.with_config(&site.scratch, "another-host.toml", &elsewhere)?;
+    let mut published = 0;
+    for _ in 0..ROUNDS {
+        let arguments = ["backup", "--type=full", "--output=json"];
+        let both = [site.pgconvoy.start(arguments)?, elsewhere.start(arguments)?];
+        let mut finished = Vec::new();
+        for one in both {
+            finished.push(one.wait(limits::COMMAND)?);
+        }
+        let won = finished.iter().filter(|one| one.code == Some(0)).count();
+        ensure!(won <= 1, "both went on\n{}\n{}", finished[0], finished[1]);
+        for lost in finished.iter().filter(|one| one.code != Some(0)) {
+            assert_refused(lost, LOCK)?;
+        }
+        published += won;
+        for number in [1, 2] {
+            assert_eq!(labels(&site.pgconvoy, number)?.len(), published);
+        }
+    }
+    assert!(published > 0, "nobody won in {ROUNDS} rounds");
+    site.pgconvoy.run(["verify"])?.ok()?;
+    all_is_well_again(&site)
 }
 
 #[test]

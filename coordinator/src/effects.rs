@@ -5,13 +5,14 @@
 
 use crate::actors::backup::{BackupActor, Happened, now};
 use crate::actors::worker_link::{Joined, Obey};
+use crate::announce::announce;
 use crate::leader::Leadership;
 use crate::prepare::{labels_elsewhere, prepare};
 use actix::Addr;
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::ArchiveId;
-use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody};
+use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
 use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId};
 use pgconvoy_core::machine::backup::event::UnitLease;
@@ -20,7 +21,7 @@ use pgconvoy_core::pg::WalSegmentName;
 use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Expected};
 use pgconvoy_lease::{LeaseError, LockKind};
-use pgconvoy_repository::{Repository, RepositorySet};
+use pgconvoy_repository::RepositorySet;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -29,8 +30,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a running backup shows other hosts that it lives.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon WAL is looked for again, at first and at most.
 const WAL_POLL_FIRST: Duration = Duration::from_millis(50);
 const WAL_POLL_MAX: Duration = Duration::from_secs(1);
@@ -236,20 +235,12 @@ impl Effects {
         }
     }
 
-    /// The heartbeat begins with the plan: from here on somebody else could wonder whether its writer lives.
     fn write_plan(&mut self, repository: RepoKey, plan: PlanBody) {
         let stop = CancellationToken::new();
         self.heartbeats.insert(repository, stop.clone());
         let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
         self.beside(async move {
-            let written = async {
-                let opened = set.open(repository).await?;
-                opened.write_plan(&stanza, &plan).await?;
-                Ok::<_, Failure>(opened)
-            };
-            let result = written.await.map(|opened| {
-                tokio::spawn(async move { stop.run_until_cancelled(beat(opened, stanza, plan)).await });
-            });
+            let result = announce(&set, repository, &stanza, plan, stop).await;
             Event::PlanWritten { repository, result }
         });
     }
@@ -267,20 +258,6 @@ impl Effects {
         for (repository, token) in std::mem::take(&mut self.locks) {
             self.leadership.unlock(&self.spec.stanza, repository, LockKind::Backup, token).await;
         }
-    }
-}
-
-async fn beat(repository: Arc<Repository>, stanza: pgconvoy_core::ids::StanzaName, plan: PlanBody) {
-    let mut interval = tokio::time::interval(HEARTBEAT_INTERVAL);
-    let mut sequence = 0;
-    loop {
-        interval.tick().await;
-        let heartbeat = HeartbeatBody { writer: plan.writer.clone(), sequence };
-        if let Err(error) = repository.beat(&stanza, plan.label, plan.number, &heartbeat).await {
-            // One that is missing is no proof of death; the packs will tell whether the repository is gone.
-            tracing::debug!("a heartbeat of {} was not written: {error}", plan.label);
-        }
-        sequence += 1;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Code map: [`start`] begins it and is the order of its parts; [`leader`] holds leadership and with it the right to write;
 //! [`actors`] own the machines, one actor each; [`effects`] is the one place where an effect becomes I/O; [`prepare`] readies
-//! repositories for a new backup; [`progress`] is what watchers see.
+//! repositories for a new backup and [`announce`] makes it known there; [`progress`] is what watchers see.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
 //!
@@ -13,6 +13,7 @@
 //! 4. Whoever holds the lock of a stanza in a repository is alone in giving up and sweeping there.
 
 pub mod actors;
+mod announce;
 pub mod effects;
 pub mod leader;
 pub mod prepare;

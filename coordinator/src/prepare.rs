@@ -5,12 +5,12 @@
 //! own host, and by its heartbeats elsewhere: two looks some time apart, no comparison of clocks.
 
 use crate::actors::backup::now;
-use crate::effects::HEARTBEAT_INTERVAL;
+use crate::announce::HEARTBEAT_INTERVAL;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::machine::backup::contest::{Remains, judge_remains};
 use pgconvoy_core::machine::backup::{BackupSpec, RepositoryFacts};
-use pgconvoy_repository::backup::Unfinished;
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,18 +49,13 @@ async fn facts(repository: &Repository, spec: &BackupSpec) -> Result<RepositoryF
 
 async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Result<(), RepositoryError> {
     let stanza = &spec.stanza;
-    for unfinished in repository.unfinished(stanza).await? {
-        let label = unfinished.label;
-        if !unfinished.is_void {
-            if may_live(&unfinished, spec) && beats(repository, stanza, label).await? {
-                let writer = unfinished.writer;
-                return Err(RepositoryError::Busy {
-                    place: repository.describe(),
-                    label: label.to_string(),
-                    host: writer.as_ref().map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
-                    process: writer.map_or(0, |writer| writer.process),
-                });
-            }
+    for begun in repository.unfinished(stanza).await? {
+        let label = begun.label;
+        let remains = judge_remains(&begun, &spec.writer, process_runs);
+        if remains == Remains::Watch && beats(repository, stanza, label).await? {
+            return Err(repository.busy(label, begun.writer.as_ref()));
+        }
+        if remains != Remains::Sweep {
             let record =
                 Repository::void_record(label, "its writer died before it was finished", &spec.writer, now());
             if !repository.give_up(stanza, record).await? {
@@ -76,9 +71,9 @@ async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Resul
     Ok(())
 }
 
-fn may_live(unfinished: &Unfinished, spec: &BackupSpec) -> bool {
-    let runs = |process: u32| std::path::Path::new(&format!("/proc/{process}")).exists();
-    !unfinished.writer.as_ref().is_some_and(|writer| writer.is_proved_dead(&spec.writer, runs))
+/// Of this host and these process numbers.
+pub(crate) fn process_runs(process: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{process}")).exists()
 }
 
 /// Labels of the stanza in repositories that take no part, as far as they can be asked: labels grow everywhere.

@@ -55,6 +55,7 @@ pub fn write_key(path: &Path, seed: u64) -> Result<()> {
 #[derive(Debug, Clone)]
 pub struct Config {
     scratch: PathBuf,
+    lock: PathBuf,
     repos: Vec<Repo>,
     backup: BTreeMap<String, String>,
     stanza: String,
@@ -70,6 +71,7 @@ impl Config {
         backup.insert("archive-timeout".to_owned(), "\"60s\"".to_owned());
         let config = Config {
             scratch: scratch.path().to_owned(),
+            lock: scratch.join("lock"),
             repos: repos.to_vec(),
             backup,
             stanza: String::new(),
@@ -103,6 +105,13 @@ impl Config {
         self
     }
 
+    /// Another folder for lock files: what shares none is as far apart as two hosts are.
+    #[must_use]
+    pub fn lock_path(mut self, path: &Path) -> Self {
+        self.lock = path.to_owned();
+        self
+    }
+
     /// Lines at the end of the file.
     #[must_use]
     pub fn extra(mut self, lines: &str) -> Self {
@@ -124,9 +133,9 @@ impl Config {
         for (key, value) in &self.backup {
             writeln!(text, "{key} = {value}")?;
         }
-        let scratch = self.scratch.display();
+        let (scratch, lock) = (self.scratch.display(), self.lock.display());
         writeln!(text, "\n{}\n[paths]", self.stanza)?;
-        writeln!(text, "lock = \"{scratch}/lock\"\nspool = \"{scratch}/spool\"\nlog = \"{scratch}/log\"")?;
+        writeln!(text, "lock = \"{lock}\"\nspool = \"{scratch}/spool\"\nlog = \"{scratch}/log\"")?;
         text.push_str(&self.extra);
         Ok(text)
     }

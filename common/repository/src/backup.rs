@@ -14,19 +14,10 @@ use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::format::{BackupLabel, layout};
 use pgconvoy_core::ids::{PlanNumber, StanzaName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, StorageError, list_children};
 use std::sync::Arc;
-
-/// A label that has objects but no published entry.
-#[derive(Debug)]
-pub struct Unfinished {
-    pub label: BackupLabel,
-    /// Already given up, perhaps not wholly swept.
-    pub is_void: bool,
-    /// Who wrote its newest plan; `None` if no plan can be read.
-    pub writer: Option<Writer>,
-}
 
 impl Repository {
     /// A label that somebody else has begun in the same second is [`RepositoryError::Busy`].
@@ -35,15 +26,19 @@ impl Repository {
         match self.put_object(Kind::Plan, &name, plan).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
                 let other: Option<PlanBody> = self.get_object(Kind::Plan, &name).await?;
-                let writer = other.map(|other| other.writer);
-                Err(RepositoryError::Busy {
-                    place: self.describe(),
-                    label: plan.label.to_string(),
-                    host: writer.as_ref().map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
-                    process: writer.map_or(0, |writer| writer.process),
-                })
+                Err(self.busy(plan.label, other.map(|other| other.writer).as_ref()))
             }
             other => other,
+        }
+    }
+
+    /// Somebody else backs up the same stanza.
+    pub fn busy(&self, label: BackupLabel, writer: Option<&Writer>) -> RepositoryError {
+        RepositoryError::Busy {
+            place: self.describe(),
+            label: label.to_string(),
+            host: writer.map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
+            process: writer.map_or(0, |writer| writer.process),
         }
     }
 
@@ -57,7 +52,8 @@ impl Repository {
         self.put_object(Kind::Stop, &layout::stop(stanza, label, plan), stop).await
     }
 
-    pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Unfinished>, RepositoryError> {
+    /// Labels that are not published: undecided and void ones.
+    pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Begun>, RepositoryError> {
         let mut unfinished = Vec::new();
         for label in self.started_labels(stanza).await? {
             let is_void = match self.catalogue_entry(stanza, label).await {
@@ -71,16 +67,32 @@ impl Repository {
                     continue;
                 }
             };
-            let plan: Option<PlanBody> = self
-                .get_object(Kind::Plan, &layout::plan(stanza, label, PlanNumber(1)))
-                .await
-                .unwrap_or_else(|error| {
-                    tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
-                    None
-                });
-            unfinished.push(Unfinished { label, is_void, writer: plan.map(|plan| plan.writer) });
+            unfinished.push(Begun { label, is_void, writer: self.plan_writer(stanza, label).await });
         }
         Ok(unfinished)
+    }
+
+    /// Labels that somebody began and nobody decided yet. Costs two listings, whatever was ever published.
+    pub async fn undecided(&self, stanza: &StanzaName) -> Result<Vec<Begun>, RepositoryError> {
+        // Begun ones first: one that is decided between the listings is then seen as decided.
+        let mut labels = self.started_labels(stanza).await?;
+        for decided in self.catalogue_labels(stanza).await? {
+            labels.remove(&decided);
+        }
+        let mut undecided = Vec::new();
+        for label in labels {
+            undecided.push(Begun { label, is_void: false, writer: self.plan_writer(stanza, label).await });
+        }
+        Ok(undecided)
+    }
+
+    async fn plan_writer(&self, stanza: &StanzaName, label: BackupLabel) -> Option<Writer> {
+        let name = layout::plan(stanza, label, PlanNumber(1));
+        let plan: Option<PlanBody> = self.get_object(Kind::Plan, &name).await.unwrap_or_else(|error| {
+            tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
+            None
+        });
+        plan.map(|plan| plan.writer)
     }
 
     /// Puts the next heartbeat and removes the one before.

@@ -12,10 +12,13 @@
 //!    is accepted.
 //! 3. A repository that failed once takes no further part. The job goes on while one is left.
 //! 4. Publishing is ordered only for repositories that hold every accepted attempt and all WAL from start to stop.
+//! 5. The first repository has the plan before any other is given it: of two backups that begin at once, that one decides.
+//!    A repository where somebody else backs up the same stanza ends the whole job, it is not merely left out.
 //!
 //! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job.
 
 pub mod contents;
+pub mod contest;
 mod copying;
 pub mod event;
 mod state;
@@ -74,6 +77,8 @@ pub struct BackupMachine {
     label: Option<BackupLabel>,
     inventory: Inventory,
     is_scanned: bool,
+    /// One repository has the plan, and nobody else's beside it.
+    is_announced: bool,
     board: UnitBoard,
     contents: Option<Arc<BackupContents>>,
     warnings: Vec<String>,
@@ -99,6 +104,7 @@ impl BackupMachine {
             label: None,
             inventory: Inventory::default(),
             is_scanned: false,
+            is_announced: false,
             board: UnitBoard::default(),
             contents: None,
             warnings: Vec::new(),
@@ -144,11 +150,7 @@ impl BackupMachine {
                 self.on_repositories(results, effects)
             }
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
-            Event::PlanWritten { repository, result } => {
-                self.settle(repository, result, effects)?;
-                self.awaited.remove(&repository);
-                self.begin_copying(effects)
-            }
+            Event::PlanWritten { repository, result } => self.on_plan(repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
                 self.board.leased(&worker, &leases);
                 let orders = self.board.orders(&leases, &self.inventory, &self.alive(), self.page_size());
@@ -240,6 +242,7 @@ impl BackupMachine {
                         state.facts = Some(facts);
                     }
                 }
+                Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
                 Err(failure) => self.drop_repository(key, failure, effects)?,
             }
         }
@@ -318,9 +321,14 @@ impl BackupMachine {
         let plan = plan_backup(&self.inventory, SplitOptions::new(self.spec.unit_size, self.page_size()));
         self.board = UnitBoard::new(plan);
         self.awaited = self.alive().into_iter().collect();
-        for repository in self.alive() {
+        self.write_plan_to(1, label, effects);
+        Ok(())
+    }
+
+    fn write_plan_to(&self, repositories: usize, label: BackupLabel, effects: &mut Vec<Effect>) {
+        for repository in self.awaited.iter().take(repositories) {
             effects.push(Effect::WritePlan {
-                repository,
+                repository: *repository,
                 label,
                 unit_size: self.board.unit_size(),
                 units: self.board.total(),
@@ -328,7 +336,26 @@ impl BackupMachine {
                 bytes: self.inventory.bytes(),
             });
         }
-        Ok(())
+    }
+
+    fn on_plan(
+        &mut self,
+        repository: RepoKey,
+        result: Result<(), Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let (was_announced, is_written) = (self.is_announced, result.is_ok());
+        match result {
+            Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
+            result => self.settle(repository, result, effects)?,
+        }
+        self.awaited.remove(&repository);
+        self.is_announced |= is_written;
+        if !was_announced {
+            let others = if is_written { usize::MAX } else { 1 };
+            self.write_plan_to(others, self.known_label()?, effects);
+        }
+        self.begin_copying(effects)
     }
 
     fn begin_copying(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
@@ -340,9 +367,7 @@ impl BackupMachine {
             stanza: self.spec.stanza.clone(),
             cluster: self.known_cluster()?.number,
             archive: self.archive()?,
-            label: self
-                .label
-                .ok_or_else(|| Failure::new(ErrorCode::Assert, "copying began without a label"))?,
+            label: self.known_label()?,
             backup: self.spec.backup,
             plan: PlanNumber(1),
             repositories: self.alive(),

@@ -100,7 +100,7 @@ pub enum Effect {
         archive: ArchiveId,
         segments: Vec<WalSegmentName>,
     },
-    /// Create-only, before the first pack.
+    /// Create-only, before the first pack; then settle with whoever else has begun there (`contest`).
     WritePlan {
         repository: RepoKey,
         label: BackupLabel,

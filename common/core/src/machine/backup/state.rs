@@ -3,6 +3,7 @@
 use super::contents::RepositoryState;
 use super::{BackupMachine, Effect, Outcome, Status};
 use crate::failure::{ErrorCode, Failure};
+use crate::format::BackupLabel;
 use crate::format::catalogue::RepositoryOutcome;
 use crate::format::cluster::ClusterBody;
 use crate::format::layout::ArchiveId;
@@ -66,6 +67,10 @@ impl BackupMachine {
 
     pub(super) fn known_cluster(&self) -> Result<&ClusterBody, Failure> {
         self.cluster.as_ref().ok_or_else(|| Failure::new(ErrorCode::Assert, "no repository told the cluster"))
+    }
+
+    pub(super) fn known_label(&self) -> Result<BackupLabel, Failure> {
+        self.label.ok_or_else(|| Failure::new(ErrorCode::Assert, "a plan was announced without a label"))
     }
 
     pub(super) fn archive(&self) -> Result<ArchiveId, Failure> {

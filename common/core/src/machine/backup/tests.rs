@@ -135,6 +135,10 @@ struct World {
     /// Repositories that take no WAL from the source either.
     refusing: Vec<RepoKey>,
     supplied: Vec<RepoKey>,
+    /// Repositories to which the plan was written, in order.
+    planned: Vec<RepoKey>,
+    /// What came of writing the plan, where it is no success.
+    unplanned: BTreeMap<RepoKey, Failure>,
 }
 
 fn segment(lsn: &str) -> WalSegmentName {
@@ -155,6 +159,8 @@ impl World {
             archived: vec![ONE, TWO],
             refusing: Vec::new(),
             supplied: Vec::new(),
+            planned: Vec::new(),
+            unplanned: BTreeMap::new(),
         }
     }
 
@@ -197,7 +203,9 @@ impl World {
                 self.tell(Event::WalFound { repository, result });
             }
             Effect::WritePlan { repository, .. } => {
-                self.tell(Event::PlanWritten { repository, result: Ok(()) })
+                self.planned.push(repository);
+                let result = self.unplanned.get(&repository).cloned().map_or(Ok(()), Err);
+                self.tell(Event::PlanWritten { repository, result });
             }
             Effect::LeaseUnits { worker, units } => {
                 let leases = units
@@ -564,4 +572,24 @@ fn a_source_that_dies_while_wal_is_supplied_costs_only_what_it_was_to_supply() {
     world.settle();
     assert_eq!(world.outcome().status, Status::Partial);
     assert_eq!(failure_of(world.outcome(), ONE), None);
+}
+
+#[test]
+fn a_rival_in_the_first_repository_ends_the_job_before_the_others_are_touched() {
+    let mut world = World::new();
+    world.unplanned.insert(ONE, Failure::new(ErrorCode::LockAcquire, "another host backs up"));
+    world.do_all_units();
+    assert_eq!(world.planned, [ONE]);
+    assert_eq!(world.outcome().verdict().unwrap_err().code, ErrorCode::LockAcquire);
+    assert!(world.published.is_empty());
+}
+
+#[test]
+fn where_the_first_repository_fails_the_next_one_decides() {
+    let mut world = World::new();
+    world.unplanned.insert(ONE, disk_full());
+    world.do_all_units();
+    assert_eq!(world.planned, [ONE, TWO]);
+    assert_eq!(world.outcome().status, Status::Partial);
+    assert_eq!(failure_of(world.outcome(), TWO), None);
 }

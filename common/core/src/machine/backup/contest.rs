@@ -1,0 +1,137 @@
+//! What to think of backups that others have begun in a repository and not decided: remains of a dead one, or a rival.
+//!
+//! Hosts without a common lease store meet only in the repository. Each writes its plan, then looks for others, so of two
+//! that begin at once at least one sees the other. The earlier label has the right of way; whoever is later withdraws by a
+//! void record. The earlier one cannot know that it was seen, so it goes on only when the rival is gone.
+//!
+//! Invariant: of two backups that share a repository at most one goes on. Both may withdraw; none is lost by it.
+
+use crate::format::BackupLabel;
+use crate::format::plan::Writer;
+
+/// A label that has objects but no published entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    pub label: BackupLabel,
+    /// Already given up, perhaps not wholly swept.
+    pub is_void: bool,
+    /// Who wrote its newest plan; `None` if no plan can be read.
+    pub writer: Option<Writer>,
+}
+
+impl Begun {
+    fn is_proved_dead(&self, ours: &Writer, process_runs: impl Fn(u32) -> bool) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.is_proved_dead(ours, process_runs))
+    }
+}
+
+/// What to do about what an earlier backup left, before a new one begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remains {
+    /// Given up already: its objects can go.
+    Sweep,
+    /// Its writer is dead: give it up, then sweep.
+    GiveUp,
+    /// Its writer may live: watch for heartbeats, and give it up if none comes.
+    Watch,
+}
+
+pub fn judge_remains(begun: &Begun, ours: &Writer, process_runs: impl Fn(u32) -> bool) -> Remains {
+    if begun.is_void {
+        Remains::Sweep
+    } else if begun.is_proved_dead(ours, process_runs) {
+        Remains::GiveUp
+    } else {
+        Remains::Watch
+    }
+}
+
+/// Whether a backup whose plan is written may begin to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contest {
+    /// Nobody else is there.
+    Clear,
+    /// A later one is, which withdraws as soon as it looks.
+    Wait(Begun),
+    /// This one withdraws.
+    Withdraw(Begun),
+}
+
+/// `begun` is what is undecided in the repository now, our own label included or not.
+pub fn contest(
+    own: BackupLabel,
+    begun: &[Begun],
+    ours: &Writer,
+    process_runs: impl Fn(u32) -> bool,
+    is_out_of_patience: bool,
+) -> Contest {
+    let is_rival =
+        |begun: &&Begun| begun.label != own && !begun.is_void && !begun.is_proved_dead(ours, &process_runs);
+    let Some(first) = begun.iter().filter(is_rival).min_by_key(|begun| begun.label) else {
+        return Contest::Clear;
+    };
+    if first.label < own || is_out_of_patience {
+        Contest::Withdraw(first.clone())
+    } else {
+        Contest::Wait(first.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use super::*;
+
+    fn label(second: u8) -> BackupLabel {
+        format!("20261122-1030{second:02}F").parse().unwrap()
+    }
+
+    fn writer(host: &str) -> Writer {
+        Writer { host: host.into(), boot: "b".into(), process: 7 }
+    }
+
+    fn begun(second: u8, host: &str) -> Begun {
+        Begun { label: label(second), is_void: false, writer: Some(writer(host)) }
+    }
+
+    fn verdict(own: u8, others: &[Begun], is_out_of_patience: bool) -> Contest {
+        contest(label(own), others, &writer("here"), |_| false, is_out_of_patience)
+    }
+
+    #[test]
+    fn alone_or_among_dead_and_void_ones_the_way_is_clear() {
+        let void = Begun { is_void: true, ..begun(1, "there") };
+        let mine = begun(2, "here");
+        assert_eq!(verdict(2, &[void, mine, begun(3, "here")], false), Contest::Clear);
+    }
+
+    #[test]
+    fn the_later_of_two_withdraws_and_the_earlier_one_waits_for_that() {
+        let (early, late) = (begun(1, "there"), begun(3, "there"));
+        assert_eq!(verdict(2, std::slice::from_ref(&early), false), Contest::Withdraw(early.clone()));
+        assert_eq!(verdict(2, std::slice::from_ref(&late), false), Contest::Wait(late.clone()));
+        assert_eq!(verdict(2, &[late, early.clone()], false), Contest::Withdraw(early));
+    }
+
+    #[test]
+    fn a_rival_that_stays_makes_the_earlier_one_withdraw_too() {
+        let late = begun(3, "there");
+        assert_eq!(verdict(2, std::slice::from_ref(&late), true), Contest::Withdraw(late));
+    }
+
+    #[test]
+    fn one_whose_plan_cannot_be_read_counts_as_alive() {
+        let unread = Begun { writer: None, ..begun(1, "there") };
+        assert_eq!(verdict(2, std::slice::from_ref(&unread), false), Contest::Withdraw(unread.clone()));
+        assert_eq!(judge_remains(&unread, &writer("here"), |_| false), Remains::Watch);
+    }
+
+    #[test]
+    fn remains_of_a_dead_writer_are_given_up_and_void_ones_are_swept() {
+        let remains = |begun: &Begun, runs| judge_remains(begun, &writer("here"), |_| runs);
+        assert_eq!(remains(&begun(1, "here"), false), Remains::GiveUp);
+        assert_eq!(remains(&begun(1, "here"), true), Remains::Watch);
+        assert_eq!(remains(&begun(1, "there"), false), Remains::Watch);
+        assert_eq!(remains(&Begun { is_void: true, ..begun(1, "there") }, true), Remains::Sweep);
+    }
+}
