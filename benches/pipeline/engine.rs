@@ -11,7 +11,7 @@ use pgconvoy_core::ids::{Attempt, ClusterNumber, FencingToken, Identity, PlanNum
 use pgconvoy_core::pg::{FileClass, PageSize, PgVersion};
 use pgconvoy_core::plan::blocks::block_size;
 use pgconvoy_core::units::{MIB, Timestamp};
-use pgconvoy_core::wire::{Compress, UnitContext, UnitOrder, UnitPart};
+use pgconvoy_core::wire::{Compress, SourceOptions, UnitContext, UnitOrder, UnitPart};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::keys::KeySource;
@@ -67,6 +67,7 @@ impl Engine {
             source,
             secret: HashSecret::from_random_bytes([3; HashSecret::BYTES]),
             repositories: open,
+            bandwidth: None,
             runtime: runtime.handle().clone(),
             given_up: Default::default(),
             ended: Default::default(),
@@ -98,6 +99,8 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
     let cluster = ClusterNumber(1);
     Ok(UnitContext {
         stanza: config::STANZA.parse()?,
+        options: SourceOptions::default(),
+        start: None,
         cluster,
         archive: ArchiveId { version: PgVersion::V15, number: cluster },
         label: "20261122-103000F".parse()?,

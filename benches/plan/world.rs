@@ -11,7 +11,7 @@ use pgconvoy_core::ids::{
 };
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::UnitLease;
-use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, RepositoryFacts};
+use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, Recovered, RepositoryFacts};
 use pgconvoy_core::pg::{PgVersion, TimelineId, WalSegmentSize};
 use pgconvoy_core::plan::inventory::ScannedEntry;
 use pgconvoy_core::units::{MIB, Timestamp};
@@ -41,7 +41,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> World {
-        let (machine, effects) = BackupMachine::start(spec(), worker());
+        let (machine, effects) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
         let mut world = World {
             machine,
             effects,
@@ -136,7 +136,7 @@ impl World {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::OpenRepositories { repositories } => {
+            Effect::OpenRepositories { repositories, .. } => {
                 let facts = || RepositoryFacts {
                     identity: Identity::default(),
                     cluster: cluster(),
@@ -242,6 +242,7 @@ fn spec() -> BackupSpec {
         file_sha1: false,
         unit_size: 32 * MIB,
         stall_timeout_ms: 1000,
+        source_patience_ms: 0,
         annotations: Default::default(),
         writer: Writer { host: "host".to_owned(), boot: "boot".to_owned(), process: 1 },
         program: "benchmark".to_owned(),

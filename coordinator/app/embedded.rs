@@ -2,6 +2,7 @@
 //!
 //! The same `start` calls as in a distributed fleet; what differs is what they are given.
 
+use crate::host::random_identity;
 use crate::runtime::terminated;
 use pgconvoy_coordinator::{Coordinator, Deps, Progress, Ttls};
 use pgconvoy_core::failure::Failure;
@@ -12,7 +13,7 @@ use pgconvoy_repository::RepositorySet;
 use pgconvoy_transport::memory::{Faults, pair};
 use pgconvoy_transport::{PeerIdentity, Role};
 use pgconvoy_worker::keeper::SourceConfig;
-use pgconvoy_worker::{Worker, WorkerDeps, WorkerHandle};
+use pgconvoy_worker::{Dial, Worker, WorkerDeps, WorkerHandle};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -39,8 +40,8 @@ impl Embedded {
         spec: impl FnOnce(Epoch) -> BackupSpec,
         watch: impl FnOnce(watch::Receiver<Progress>) -> W,
     ) -> Result<Outcome, Failure> {
-        let mut coordinator = self.coordinator().await?;
-        let worker = self.join_worker(&mut coordinator).await?;
+        let coordinator = self.coordinator().await?;
+        let mut worker = self.join_worker(&coordinator).await?;
         let mut run = coordinator.backup(spec(coordinator.epoch())).await?;
         let mut watching = std::pin::pin!(watch(run.progress.clone()));
         let mut stopping = std::pin::pin!(terminated());
@@ -56,7 +57,7 @@ impl Embedded {
                     }
                     is_stopping = true;
                     tracing::warn!("ending; a second signal ends at once");
-                    run.cancel(failure);
+                    run.control.cancel(failure);
                     stopping.set(terminated());
                 }
             }
@@ -81,18 +82,23 @@ impl Embedded {
         .await
     }
 
-    async fn join_worker(&self, coordinator: &mut Coordinator) -> Result<WorkerHandle, Failure> {
+    async fn join_worker(&self, coordinator: &Coordinator) -> Result<WorkerHandle, Failure> {
         let name: WorkerName = WORKER.parse().expect("the constant is a valid worker name");
-        let stanzas = vec![self.stanza.clone()];
         let peer = |role, stanzas| PeerIdentity { name: name.clone().into(), role, stanzas };
+        let stanzas = vec![self.stanza.clone()];
         let (near, far) =
             pair(peer(Role::Coordinator, Vec::new()), peer(Role::Worker, stanzas), &Faults::default());
         let worker = Worker::start(WorkerDeps {
             name: name.clone(),
+            incarnation: random_identity()?,
             slots: self.slots,
+            bandwidth: None,
             sources: BTreeMap::from([(self.stanza.clone(), self.source.clone())]),
             repositories: self.repositories.clone(),
-            connection: far,
+            errands: None,
+            dial: Dial::Once(far),
+            spool: None,
+            orphan_timeout: Duration::ZERO,
             runtime: Handle::current(),
         });
         coordinator.accept(near).await?;

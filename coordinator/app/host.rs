@@ -3,7 +3,7 @@
 use pgconvoy_core::config::{PgConfig, StanzaConfig, TlsMode as ConfiguredTls};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::plan::Writer;
-use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::ids::{Identity, RepoKey, StanzaName};
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_postgres::connect::{ConnectOptions, Password, Place, TlsMode};
 use pgconvoy_worker::keeper::SourceConfig;
@@ -27,6 +27,15 @@ pub fn writer() -> Writer {
     let processes = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     let boot = format!("{} {}", boot.trim(), processes.display());
     Writer { host, boot, process: std::process::id() }
+}
+
+/// For what must differ from everything of its kind.
+pub fn random_identity() -> Result<Identity, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
+    })?;
+    Ok(Identity::from_random_bytes(bytes))
 }
 
 pub fn cores() -> usize {

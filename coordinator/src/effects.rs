@@ -2,49 +2,53 @@
 //!
 //! Effects are taken in order. Those that only wait (for a store, for WAL) run beside, and their end is an event; those on
 //! whose order something rests (records in the lease store, orders to workers) are awaited here.
+//!
+//! Failure story: a lease store that refuses because another coordinator leads ends this leadership's part in the job, which
+//! goes on elsewhere: nothing is said to workers, nothing is given up.
 
 use crate::actors::backup::{BackupActor, Happened, now};
-use crate::actors::worker_link::{Joined, Obey};
 use crate::announce::announce;
 use crate::leader::Leadership;
 use crate::prepare::{labels_elsewhere, prepare};
+use crate::recall::{self, Packs};
+use crate::records::JobKeeper;
+use crate::registry::Registry;
+use crate::wal_wait::WalWait;
 use actix::Addr;
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
-use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId};
-use pgconvoy_core::machine::backup::event::UnitLease;
+use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId, WorkerName};
+use pgconvoy_core::machine::backup::event::{AcceptedUnit, UnitLease};
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
-use pgconvoy_core::pg::WalSegmentName;
+use pgconvoy_core::wire::Instruction;
 use pgconvoy_lease::keys::JobKeys;
-use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Expected};
-use pgconvoy_lease::{LeaseError, LockKind};
-use pgconvoy_repository::RepositorySet;
+use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Entry, Expected, LeaseId, Write};
+use pgconvoy_lease::{Key, LeaseError, LockKind};
+use pgconvoy_repository::{Repository, RepositorySet};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How soon WAL is looked for again, at first and at most.
-const WAL_POLL_FIRST: Duration = Duration::from_millis(50);
-const WAL_POLL_MAX: Duration = Duration::from_secs(1);
-/// The record of an accepted unit's place among a job's durable keys; the order to stop has its own.
-const STOP_RECORD: u32 = u32::MAX;
+/// Accepted units in one record of the lease store: it is rewritten as they come, so it stays small.
+const UNITS_PER_RECORD: u32 = 256;
 
 pub(crate) struct Effects {
     pub spec: BackupSpec,
-    pub worker: Joined,
+    pub registry: Arc<Registry>,
     pub actor: Addr<BackupActor>,
-    pub leadership: Arc<Leadership>,
     pub repositories: Arc<RepositorySet>,
     pub archive_timeout: Duration,
     pub locks: Vec<(RepoKey, FencingToken)>,
     pub heartbeats: BTreeMap<RepoKey, CancellationToken>,
+    /// As in the lease store.
+    pub accepted: BTreeMap<u32, Vec<AcceptedUnit>>,
+    /// Keeps what the job is bound to; absent where no other leader can come.
+    pub record: Option<Arc<JobKeeper>>,
 }
 
 impl Effects {
@@ -56,6 +60,10 @@ impl Effects {
         while let Some(batch) = queue.recv().await {
             let mut failed = false;
             for effect in batch {
+                // Another one leads, or may: the job is its own by now.
+                if !self.leadership().is_alive() {
+                    return self.stop_heartbeats();
+                }
                 if let Effect::Finish(outcome) = effect {
                     self.end().await;
                     // Nobody waits any more if the process is ending.
@@ -67,6 +75,9 @@ impl Effects {
                     continue;
                 }
                 if let Err(failure) = self.apply(effect).await {
+                    if !self.leadership().is_alive() {
+                        return self.stop_heartbeats();
+                    }
                     self.actor.do_send(Happened(Event::Cancelled(failure)));
                     failed = true;
                 }
@@ -75,17 +86,19 @@ impl Effects {
     }
 
     async fn apply(&mut self, effect: Effect) -> Result<(), Failure> {
+        let Some(effect) = self.keep(effect).await? else { return Ok(()) };
         match effect {
-            Effect::OpenRepositories { repositories } => {
+            Effect::OpenRepositories { repositories, own } => {
                 let (set, spec) = (self.repositories.clone(), self.spec.clone());
                 self.beside(async move {
-                    let results = prepare(set.clone(), &spec, repositories.clone()).await;
+                    let results = prepare(set.clone(), &spec, repositories.clone(), own).await;
                     let other_labels = labels_elsewhere(&set, &spec.stanza, &repositories).await;
                     Event::RepositoriesOpened { results, other_labels }
                 });
             }
-            // One worker so far: the one that every order is meant for.
-            Effect::Send { order, .. } => self.worker.link.do_send(Obey(order)),
+            Effect::Send { worker, order } => {
+                self.registry.instruct(&worker, Instruction::Order(order));
+            }
             Effect::AwaitWal { repository, archive, segments } => {
                 let (set, stanza, timeout) =
                     (self.repositories.clone(), self.spec.stanza.clone(), self.archive_timeout);
@@ -98,14 +111,21 @@ impl Effects {
                 let plan = self.plan(label, unit_size, units, files, bytes);
                 self.write_plan(repository, plan);
             }
-            Effect::LeaseUnits { units, .. } => self.lease(units).await?,
-            Effect::ReleaseLease { unit, token } => {
-                self.leadership.leases.release(self.job_keys().lease(unit), token).await?;
+            Effect::RecallReceipts { label, units } => {
+                let set = self.repositories.clone();
+                let (stanza, backup) = (self.spec.stanza.clone(), self.spec.backup);
+                self.beside(async move {
+                    let packs = recall::packs(set, Packs { stanza, label, backup, units }).await;
+                    Event::ReceiptsRecalled { packs }
+                });
             }
-            Effect::PersistAccepted { unit, attempt, token, repositories } => {
-                self.accept(unit, attempt, token, &repositories).await?;
+            Effect::WaitForSource { absence, patience_ms } => self.beside(async move {
+                tokio::time::sleep(Duration::from_millis(patience_ms)).await;
+                Event::SourceOverdue { absence }
+            }),
+            Effect::GiveUpLabel { repositories, label, reason } => {
+                self.give_up(repositories, label, &reason).await;
             }
-            Effect::PersistStopOrder => self.record(STOP_RECORD, Bytes::new()).await?,
             Effect::Publish { repository, contents, record } => {
                 let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
                 // Until its entry is in place, somebody else may still wonder whether its writer lives.
@@ -135,8 +155,34 @@ impl Effects {
             }
             Effect::Warn(warning) => tracing::warn!("{warning}"),
             Effect::Finish(_) => {}
+            // Kept, and done with.
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Does what the lease store must know before anything rests on it; hands back all other effects.
+    async fn keep(&mut self, effect: Effect) -> Result<Option<Effect>, Failure> {
+        match effect {
+            Effect::LeaseUnits { worker, units } => self.lease(worker, units).await?,
+            Effect::ReleaseLease { unit, attempt } => {
+                let key = self.job_keys().lease(unit, attempt);
+                self.leadership().commit(vec![Write::Delete { key }]).await?;
+            }
+            Effect::PersistAccepted { worker, unit, attempt, repositories } => {
+                self.accept(AcceptedUnit { unit, attempt, repositories }).await?;
+                self.settle(&worker, unit, attempt);
+            }
+            Effect::Settle { worker, unit, attempt } => self.settle(&worker, unit, attempt),
+            Effect::PersistAnnounced(announced) => {
+                if let Some(record) = &self.record {
+                    record.announced(announced).await?;
+                }
+            }
+            Effect::PersistStopOrder => self.put(self.job_keys().stop_order(), Bytes::new()).await?,
+            other => return Ok(Some(other)),
+        }
+        Ok(None)
     }
 
     fn beside(&self, work: impl Future<Output = Event> + Send + 'static) {
@@ -160,19 +206,26 @@ impl Effects {
     }
 
     fn job_keys(&self) -> JobKeys {
-        self.leadership.keys.job(&self.spec.job.to_string()).expect("a UUID is a valid part of a key")
+        self.leadership().keys.job(&self.spec.job.to_string()).expect("a UUID is a valid part of a key")
     }
 
-    async fn lease(&self, units: Vec<(UnitId, Attempt)>) -> Result<(), Failure> {
+    fn leadership(&self) -> &Leadership {
+        self.registry.leadership()
+    }
+
+    async fn lease(&self, worker: WorkerName, units: Vec<(UnitId, Attempt)>) -> Result<(), Failure> {
+        let Some(lease) = self.registry.lease(&worker) else {
+            self.actor.do_send(Happened(Event::WorkerLost { worker }));
+            return Ok(());
+        };
         for some in units.chunks(BATCH_KEYS_MAX) {
-            match self.lease_some(some).await {
+            match self.lease_some(&worker, lease, some).await {
                 Ok(leases) => {
-                    let worker = self.worker.name.clone();
-                    self.actor.do_send(Happened(Event::UnitsLeased { worker, leases }));
+                    self.actor.do_send(Happened(Event::UnitsLeased { worker: worker.clone(), leases }));
                 }
                 Err(LeaseError::Lost { .. }) => {
-                    let worker = self.worker.name.clone();
-                    self.actor.do_send(Happened(Event::WorkerLost { worker }));
+                    // Tells every job, this one too.
+                    self.registry.lose(&worker).await;
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
@@ -181,17 +234,29 @@ impl Effects {
         Ok(())
     }
 
-    async fn lease_some(&self, units: &[(UnitId, Attempt)]) -> Result<Vec<UnitLease>, LeaseError> {
+    async fn lease_some(
+        &self,
+        worker: &WorkerName,
+        lease: LeaseId,
+        units: &[(UnitId, Attempt)],
+    ) -> Result<Vec<UnitLease>, LeaseError> {
         let keys = self.job_keys();
-        let claims =
-            units.iter().map(|(unit, _)| Claim { key: keys.lease(*unit), value: Bytes::new() }).collect();
-        let guard = Some(self.leadership.guard());
-        let answers = self.leadership.leases.acquire_each(claims, self.worker.lease, guard).await?;
+        let value = Bytes::copy_from_slice(worker.as_str().as_bytes());
+        let claim = |(unit, attempt): &(UnitId, Attempt)| Claim {
+            key: keys.lease(*unit, *attempt),
+            value: value.clone(),
+        };
+        let claims = units.iter().map(claim).collect();
+        let answers = self.leadership().acquire_each(claims, lease).await?;
         units
             .iter()
             .zip(answers)
             .map(|((unit, attempt), answer)| match answer {
                 Acquire::Granted(token) => Ok(UnitLease { unit: *unit, attempt: *attempt, token }),
+                // Granted already, and the answer was lost.
+                Acquire::Held(Entry { token, lease: Some(by), .. }) if by == lease => {
+                    Ok(UnitLease { unit: *unit, attempt: *attempt, token })
+                }
                 Acquire::Held(entry) => {
                     let holder = String::from_utf8_lossy(&entry.value).into_owned();
                     Err(LeaseError::Held { key: entry.key, holder })
@@ -200,23 +265,40 @@ impl Effects {
             .collect()
     }
 
-    /// The record first: a unit whose lease is gone and whose record is missing is done again.
-    async fn accept(
-        &self,
-        unit: UnitId,
-        attempt: Attempt,
-        token: FencingToken,
-        repositories: &[RepoKey],
-    ) -> Result<(), Failure> {
-        self.record(unit.0, Bytes::from(encode_named(&(attempt, repositories)))).await?;
-        self.leadership.leases.release(self.job_keys().lease(unit), token).await?;
-        Ok(())
+    /// The record and the end of the lease in one: a unit whose lease is gone and whose record is missing is done again.
+    async fn accept(&mut self, unit: AcceptedUnit) -> Result<(), Failure> {
+        let part = unit.unit.0 / UNITS_PER_RECORD;
+        let (key, lease) = (self.job_keys().done(part), self.job_keys().lease(unit.unit, unit.attempt));
+        let units = self.accepted.entry(part).or_default();
+        units.push(unit);
+        let value = Bytes::from(encode_named(units));
+        let writes =
+            vec![Write::Put { key, value, expected: Expected::Anything }, Write::Delete { key: lease }];
+        Ok(self.leadership().commit(writes).await?)
     }
 
-    async fn record(&self, part: u32, value: Bytes) -> Result<(), Failure> {
-        let key = self.job_keys().done(part);
-        self.leadership.leases.put(key, value, Expected::Anything, Some(self.leadership.guard())).await?;
-        Ok(())
+    fn settle(&self, worker: &WorkerName, unit: UnitId, attempt: Attempt) {
+        let settled = Instruction::Settled { job: self.spec.job, units: vec![(unit, attempt)] };
+        self.registry.instruct(worker, settled);
+    }
+
+    async fn put(&self, key: Key, value: Bytes) -> Result<(), Failure> {
+        let write = Write::Put { key, value, expected: Expected::Anything };
+        Ok(self.leadership().commit(vec![write]).await?)
+    }
+
+    /// Best effort: a label that stays undecided has no entry, and the next backup gives it up.
+    async fn give_up(&self, repositories: Vec<RepoKey>, label: BackupLabel, reason: &str) {
+        for key in repositories {
+            let given_up = async {
+                let opened = self.repositories.open(key).await?;
+                let record = Repository::void_record(label, reason, &self.spec.writer, now());
+                opened.give_up(&self.spec.stanza, record).await
+            };
+            if let Err(error) = given_up.await {
+                tracing::warn!("backup {label} in repo {key} was not given up: {error}");
+            }
+        }
     }
 
     fn plan(&self, label: BackupLabel, unit_size: u64, units: u32, files: u64, bytes: u64) -> PlanBody {
@@ -251,44 +333,26 @@ impl Effects {
         }
     }
 
-    async fn end(&mut self) {
+    fn stop_heartbeats(&mut self) {
         for (_, stop) in std::mem::take(&mut self.heartbeats) {
             stop.cancel();
         }
+    }
+
+    async fn end(&mut self) {
+        self.stop_heartbeats();
+        self.registry.unbind(self.spec.job);
         for (repository, token) in std::mem::take(&mut self.locks) {
-            self.leadership.unlock(&self.spec.stanza, repository, LockKind::Backup, token).await;
+            self.registry.leadership().unlock(&self.spec.stanza, repository, LockKind::Backup, token).await;
         }
     }
 }
 
-/// Looks for WAL in one repository until it is there or no more of it has come for the archive timeout.
-struct WalWait {
-    set: Arc<RepositorySet>,
-    stanza: pgconvoy_core::ids::StanzaName,
-    repository: RepoKey,
-    archive: ArchiveId,
-    timeout: Duration,
-}
-
-impl WalWait {
-    /// What is still missing at the end.
-    async fn run(&self, mut missing: Vec<WalSegmentName>) -> Result<Vec<WalSegmentName>, Failure> {
-        let opened = self.set.open(self.repository).await?;
-        let (mut progressed, mut pause) = (Instant::now(), WAL_POLL_FIRST);
-        loop {
-            let still = opened.missing_wal(&self.stanza, self.archive, &missing).await;
-            let still = still?;
-            if still.is_empty() {
-                return Ok(still);
-            }
-            if still.len() < missing.len() {
-                (progressed, pause) = (Instant::now(), WAL_POLL_FIRST);
-            } else if progressed.elapsed() >= self.timeout {
-                return Ok(still);
-            }
-            missing = still;
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(WAL_POLL_MAX);
-        }
+/// Accepted units as they are laid out in the lease store.
+pub(crate) fn by_record(accepted: &[AcceptedUnit]) -> BTreeMap<u32, Vec<AcceptedUnit>> {
+    let mut records: BTreeMap<u32, Vec<AcceptedUnit>> = BTreeMap::new();
+    for unit in accepted {
+        records.entry(unit.unit.0 / UNITS_PER_RECORD).or_default().push(unit.clone());
     }
+    records
 }

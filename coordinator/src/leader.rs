@@ -1,12 +1,16 @@
 //! Leadership: held through the lease store, proved by a token, spoken as an epoch.
 
 use bytes::Bytes;
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::{Classify, ErrorCode, Failure, Retry};
 use pgconvoy_core::ids::{Epoch, FencingToken, RepoKey, StanzaName};
 use pgconvoy_lease::keys::Shard;
-use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseStore, LockKind};
+use pgconvoy_lease::store::{Claim, LeaseId, Write};
+use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseError, LeaseStore, LockKind};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Before a lease store that did not answer is asked again. One without a quorum answers late by itself.
+const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(250);
 
 /// How long silence is borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,50 @@ impl Leadership {
                 format!("{} leads already", String::from_utf8_lossy(&entry.value)),
             )),
         }
+    }
+
+    /// Whether this process may act as leader. Ask right before acting.
+    pub fn is_alive(&self) -> bool {
+        self.keep_alive.is_alive()
+    }
+
+    /// Resolves when it may not any more.
+    pub async fn lost(&self) {
+        self.keep_alive.lost().await;
+    }
+
+    /// Carries out writes as the leader. A store that does not answer is asked again for as long as this process leads: the
+    /// same writes once more change nothing.
+    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<(), LeaseError> {
+        loop {
+            match self.leases.commit(writes.clone(), Some(&self.guard)).await {
+                Err(error) if self.may_ask_again(&error).await => {}
+                answer => return answer.map(|_| ()),
+            }
+        }
+    }
+
+    /// As [`Leadership::commit`]. What was granted before the answer was lost comes back as held by the same lease.
+    pub(crate) async fn acquire_each(
+        &self,
+        claims: Vec<Claim>,
+        lease: LeaseId,
+    ) -> Result<Vec<Acquire>, LeaseError> {
+        loop {
+            match self.leases.acquire_each(claims.clone(), lease, Some(&self.guard)).await {
+                Err(error) if self.may_ask_again(&error).await => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn may_ask_again(&self, error: &LeaseError) -> bool {
+        if error.retry() != Retry::MayHelp || !self.is_alive() {
+            return false;
+        }
+        tracing::debug!("the lease store is asked again: {error}");
+        tokio::time::sleep(PAUSE_BETWEEN_TRIES).await;
+        true
     }
 
     pub fn epoch(&self) -> Epoch {

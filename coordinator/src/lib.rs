@@ -1,8 +1,9 @@
 //! The coordinator: accepts workers, runs jobs, decides through core's machines and does what they want done.
 //!
-//! Code map: [`start`] begins it and is the order of its parts; [`leader`] holds leadership and with it the right to write;
-//! [`actors`] own the machines, one actor each; [`effects`] is the one place where an effect becomes I/O; [`prepare`] readies
-//! repositories for a new backup and [`announce`] makes it known there; [`progress`] is what watchers see.
+//! Code map: [`start`] is a coordinator within a command, [`running`] begins a backup and [`effects`] is the one place where an
+//! effect becomes I/O; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
+//! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
+//! repositories for a new backup and `announce` makes it known there; [`progress`] is what watchers see.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
 //!
@@ -15,11 +16,21 @@
 pub mod actors;
 mod announce;
 pub mod effects;
+pub mod errand;
+pub mod jobs;
+pub mod lead;
 pub mod leader;
 pub mod prepare;
 pub mod progress;
+mod recall;
+pub mod records;
+pub mod registry;
+pub mod running;
 pub mod start;
+mod wal_wait;
+pub mod workshop;
 
 pub use leader::Ttls;
 pub use progress::Progress;
-pub use start::{BackupRun, Coordinator, Deps};
+pub use running::BackupRun;
+pub use start::{Coordinator, Deps};

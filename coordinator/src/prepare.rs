@@ -26,10 +26,11 @@ pub(crate) async fn prepare(
     set: Arc<RepositorySet>,
     spec: &BackupSpec,
     repositories: Vec<RepoKey>,
+    own: Option<BackupLabel>,
 ) -> Prepared {
     let one = async |key: RepoKey| {
         let opened = set.open(key).await?;
-        Ok::<_, Failure>(facts(&opened, spec).await?)
+        Ok::<_, Failure>(facts(&opened, spec, own).await?)
     };
     let all = repositories.into_iter().map(|key| {
         let one = &one;
@@ -38,19 +39,30 @@ pub(crate) async fn prepare(
     futures::future::join_all(all).await
 }
 
-async fn facts(repository: &Repository, spec: &BackupSpec) -> Result<RepositoryFacts, RepositoryError> {
+async fn facts(
+    repository: &Repository,
+    spec: &BackupSpec,
+    own: Option<BackupLabel>,
+) -> Result<RepositoryFacts, RepositoryError> {
     let cluster = repository.cluster(&spec.stanza).await?;
-    give_up_unfinished(repository, spec).await?;
+    give_up_unfinished(repository, spec, own).await?;
     let mut labels: BTreeSet<BackupLabel> =
         repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
     labels.extend(repository.started_labels(&spec.stanza).await?);
     Ok(RepositoryFacts { identity: repository.identity(), cluster, labels: labels.into_iter().collect() })
 }
 
-async fn give_up_unfinished(repository: &Repository, spec: &BackupSpec) -> Result<(), RepositoryError> {
+async fn give_up_unfinished(
+    repository: &Repository,
+    spec: &BackupSpec,
+    own: Option<BackupLabel>,
+) -> Result<(), RepositoryError> {
     let stanza = &spec.stanza;
     for begun in repository.unfinished(stanza).await? {
         let label = begun.label;
+        if Some(label) == own {
+            continue;
+        }
         let remains = judge_remains(&begun, &spec.writer, process_runs);
         if remains == Remains::Watch && beats(repository, stanza, label).await? {
             return Err(repository.busy(label, begun.writer.as_ref()));

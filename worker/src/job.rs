@@ -5,6 +5,7 @@ mod given_up;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use crate::bandwidth::Bandwidth;
 pub use given_up::GivenUp;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::HashSecret;
@@ -81,6 +82,8 @@ pub struct JobContext {
     pub source: Source,
     pub secret: HashSecret,
     pub repositories: BTreeMap<RepoKey, Arc<Repository>>,
+    /// How fast data files may be read, by all slots together.
+    pub bandwidth: Option<Arc<Bandwidth>>,
     /// The multi-thread runtime: slots are plain threads and hand their uploads to it.
     pub runtime: Handle,
     /// Repositories that stalled, for all units of the job.
@@ -93,6 +96,13 @@ impl JobContext {
     /// Nobody hears of this failure: it only ends the work.
     pub fn check_running(&self) -> Result<(), Failure> {
         if self.ended.is_cancelled() { Err(job_over()) } else { Ok(()) }
+    }
+
+    /// Waits as long as so many bytes take where reading is limited.
+    pub fn pace(&self, bytes: usize) {
+        if let Some(bandwidth) = &self.bandwidth {
+            bandwidth.take(bytes as u64, || self.ended.is_cancelled());
+        }
     }
 
     pub fn page_check(&self, part: &UnitPart) -> Option<PageSize> {

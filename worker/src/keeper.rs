@@ -3,8 +3,14 @@
 //! Orders come one at a time and each is answered by a report. What need not wait for the order before it runs beside: a
 //! watch asks the server now and then whether it is still the same primary (`live`), and WAL is supplied (`supplying`).
 //!
-//! Code map: `online` and `offline` are the two kinds of session, `scanning`, `preparing`, `closing` and `supplying` each
-//! obey one order.
+//! A keeper without a session serves a job whose session another worker holds: it is told to prepare, proves its directory
+//! by itself and does units.
+//!
+//! Code map: `online` and `offline` are the two kinds of session, `scanning` (with `spool`), `preparing`, `closing` and
+//! `supplying` each obey one order.
+//!
+//! Invariant: an order that comes again is answered as before, without being carried out again. A coordinator that took over
+//! asks for everything once more.
 //!
 //! Failure story: a keeper that ends takes its session, its watch and its units with it. One that panics is reported as a
 //! lost session.
@@ -15,35 +21,42 @@ mod offline;
 mod online;
 mod preparing;
 mod scanning;
+mod spool;
 mod supplying;
 
+use crate::bandwidth::Bandwidth;
+use crate::errand::Errands;
 use crate::job::{JobContext, Source, Tablespaces};
-use crate::session::Reporter;
+use crate::outbox::Reporter;
 use crate::slots::{self, SlotPool, Task};
+use futures::FutureExt;
 use live::Online;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::ids::{StanzaName, WorkerName};
+use pgconvoy_core::ids::{StanzaName, UnitId, WorkerName};
 use pgconvoy_core::pg::{PageSize, PgVersion};
 use pgconvoy_core::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd, SessionFacts,
-    SupplyOrder, UnitContext, UnitOrder,
+    ErrandEnd, ErrandOrder, OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure,
+    SessionEnd, SessionFacts, SourceOptions, SupplyOrder, UnitContext, UnitOrder,
 };
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{Client, ConnectOptions};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
-use pgconvoy_transport::TransportError;
+use spool::Scan;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use supplying::Supply;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Orders waiting for the keeper: it gets its next one only after an answer, units apart.
-const ORDERS_IN_FLIGHT: usize = 64;
+/// Orders waiting for the keeper: it gets its next one only after an answer, units apart, of which a worker asks for no more.
+const ORDERS_IN_FLIGHT: usize = 1024;
+
 /// Where a stanza's cluster is on this host, and how to reach its server.
 #[derive(Debug, Clone)]
 pub struct SourceConfig {
@@ -51,13 +64,45 @@ pub struct SourceConfig {
     pub connect: ConnectOptions,
 }
 
+/// What all keepers of a worker stand on.
+pub struct Ground {
+    pub worker: WorkerName,
+    pub sources: BTreeMap<StanzaName, SourceConfig>,
+    pub repositories: Arc<RepositorySet>,
+    pub slots: Arc<SlotPool>,
+    pub bandwidth: Option<Arc<Bandwidth>>,
+    /// `None`: it does none.
+    pub errands: Option<Arc<dyn Errands>>,
+    /// Where scans are kept; `None`: nobody will ask twice.
+    pub spool: Option<PathBuf>,
+    pub runtime: Handle,
+}
+
+/// How far a keeper has come, for the worker's hello.
+#[derive(Default)]
+struct Reached {
+    session: AtomicBool,
+    prepared: AtomicBool,
+}
+
 pub struct KeeperHandle {
     orders: mpsc::Sender<OrderBody>,
+    reached: Arc<Reached>,
     ended: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl KeeperHandle {
+    /// Whether it opened the job's session, and has not lost it.
+    pub fn has_session(&self) -> bool {
+        self.reached.session.load(Ordering::Acquire)
+    }
+
+    /// Whether units can come.
+    pub fn is_prepared(&self) -> bool {
+        self.reached.prepared.load(Ordering::Acquire)
+    }
+
     pub async fn order(&self, order: OrderBody) {
         // A keeper that ended has reported why.
         let _ = self.orders.send(order).await;
@@ -72,9 +117,12 @@ impl KeeperHandle {
     }
 }
 
+type ErrandResult = Result<ErrandEnd, Failure>;
+
 /// What preflight learned.
 struct Known {
-    order: PreflightOrder,
+    stanza: StanzaName,
+    options: SourceOptions,
     config: SourceConfig,
     facts: PreflightFacts,
     relation_segment_blocks: u32,
@@ -85,6 +133,8 @@ struct Known {
 enum Session {
     Connected(Box<Client>),
     Online(Online),
+    /// Another worker holds it; this is for questions.
+    Elsewhere(Arc<Client>),
     /// With pg_control as it was at first.
     Offline(Vec<u8>),
     Over,
@@ -97,48 +147,45 @@ struct Directory {
 }
 
 pub struct Keeper {
-    worker: WorkerName,
-    sources: BTreeMap<StanzaName, SourceConfig>,
-    repositories: Arc<RepositorySet>,
-    slots: Arc<SlotPool>,
+    ground: Arc<Ground>,
     reporter: Reporter,
-    runtime: Handle,
+    reached: Arc<Reached>,
     known: Option<Known>,
     directory: Option<Directory>,
+    opened_with: Option<SessionFacts>,
+    scanned: Option<Scan>,
     context: Option<Arc<JobContext>>,
+    prepared_with: Option<Vec<RepositoryFailure>>,
     /// Segments on their way to repositories.
     supplies: JoinSet<()>,
+    errand: Option<watch::Receiver<Option<ErrandResult>>>,
     ended_with: Option<Result<SessionEnd, Failure>>,
     ended: CancellationToken,
 }
 
 impl Keeper {
-    pub fn start(
-        worker: WorkerName,
-        sources: BTreeMap<StanzaName, SourceConfig>,
-        repositories: Arc<RepositorySet>,
-        slots: Arc<SlotPool>,
-        reporter: Reporter,
-        runtime: Handle,
-    ) -> KeeperHandle {
+    pub fn start(ground: Arc<Ground>, reporter: Reporter) -> KeeperHandle {
         let (orders, receiver) = mpsc::channel(ORDERS_IN_FLIGHT);
-        let ended = CancellationToken::new();
+        let (ended, reached, runtime) =
+            (CancellationToken::new(), Arc::new(Reached::default()), ground.runtime.clone());
         let keeper = Keeper {
-            worker,
-            sources,
-            repositories,
-            slots,
+            ground,
             reporter: reporter.clone(),
-            runtime: runtime.clone(),
+            reached: reached.clone(),
             known: None,
             directory: None,
+            opened_with: None,
+            scanned: None,
             context: None,
+            prepared_with: None,
             supplies: JoinSet::new(),
+            errand: None,
             ended_with: None,
             ended: ended.clone(),
         };
         let running = runtime.spawn(keeper.run(receiver));
-        KeeperHandle { orders, ended, task: runtime.spawn(supervise(running, reporter)) }
+        let task = runtime.spawn(supervise(running, reporter, reached.clone()));
+        KeeperHandle { orders, reached, ended, task }
     }
 
     async fn run(mut self, mut orders: mpsc::Receiver<OrderBody>) {
@@ -151,14 +198,10 @@ impl Keeper {
     async fn serve(&mut self, orders: &mut mpsc::Receiver<OrderBody>) {
         while let Some(order) = orders.recv().await {
             for report in self.obey(order).await {
-                match self.reporter.send(report).await {
-                    Ok(()) => {}
-                    Err(error @ TransportError::TooLarge { .. }) => {
-                        // Nothing can be sent if this cannot.
-                        let _ = self.reporter.send(ReportBody::SessionLost(error.into())).await;
-                        return;
-                    }
-                    Err(_) => return,
+                if let Err(error) = self.reporter.send(report).await {
+                    // Nothing can be sent if this cannot.
+                    let _ = self.reporter.send(ReportBody::SessionLost(error.into())).await;
+                    return;
                 }
             }
         }
@@ -169,16 +212,14 @@ impl Keeper {
             OrderBody::Preflight(order) => ReportBody::Preflighted(self.preflight(order).await),
             OrderBody::OpenSession { label } => ReportBody::SessionOpened(self.open_session(&label).await),
             OrderBody::Scan => ReportBody::ScanEnded(self.scan().await),
-            OrderBody::Prepare(units) => {
-                let prepared = self.prepare(*units).await;
-                let ready = prepared.is_ok().then(|| ReportBody::Ready { units: self.slots.capacity() });
-                return std::iter::once(ReportBody::Prepared(prepared)).chain(ready).collect();
-            }
+            OrderBody::Prepare(units) => return self.prepare(*units).await,
             OrderBody::RunUnit(order) => return self.run_unit(*order).into_iter().collect(),
+            OrderBody::GiveBack { units } => return self.give_back(&units),
             OrderBody::CloseSession { repositories } => {
                 ReportBody::SessionClosed(self.close_session(&repositories).await)
             }
             OrderBody::SupplyWal(order) => return self.supply_wal(order).into_iter().collect(),
+            OrderBody::Errand(order) => return self.errand(*order).into_iter().collect(),
             OrderBody::End => return Vec::new(),
         };
         vec![report]
@@ -186,12 +227,26 @@ impl Keeper {
 
     /// A report only if it cannot even begin.
     fn run_unit(&self, order: UnitOrder) -> Option<ReportBody> {
+        if !self.reporter.outbox().hold(self.reporter.job(), &order) {
+            return None;
+        }
         let Some(context) = self.context.clone() else {
             let early = Failure::new(ErrorCode::Assert, "a unit came before the job was prepared");
             return Some(ReportBody::UnitFailed(slots::failed(&order, early)));
         };
-        self.slots.submit(Task { context, order: Arc::new(order), reporter: self.reporter.clone() });
+        self.ground.slots.submit(Task { context, order: Arc::new(order), reporter: self.reporter.clone() });
         None
+    }
+
+    /// As many can come again as were given back.
+    fn give_back(&self, units: &[UnitId]) -> Vec<ReportBody> {
+        let returned = self.reporter.outbox().give_back(self.reporter.job(), units);
+        let free = u16::try_from(returned.len()).unwrap_or(u16::MAX);
+        let mut reports: Vec<ReportBody> = returned.into_iter().map(ReportBody::UnitReturned).collect();
+        if free > 0 {
+            reports.push(ReportBody::Ready { units: free });
+        }
+        reports
     }
 
     /// In a task of its own, which reports by itself: pushing a segment to a slow store takes minutes.
@@ -201,7 +256,7 @@ impl Keeper {
         let (stanza, wal) = match self.known() {
             Ok(known) => {
                 let wal = known.config.directory.join(known.facts.version.wal_directory());
-                (known.order.stanza.clone(), wal)
+                (known.stanza.clone(), wal)
             }
             Err(failure) => {
                 return Some(ReportBody::WalSupplied {
@@ -211,7 +266,7 @@ impl Keeper {
                 });
             }
         };
-        let supply = Supply { set: self.repositories.clone(), stanza, wal, order };
+        let supply = Supply { set: self.ground.repositories.clone(), stanza, wal, order };
         let reporter = self.reporter.clone();
         let live = match self.known.as_ref().map(|known| &known.session) {
             Some(Session::Online(online)) => Some(online.live.clone()),
@@ -226,17 +281,38 @@ impl Keeper {
             // When the coordinator is gone, the next backup finds the segments there.
             let _ = reporter.send(ReportBody::WalSupplied { repository, archiver_works, result }).await;
         };
-        self.supplies.spawn_on(supplying, &self.runtime);
+        self.supplies.spawn_on(supplying, &self.ground.runtime);
+        None
+    }
+
+    /// In a task of its own, which reports by itself. A repeated order is answered when the errand is done, and begins nothing.
+    fn errand(&mut self, order: ErrandOrder) -> Option<ReportBody> {
+        if let Some(errand) = &self.errand {
+            return errand.borrow().clone().map(ReportBody::ErrandEnded);
+        }
+        let Some(errands) = self.ground.errands.clone() else {
+            let message = format!("worker {} does no errands", self.ground.worker);
+            return Some(ReportBody::ErrandEnded(Err(Failure::new(ErrorCode::NotSupported, message))));
+        };
+        let (done, result) = watch::channel(None);
+        self.errand = Some(result);
+        let (reporter, cancel) = (self.reporter.clone(), self.ended.clone());
+        self.ground.runtime.spawn(async move {
+            let end = AssertUnwindSafe(errands.run(order, cancel)).catch_unwind().await;
+            let panicked = || Err(Failure::new(ErrorCode::Assert, "the errand panicked"));
+            let end = end.unwrap_or_else(|_| panicked());
+            done.send_replace(Some(end.clone()));
+            // Without a coordinator the next one asks again.
+            let _ = reporter.send(ReportBody::ErrandEnded(end)).await;
+        });
         None
     }
 
     async fn preflight(&mut self, order: PreflightOrder) -> Result<PreflightFacts, Failure> {
-        let config = self.sources.get(&order.stanza).cloned().ok_or_else(|| {
-            Failure::new(
-                ErrorCode::OptionInvalid,
-                format!("worker {} has no data of stanza {}", self.worker, order.stanza),
-            )
-        })?;
+        if let Some(known) = self.known.as_ref().filter(|known| known.is_for(&order)) {
+            return Ok(known.facts.clone());
+        }
+        let config = self.source(&order.stanza)?;
         let known = if order.options.online {
             online::preflight(order, config).await?
         } else {
@@ -245,33 +321,73 @@ impl Keeper {
         Ok(self.known.insert(known).facts.clone())
     }
 
+    fn source(&self, stanza: &StanzaName) -> Result<SourceConfig, Failure> {
+        self.ground.sources.get(stanza).cloned().ok_or_else(|| {
+            let message = format!("worker {} has no data of stanza {stanza}", self.ground.worker);
+            Failure::new(ErrorCode::OptionInvalid, message)
+        })
+    }
+
     fn known(&mut self) -> Result<&mut Known, Failure> {
         self.known.as_mut().ok_or_else(|| Failure::new(ErrorCode::Assert, "an order came before preflight"))
     }
 
     async fn open_session(&mut self, label: &str) -> Result<SessionFacts, Failure> {
-        let (reporter, runtime) = (self.reporter.clone(), self.runtime.clone());
+        if let Some(facts) = &self.opened_with {
+            return Ok(facts.clone());
+        }
+        let (watcher, runtime) = (self.watcher(), self.ground.runtime.clone());
         let known = self.known()?;
         let (facts, directory) = match std::mem::replace(&mut known.session, Session::Over) {
             Session::Connected(client) => {
                 let (facts, directory, session) = online::open(known, *client, label).await?;
-                known.session = Session::Online(Online::new(session, reporter, &runtime));
+                known.session = Session::Online(Online::new(session, watcher, &runtime));
                 (facts, directory)
             }
             Session::Offline(control) => {
                 known.session = Session::Offline(control);
                 offline::open(known)?
             }
-            Session::Online(_) | Session::Over => {
-                return Err(Failure::new(ErrorCode::Assert, "the session was opened twice"));
+            Session::Online(_) | Session::Elsewhere(_) | Session::Over => {
+                return Err(Failure::new(ErrorCode::Assert, "there is no server to open a session with"));
             }
         };
         self.directory = Some(directory);
+        self.opened_with = Some(facts.clone());
+        self.reached.session.store(true, Ordering::Release);
         Ok(facts)
     }
 
+    fn watcher(&self) -> live::Watcher {
+        live::Watcher { reporter: self.reporter.clone(), reached: self.reached.clone() }
+    }
+
+    async fn prepare(&mut self, units: UnitContext) -> Vec<ReportBody> {
+        if let Some(failed) = &self.prepared_with {
+            return self.ready(failed.clone());
+        }
+        match self.prepare_first(units).await {
+            Ok(failed) => {
+                self.prepared_with = Some(failed.clone());
+                self.reached.prepared.store(true, Ordering::Release);
+                self.ready(failed)
+            }
+            Err(failure) => vec![ReportBody::Prepared(Err(failure))],
+        }
+    }
+
+    /// What it has to do without, and how many units it can take.
+    fn ready(&self, failed: Vec<RepositoryFailure>) -> Vec<ReportBody> {
+        let taken = self.reporter.outbox().held(self.reporter.job()).len();
+        let units = self.ground.slots.capacity().saturating_sub(u16::try_from(taken).unwrap_or(u16::MAX));
+        vec![ReportBody::Prepared(Ok(failed)), ReportBody::Ready { units }]
+    }
+
     /// Those repositories that it has to do without.
-    async fn prepare(&mut self, units: UnitContext) -> Result<Vec<RepositoryFailure>, Failure> {
+    async fn prepare_first(&mut self, units: UnitContext) -> Result<Vec<RepositoryFailure>, Failure> {
+        if self.directory.is_none() {
+            self.join(&units).await?;
+        }
         let before_session = || Failure::new(ErrorCode::Assert, "units came before a session");
         let known = self.known.as_ref().ok_or_else(before_session)?;
         let directory = self.directory.as_ref().ok_or_else(before_session)?;
@@ -280,27 +396,53 @@ impl Keeper {
             version: known.facts.version,
             page_size: PageSize::new(known.facts.page_size)?,
             relation_segment_blocks: known.relation_segment_blocks,
-            check_pages: known.facts.checksums && known.order.options.checksum_page.unwrap_or(true),
-            tablespaces: Tablespaces::asking(scanning::ask(&known.session, directory, &self.runtime)),
+            check_pages: known.facts.checksums && known.options.checksum_page.unwrap_or(true),
+            tablespaces: Tablespaces::asking(scanning::ask(&known.session, directory, &self.ground.runtime)),
         };
-        let opened = preparing::open(&self.repositories, &units).await?;
+        let opened = preparing::open(&self.ground.repositories, &units).await?;
         self.context = Some(Arc::new(JobContext {
-            worker: self.worker.clone(),
+            worker: self.ground.worker.clone(),
             units,
             source,
             secret: opened.secret,
             repositories: opened.repositories,
-            runtime: self.runtime.clone(),
+            bandwidth: self.ground.bandwidth.clone(),
+            runtime: self.ground.runtime.clone(),
             given_up: Default::default(),
             ended: self.ended.clone(),
         }));
         Ok(opened.failed)
     }
+
+    /// For a job whose session another worker holds: proves that the directory here is the one that is backed up.
+    async fn join(&mut self, units: &UnitContext) -> Result<(), Failure> {
+        let order = PreflightOrder { stanza: units.stanza.clone(), options: units.options.clone() };
+        let config = self.source(&order.stanza)?;
+        let (known, directory) = match units.start {
+            Some(start) => online::join(order, config, start).await?,
+            None => {
+                let known = blocking(move || offline::preflight(order, config)).await?;
+                let (_, directory) = offline::open(&known)?;
+                (known, directory)
+            }
+        };
+        (self.known, self.directory) = (Some(known), Some(directory));
+        Ok(())
+    }
+}
+
+impl Known {
+    fn is_for(&self, order: &PreflightOrder) -> bool {
+        self.stanza == order.stanza && self.options == order.options
+    }
 }
 
 /// A panic leaves the coordinator without an answer: this one gives it.
-async fn supervise(running: JoinHandle<()>, reporter: Reporter) {
-    if let Err(error) = running.await {
+async fn supervise(running: JoinHandle<()>, reporter: Reporter, reached: Arc<Reached>) {
+    let result = running.await;
+    reached.session.store(false, Ordering::Release);
+    reached.prepared.store(false, Ordering::Release);
+    if let Err(error) = result {
         tracing::error!("the keeper of a backup session failed: {error}");
         let failure = Failure::new(ErrorCode::Assert, "the keeper of the backup session panicked")
             .hint("this is a defect: the worker's log has the place");

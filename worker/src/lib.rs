@@ -1,8 +1,8 @@
 //! A worker: obeys a coordinator's orders about backups, and restores.
 //!
-//! Code map: [`session`] speaks with the coordinator, [`keeper`] holds the backup session and knows the data directory,
-//! [`slots`] are the threads that do units, [`unit`] is the pipeline itself; [`restore`] is the way back, [`archive`]
-//! moves WAL.
+//! Code map: [`worker`] speaks with the coordinator, [`outbox`] remembers what must still be said, [`lease`] how long it may
+//! act, [`keeper`] holds the backup session and knows the data directory, [`slots`] are the threads that do units,
+//! [`unit`] is the pipeline itself; [`restore`] is the way back, [`archive`] moves WAL.
 //!
 //! It is not: a planner, or anybody who decides what a receipt is worth. It never talks to the lease store.
 //!
@@ -12,12 +12,18 @@
 //! 3. Work that is not under a current order is dropped without a trace that anybody would believe.
 
 pub mod archive;
+pub mod bandwidth;
+pub mod errand;
+mod holdings;
 pub mod job;
 pub mod keeper;
+mod lease;
+mod outbox;
 pub mod restore;
-pub mod session;
 pub mod slots;
+mod sources;
 pub mod stanza;
 pub mod unit;
+pub mod worker;
 
-pub use session::{Worker, WorkerDeps, WorkerHandle};
+pub use worker::{Dial, Worker, WorkerDeps, WorkerHandle};

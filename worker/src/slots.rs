@@ -5,10 +5,11 @@
 //!
 //! Invariants
 //! 1. Every unit of a running job ends in one report, whatever it met: an error, a panic, a receipt too large to be sent.
-//! 2. A unit of a job that is over ends in none, and holds no slot.
+//! 2. A unit of a job that is over ends in none, and holds no slot; one that was given back, or whose lease ended while it
+//!    waited, is not begun.
 
 use crate::job::JobContext;
-use crate::session::Reporter;
+use crate::outbox::Reporter;
 use crate::unit::{Sent, Slot};
 use futures::FutureExt;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -68,6 +69,10 @@ fn serve(number: u16, receiver: &Mutex<Receiver<Task>>, runtime: &Handle) {
     while let Some(task) = next(receiver) {
         if task.context.ended.is_cancelled() {
             current = None;
+            continue;
+        }
+        // Given back, or not ours any more.
+        if !task.reporter.outbox().start(task.reporter.job(), &task.order) {
             continue;
         }
         let done = catch_unwind(AssertUnwindSafe(|| run(number, &mut current, &task)));

@@ -150,6 +150,7 @@ fn read_part(
         if filled == 0 {
             break;
         }
+        context.pace(filled);
         let bytes = &mut free[..filled];
         if let Some(page_size) = context.page_check(part) {
             pages_checked += check(

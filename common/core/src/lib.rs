@@ -2,7 +2,8 @@
 //!
 //! Code map: [`pg`] is PostgreSQL's on-disk knowledge, [`config`] turns text into settings, [`plan`] turns facts into
 //! work, [`machine`] holds the state machines that actors own, [`format`] is the repository on disk and [`wire`] the
-//! messages between coordinator and worker. [`ids`], [`units`] and [`failure`] are the words that all of them share.
+//! messages between coordinator and worker. [`job`] is what a fleet keeps of its work, [`fence`] tells a holder of a lease how long it may act. [`ids`], [`units`] and
+//! [`failure`] are the words that all of them share.
 //!
 //! Invariants (mostly absences)
 //! 1. No runtime, no files, no clock, no randomness, no environment: whatever is needed arrives as an argument.
@@ -12,8 +13,10 @@
 
 pub mod config;
 pub mod failure;
+pub mod fence;
 pub mod format;
 pub mod ids;
+pub mod job;
 pub mod machine;
 pub mod pg;
 pub mod plan;

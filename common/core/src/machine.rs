@@ -1,3 +1,4 @@
 //! State machines that actors own: `on_event(event) -> effects`. No machine waits, reads a clock or touches a file.
 
 pub mod backup;
+pub mod queue;

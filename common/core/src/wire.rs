@@ -1,7 +1,12 @@
 //! What coordinator and worker say to each other. Bulk bytes are never in here.
 //!
-//! A worker connects, says [`Report::Hello`], obeys orders and reports what came of each. Every order bears the leader's
-//! epoch; a worker refuses one of an older epoch than the newest it has seen.
+//! A worker connects, says [`Hello`], is answered by [`Welcome`], obeys orders and reports what came of each. Every order
+//! bears the leader's epoch; a worker refuses one of an older epoch than the newest it has seen.
+//!
+//! A connection may end at any moment, and the next one may lead to another coordinator. What is lost with it is made up for:
+//! - The worker tells in its hello what it holds of each job, and reports finished units until they are settled.
+//! - A coordinator repeats the orders whose answers it lacks. Orders are idempotent: one that was obeyed already is
+//!   answered from memory.
 
 use crate::failure::Failure;
 use crate::format::layout::ArchiveId;
@@ -12,6 +17,7 @@ use crate::ids::{
     Attempt, ClusterNumber, Epoch, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, SystemId, UnitId,
     WorkerName,
 };
+use crate::job::{JobKind, JobOptions};
 use crate::pg::{FileClass, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::ScannedEntry;
 use crate::units::Timestamp;
@@ -28,6 +34,35 @@ impl std::fmt::Display for JobId {
     }
 }
 
+/// What a coordinator says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Instruction {
+    /// The answer to a hello, and the first thing on a connection.
+    Welcome(Welcome),
+    /// The keep-alive of that number prolonged the worker's lease.
+    Confirmed {
+        sequence: u64,
+        ttl_ms: u64,
+    },
+    /// Nobody needs to hear of these attempts again.
+    Settled {
+        job: JobId,
+        units: Vec<(UnitId, Attempt)>,
+    },
+    Order(Order),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub epoch: Epoch,
+    /// Of the worker's lease, counted from the sending of its hello.
+    pub ttl_ms: u64,
+    /// Jobs that go on. What the worker holds of any other is over.
+    pub jobs: Vec<JobId>,
+    /// Whether the lease is the one that the worker had before: if not, the units that it held are somebody else's.
+    pub same_lease: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub epoch: Epoch,
@@ -42,16 +77,40 @@ pub enum OrderBody {
         label: String,
     },
     Scan,
+    /// Units follow. A worker that does not hold the session proves its directory first.
     Prepare(Box<UnitContext>),
     RunUnit(Box<UnitOrder>),
+    /// Give back those of these units that wait for a slot: another worker is free for them.
+    GiveBack {
+        units: Vec<UnitId>,
+    },
     /// No unit is in flight when this is sent. What the server returns goes to these repositories before anybody hears of it.
     CloseSession {
         repositories: Vec<RepoKey>,
     },
     /// Take these segments from pg_wal and put them where they are missing.
     SupplyWal(SupplyOrder),
+    /// Do all of a job that needs one worker.
+    Errand(Box<ErrandOrder>),
     /// The job is over: drop the session if there is one, forget the units.
     End,
+}
+
+/// A whole job for one worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrandOrder {
+    pub kind: JobKind,
+    pub stanza: StanzaName,
+    pub options: JobOptions,
+}
+
+/// What came of an errand that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrandEnd {
+    /// The command's own result, as JSON.
+    pub result: Option<String>,
+    /// What the command would exit with.
+    pub failure: Option<Failure>,
 }
 
 /// Segments that a repository lacks, though its siblings or the server have them.
@@ -71,7 +130,7 @@ pub struct PreflightOrder {
 }
 
 /// What the source needs to know of the policy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceOptions {
     pub online: bool,
     /// Offline only: back up although a postmaster seems to run.
@@ -121,6 +180,9 @@ pub struct SessionStart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnitContext {
     pub stanza: StanzaName,
+    pub options: SourceOptions,
+    /// Where the backup starts: no directory that is behind it is read. Absent in an offline backup.
+    pub start: Option<Lsn>,
     pub cluster: ClusterNumber,
     pub archive: ArchiveId,
     pub label: BackupLabel,
@@ -159,21 +221,72 @@ pub struct UnitPart {
     pub block_size: u32,
 }
 
+/// Who reports is known from the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    pub worker: WorkerName,
     pub job: Option<JobId>,
     pub body: ReportBody,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub worker: WorkerName,
+    /// Random, new with each start of the process: what an earlier one held died with it.
+    pub incarnation: Identity,
+    pub program: String,
+    pub slots: u16,
+    pub sources: Vec<SourceSeen>,
+    pub held: Vec<Held>,
+    /// It takes no new work.
+    pub draining: bool,
+}
+
+/// A data directory that a worker sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceSeen {
+    pub stanza: StanzaName,
+    pub directory: String,
+    pub server: ServerSeen,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServerSeen {
+    /// Nobody looked yet.
+    Unknown,
+    Primary(SystemId),
+    Standby(SystemId),
+    /// It does not answer: with the reason.
+    Down(String),
+}
+
+/// What a worker has of a job when it connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub job: JobId,
+    /// It keeps the backup's session with the server.
+    pub session: bool,
+    /// It can take units, and says itself how many.
+    pub prepared: bool,
+    /// Units under way, or finished and not settled.
+    pub units: Vec<HeldUnit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUnit {
+    pub unit: UnitId,
+    pub attempt: Attempt,
+    pub token: FencingToken,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReportBody {
-    Hello {
-        slots: u16,
-        stanzas: Vec<StanzaName>,
+    Hello(Box<Hello>),
+    /// Keeps the worker's lease; the numbers grow.
+    Alive {
+        sequence: u64,
     },
-    /// Keeps the worker's lease.
-    Alive,
+    /// It ends when what it has is done, and takes nothing new.
+    Draining,
     Preflighted(Result<PreflightFacts, Failure>),
     SessionOpened(Result<SessionFacts, Failure>),
     /// The session died, or the server is no longer what it was.
@@ -188,7 +301,10 @@ pub enum ReportBody {
     },
     UnitDone(Receipt),
     UnitFailed(UnitFailure),
+    /// Never begun, on request.
+    UnitReturned(HeldUnit),
     SessionClosed(Result<SessionEnd, Failure>),
+    ErrandEnded(Result<ErrandEnd, Failure>),
     WalSupplied {
         repository: RepoKey,
         /// The server archived something not long ago: it is behind, not broken.

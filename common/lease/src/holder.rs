@@ -1,8 +1,7 @@
 //! A lease that is kept alive, and a holder that knows when it is lost.
 //!
-//! A holder must give itself up before the store gives its keys to somebody else. It therefore counts from the moment it
-//! *sent* the last keep-alive that was confirmed: the store counts from when that call arrived, which is later. It
-//! counts by CLOCK_BOOTTIME as well as by the runtime's clock, because the runtime's stands still while a host sleeps.
+//! When it must give itself up is [`Fence`]'s business. It is fed by CLOCK_BOOTTIME as well as by the runtime's clock,
+//! because the runtime's stands still while a host sleeps.
 //!
 //! Invariants
 //! 1. From the TTL after the sending of the last confirmed keep-alive on, [`KeepAlive::is_alive`] is false.
@@ -16,6 +15,7 @@
 use crate::error::LeaseError;
 use crate::store::{LeaseId, LeaseStore};
 use pgconvoy_core::failure::{Classify, Retry};
+use pgconvoy_core::fence::Fence;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,70 +32,91 @@ pub const RETRIES_PER_TTL: u32 = 12;
 /// A moment by two clocks.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
-    runtime: Instant,
+    runtime: Duration,
     boot: Duration,
 }
 
-impl Moment {
-    fn now() -> Moment {
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
-        Moment { runtime: Instant::now(), boot: Duration::new(seconds, nanoseconds) }
-    }
-
-    /// How long ago `earlier` was, by the clock that says longer.
-    fn since(self, earlier: Moment) -> Duration {
-        let runtime = self.runtime.saturating_duration_since(earlier.runtime);
-        runtime.max(self.boot.saturating_sub(earlier.boot))
-    }
-}
-
-/// The last confirmation: when it was asked for, and for how long it holds.
 #[derive(Debug, Clone, Copy)]
-struct Confirmed {
-    sent: Moment,
-    ttl: Duration,
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    fn now(self) -> Moment {
+        Moment { runtime: self.0.elapsed(), boot: boot_time() }
+    }
 }
 
-impl Confirmed {
-    fn remaining(self, now: Moment) -> Duration {
-        self.ttl.saturating_sub(now.since(self.sent))
+/// One fence for each clock: the one that says "over" first is believed.
+#[derive(Debug, Clone, Copy)]
+struct Fences {
+    runtime: Fence,
+    boot: Fence,
+}
+
+impl Fences {
+    fn new(sent: Moment, ttl: Duration) -> Fences {
+        Fences { runtime: Fence::new(sent.runtime, ttl), boot: Fence::new(sent.boot, ttl) }
     }
+
+    fn remaining(&mut self, now: Moment) -> Duration {
+        self.runtime.remaining(now.runtime).min(self.boot.remaining(now.boot))
+    }
+
+    fn confirm(&mut self, sent: Moment, ttl: Duration, now: Moment) {
+        self.runtime.confirm(sent.runtime, ttl, now.runtime);
+        self.boot.confirm(sent.boot, ttl, now.boot);
+    }
+
+    fn lose(&mut self) {
+        self.runtime.lose();
+        self.boot.lose();
+    }
+}
+
+fn boot_time() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or_default();
+    Duration::new(seconds, nanoseconds)
 }
 
 struct Shared {
     lease: LeaseId,
-    confirmed: Mutex<Confirmed>,
+    clock: Clock,
+    fences: Mutex<Fences>,
     lost: CancellationToken,
 }
 
 impl Shared {
     fn remaining(&self) -> Duration {
-        self.judge(&self.lock())
+        self.judge(&mut self.lock())
     }
 
     /// Takes note of a confirmation, unless the lease was given up while it was on its way.
-    fn confirm(&self, newer: Confirmed) {
-        let mut confirmed = self.lock();
-        if !self.judge(&confirmed).is_zero() {
-            *confirmed = newer;
-        }
+    fn confirm(&self, sent: Moment, ttl: Duration) {
+        let mut fences = self.lock();
+        fences.confirm(sent, ttl, self.clock.now());
+        self.judge(&mut fences);
     }
 
-    fn judge(&self, confirmed: &Confirmed) -> Duration {
-        if self.lost.is_cancelled() {
-            return Duration::ZERO;
-        }
-        let remaining = confirmed.remaining(Moment::now());
+    fn lose(&self) {
+        self.lock().lose();
+        self.lost.cancel();
+    }
+
+    fn judge(&self, fences: &mut Fences) -> Duration {
+        let remaining = fences.remaining(self.clock.now());
         if remaining.is_zero() {
             self.lost.cancel();
         }
         remaining
     }
 
-    fn lock(&self) -> MutexGuard<'_, Confirmed> {
-        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Fences> {
+        self.fences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,13 +132,10 @@ pub struct KeepAlive {
 impl KeepAlive {
     /// Grants a lease and keeps it alive from now on. Must be called inside a tokio runtime.
     pub async fn start(store: Arc<dyn LeaseStore>, ttl: Duration) -> Result<KeepAlive, LeaseError> {
-        let sent = Moment::now();
+        let clock = Clock::start();
+        let fences = Mutex::new(Fences::new(clock.now(), ttl));
         let lease = store.grant(ttl).await?;
-        let shared = Arc::new(Shared {
-            lease,
-            confirmed: Mutex::new(Confirmed { sent, ttl }),
-            lost: CancellationToken::new(),
-        });
+        let shared = Arc::new(Shared { lease, clock, fences, lost: CancellationToken::new() });
         let stop = CancellationToken::new();
         let task = tokio::spawn(renew(Arc::clone(&shared), Arc::clone(&store), ttl, stop.clone()));
         Ok(KeepAlive { shared, store, _stop_on_drop: stop.clone().drop_guard(), stop, task })
@@ -170,14 +188,14 @@ async fn renew(shared: Arc<Shared>, store: Arc<dyn LeaseStore>, ttl: Duration, s
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause.min(remaining)) => {}
         }
-        let sent = Moment::now();
+        let sent = shared.clock.now();
         let answer = tokio::select! {
             () = stop.cancelled() => return,
             answer = tokio::time::timeout(shared.remaining(), store.keep_alive(shared.lease)) => answer,
         };
         pause = match answer {
             Ok(Ok(granted)) => {
-                shared.confirm(Confirmed { sent, ttl: granted.min(ttl) });
+                shared.confirm(sent, granted.min(ttl));
                 ttl / RENEWALS_PER_TTL
             }
             Ok(Err(error)) if error.retry() == Retry::MayHelp => {
@@ -186,7 +204,7 @@ async fn renew(shared: Arc<Shared>, store: Arc<dyn LeaseStore>, ttl: Duration, s
             }
             Ok(Err(error)) => {
                 tracing::warn!(lease = %shared.lease, %error, "lease lost");
-                shared.lost.cancel();
+                shared.lose();
                 return;
             }
             Err(_over) => Duration::ZERO,

@@ -4,8 +4,8 @@
 //! /pgconvoy/<fleet>/leader/<shard>               held by the leading coordinator of that shard
 //! /pgconvoy/<fleet>/workers/<worker>             held for a connected worker
 //! /pgconvoy/<fleet>/jobs/<job>                   record: specification and durable state
-//! /pgconvoy/<fleet>/jobs/<job>/done/<part>       record: accepted units, their attempts and repositories
-//! /pgconvoy/<fleet>/leases/<job>/<unit>          held for the worker that does the unit
+//! /pgconvoy/<fleet>/jobs/<job>/done/<part>       record: accepted units, their attempts and repositories; `stop`
+//! /pgconvoy/<fleet>/leases/<job>/<unit>.<attempt> held for the worker that makes that attempt at the unit
 //! /pgconvoy/<fleet>/locks/<stanza>/<repo>/<kind> held by the job that changes that stanza there
 //! /pgconvoy/<fleet>/tokens/<id>  revoked/<id>  schedules/<stanza>  audit/<id>   records
 //! ```
@@ -15,7 +15,7 @@
 //! 2. A prefix ends with a slash, so job `1` never covers job `10`.
 //! 3. Numbers are padded: keys list in the order of what they name.
 
-use pgconvoy_core::ids::{IdError, RepoKey, StanzaName, UnitId, WorkerName};
+use pgconvoy_core::ids::{Attempt, IdError, RepoKey, StanzaName, UnitId, WorkerName};
 use std::borrow::Borrow;
 use std::fmt;
 
@@ -209,12 +209,17 @@ impl JobKeys {
         Key(format!("{}/jobs/{}/done/{part:08}", self.base, self.job))
     }
 
+    /// Stands among the accepted units: from here on none is accepted.
+    pub fn stop_order(&self) -> Key {
+        Key(format!("{}/jobs/{}/done/stop", self.base, self.job))
+    }
+
     pub fn all_done(&self) -> Prefix {
         Prefix(format!("{}/jobs/{}/done/", self.base, self.job))
     }
 
-    pub fn lease(&self, unit: UnitId) -> Key {
-        Key(format!("{}/leases/{}/{:08}", self.base, self.job, unit.0))
+    pub fn lease(&self, unit: UnitId, attempt: Attempt) -> Key {
+        Key(format!("{}/leases/{}/{:08}.{:04}", self.base, self.job, unit.0, attempt.0))
     }
 
     pub fn leases(&self) -> Prefix {
@@ -222,9 +227,15 @@ impl JobKeys {
     }
 }
 
-/// The unit that a key under `leases/<job>/` names.
-pub fn leased_unit(key: &Key) -> Option<UnitId> {
-    key.last_part().parse().ok().map(UnitId)
+/// The attempt that a key under `leases/<job>/` names.
+pub fn leased_unit(key: &Key) -> Option<(UnitId, Attempt)> {
+    let (unit, attempt) = key.last_part().split_once('.')?;
+    Some((UnitId(unit.parse().ok()?), Attempt(attempt.parse().ok()?)))
+}
+
+/// The job that a key of a job's specification names; `None` for the keys below it.
+pub fn specified_job<'a>(fleet: &FleetKeys, key: &'a Key) -> Option<&'a str> {
+    key.as_str().strip_prefix(fleet.jobs().as_str()).filter(|rest| !rest.contains('/'))
 }
 
 /// Parts keep to the alphabet of names, which has no slash.
@@ -251,7 +262,7 @@ mod tests {
             fleet.worker(&worker),
             job.spec(),
             job.done(3),
-            job.lease(UnitId(42)),
+            job.lease(UnitId(42), Attempt(1)),
             fleet.lock(&stanza, RepoKey(2), LockKind::Expire),
             fleet.schedule(&stanza),
         ];
@@ -260,12 +271,12 @@ mod tests {
             "/pgconvoy/blue/workers/w-1",
             "/pgconvoy/blue/jobs/01HX",
             "/pgconvoy/blue/jobs/01HX/done/00000003",
-            "/pgconvoy/blue/leases/01HX/00000042",
+            "/pgconvoy/blue/leases/01HX/00000042.0001",
             "/pgconvoy/blue/locks/main/2/expire",
             "/pgconvoy/blue/schedules/main",
         ];
         assert_eq!(spelled.each_ref().map(Key::as_str), expected);
-        assert_eq!(leased_unit(&job.lease(UnitId(42))), Some(UnitId(42)));
+        assert_eq!(leased_unit(&job.lease(UnitId(42), Attempt(1))), Some((UnitId(42), Attempt(1))));
         for key in &spelled {
             assert_eq!(&Key::parse(key.as_str()).unwrap(), key);
             assert!(fleet.all().covers(key));
@@ -277,9 +288,11 @@ mod tests {
         let fleet = FleetKeys::new("blue").unwrap();
         let one = fleet.job("1").unwrap();
         let ten = fleet.job("10").unwrap();
-        assert!(one.leases().covers(&one.lease(UnitId(0))));
-        assert!(!one.leases().covers(&ten.lease(UnitId(0))));
+        assert!(one.leases().covers(&one.lease(UnitId(0), Attempt(1))));
+        assert!(!one.leases().covers(&ten.lease(UnitId(0), Attempt(1))));
         assert!(!one.all_done().covers(&one.spec()));
+        assert_eq!(specified_job(&fleet, &one.spec()), Some("1"));
+        assert_eq!(specified_job(&fleet, &one.done(0)), None);
     }
 
     #[test]

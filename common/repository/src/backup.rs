@@ -20,12 +20,15 @@ use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, StorageError, list_children};
 use std::sync::Arc;
 
 impl Repository {
-    /// A label that somebody else has begun in the same second is [`RepositoryError::Busy`].
+    /// A label that somebody else has begun in the same second is [`RepositoryError::Busy`]; one's own plan may be there already.
     pub async fn write_plan(&self, stanza: &StanzaName, plan: &PlanBody) -> Result<(), RepositoryError> {
         let name = layout::plan(stanza, plan.label, plan.number);
         match self.put_object(Kind::Plan, &name, plan).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
                 let other: Option<PlanBody> = self.get_object(Kind::Plan, &name).await?;
+                if other.as_ref().is_some_and(|other| other.backup == plan.backup) {
+                    return Ok(());
+                }
                 Err(self.busy(plan.label, other.map(|other| other.writer).as_ref()))
             }
             other => other,

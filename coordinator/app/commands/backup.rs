@@ -3,7 +3,7 @@
 use crate::args::Output;
 use crate::context::Context;
 use crate::embedded::Embedded;
-use crate::host::{HostLock, cores, source, writer};
+use crate::host::{HostLock, cores, random_identity, source, writer};
 use crate::output;
 use crate::progress::Bar;
 use crate::repositories::repository_set;
@@ -63,14 +63,6 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
     Ok(())
 }
 
-fn random_identity() -> Result<Identity, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
-    })?;
-    Ok(Identity::from_random_bytes(bytes))
-}
-
 fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec {
     let options = &request.options;
     let codec: Codec = options.compression.kind.into();
@@ -95,6 +87,8 @@ fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec
         file_sha1: options.file_sha1,
         unit_size: options.unit_size.0,
         stall_timeout_ms: u64::try_from(options.io_timeout.as_millis()).unwrap_or(u64::MAX),
+        // The worker is this very process.
+        source_patience_ms: 0,
         annotations: options.annotation.clone(),
         writer: writer(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -105,7 +99,7 @@ fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec
 async fn show(mut progress: watch::Receiver<Progress>) {
     let mut bar: Option<Bar> = None;
     while progress.changed().await.is_ok() {
-        let seen = *progress.borrow_and_update();
+        let seen = progress.borrow_and_update().clone();
         if seen.phase >= Phase::Copying && bar.is_none() {
             let label = seen.label.map_or_else(|| "backup".to_owned(), |label| format!("backup {label}"));
             bar = Some(Bar::new(&label, seen.bytes_total));

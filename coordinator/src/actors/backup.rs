@@ -2,12 +2,15 @@
 
 use super::worker_link::FromWorker;
 use crate::progress::Progress;
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use pgconvoy_core::ids::WorkerName;
-use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event};
+use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, Recovered};
 use pgconvoy_core::units::Timestamp;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
+
+/// How often the machine is told that time has passed: idle workers wait no longer than this for work of others.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Something happened that the machine should know of.
 #[derive(Message)]
@@ -24,9 +27,11 @@ impl BackupActor {
     pub fn new(
         spec: BackupSpec,
         source: WorkerName,
+        readers: Vec<WorkerName>,
+        recovered: Recovered,
         effects: mpsc::UnboundedSender<Vec<Effect>>,
     ) -> (Self, watch::Receiver<Progress>) {
-        let (machine, first) = BackupMachine::start(spec, source);
+        let (machine, first) = BackupMachine::start(spec, source, readers, recovered);
         let (progress, watcher) = watch::channel(Progress::of(&machine));
         let actor = BackupActor { machine, effects, progress };
         actor.want(first);
@@ -43,12 +48,19 @@ impl BackupActor {
     fn tell(&mut self, event: Event) {
         let effects = self.machine.on_event(now(), event);
         self.want(effects);
-        self.progress.send_replace(Progress::of(&self.machine));
+        self.progress.send_if_modified(|known| {
+            let before = std::mem::replace(known, Progress::of(&self.machine));
+            before != *known
+        });
     }
 }
 
 impl Actor for BackupActor {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.run_interval(TICK, |actor, _| actor.tell(Event::Ticked));
+    }
 }
 
 impl Handler<Happened> for BackupActor {
@@ -64,7 +76,8 @@ impl Handler<FromWorker> for BackupActor {
 
     fn handle(&mut self, message: FromWorker, _: &mut Self::Context) {
         self.tell(match message {
-            FromWorker::Report(report) => Event::Reported { worker: report.worker, report: report.body },
+            FromWorker::Report(worker, report) => Event::Reported { worker, report },
+            FromWorker::Joined(worker, held) => Event::WorkerJoined { worker, held },
             FromWorker::Lost(worker) => Event::WorkerLost { worker },
         });
     }

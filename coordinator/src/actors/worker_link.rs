@@ -1,18 +1,17 @@
-//! One connected worker: passes orders on and reports up, and keeps the worker's lease while it is heard.
+//! One connection of a worker: passes instructions on and reports up, and keeps the worker's lease while it is heard.
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, Recipient};
-use bytes::Bytes;
+use crate::registry::{Connected, Registry};
+use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
-use pgconvoy_core::wire::{Order, Report, ReportBody};
-use pgconvoy_lease::store::LeaseId;
-use pgconvoy_lease::{Acquire, FleetKeys, LeaseStore};
-use pgconvoy_transport::{Channel, CloseKind, CloseReason, Connection, TypedReceiver, TypedSender};
+use pgconvoy_core::wire::{Held, Hello, Instruction, Report, ReportBody};
+use pgconvoy_transport::{
+    Channel, CloseKind, CloseReason, Connection, TransportError, TypedReceiver, TypedSender,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 /// A peer that connects and says nothing is none of ours.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,116 +24,118 @@ pub struct Heard(pub Report);
 /// The connection is over.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Gone;
+pub struct Gone {
+    pub is_goodbye: bool,
+}
 
-/// Pass this on to the worker.
+/// Say this to the worker.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Obey(pub Order);
+pub struct Instruct(pub Instruction);
 
-/// Reports go to this job from now on.
+/// This connection is not needed any more.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Bind(pub Recipient<FromWorker>);
+pub struct Retire;
 
 #[derive(Message)]
 #[rtype(result = "()")]
 pub enum FromWorker {
-    Report(Report),
+    Report(WorkerName, ReportBody),
+    Joined(WorkerName, Option<Held>),
     Lost(WorkerName),
 }
 
 pub struct WorkerLink {
-    name: WorkerName,
-    lease: LeaseId,
-    leases: Arc<dyn LeaseStore>,
+    worker: WorkerName,
+    number: Connected,
+    registry: Arc<Registry>,
     runtime: Handle,
     /// Bounded by what the worker asked for.
-    orders: mpsc::UnboundedSender<Order>,
-    job: Option<Recipient<FromWorker>>,
-    heard: Instant,
-    ttl: Duration,
-}
-
-/// A worker that said hello.
-#[derive(Clone)]
-pub struct Joined {
-    pub name: WorkerName,
-    pub lease: LeaseId,
-    pub link: Addr<WorkerLink>,
+    instructions: mpsc::UnboundedSender<Instruction>,
 }
 
 impl WorkerLink {
     /// Waits for the worker's hello, registers it and starts its link.
     pub async fn join(
         connection: Connection,
-        leases: Arc<dyn LeaseStore>,
-        keys: &FleetKeys,
+        registry: Arc<Registry>,
         runtime: Handle,
-        ttl: Duration,
-    ) -> Result<Joined, Failure> {
-        let Channel { sender, mut receiver, incoming } = Channel::<Order, Report>::new(connection);
-        let refused =
-            |reason: &str| Failure::new(ErrorCode::Protocol, format!("a worker was refused: {reason}"));
-        let hello = tokio::time::timeout(HELLO_TIMEOUT, receiver.recv())
-            .await
-            .map_err(|_| refused("it said nothing"))??;
-        let hello = hello.ok_or_else(|| refused("it left at once"))?;
-        let ReportBody::Hello { .. } = hello.body else { return Err(refused("it did not say hello first")) };
-        let name = hello.worker;
-        let lease = leases.grant(ttl).await?;
-        let key = keys.worker(&name);
-        if let Acquire::Held(_) = leases.acquire(key, Bytes::new(), lease, None).await? {
-            sender.close(CloseReason::new(CloseKind::Refused, "a worker of that name is connected"));
-            return Err(refused("one of its name is connected"));
+    ) -> Result<WorkerName, Failure> {
+        let Channel { sender, mut receiver, incoming } = Channel::<Instruction, Report>::new(connection);
+        let hello = match hello(&mut receiver).await {
+            Ok(hello) => hello,
+            Err(failure) => return Err(turn_away(&sender, failure)),
+        };
+        if sender.peer().worker() != Some(&hello.worker) {
+            let message = format!("{} calls itself worker {}", sender.peer(), hello.worker);
+            let failure = Failure::new(ErrorCode::Access, message)
+                .hint("a worker's name is the one in its certificate");
+            return Err(turn_away(&sender, failure));
         }
-        let (orders, queue) = mpsc::unbounded_channel();
-        let (link_name, link_runtime) = (name.clone(), runtime.clone());
-        let link = WorkerLink::create(move |context| {
-            let link = context.address();
-            link_runtime.spawn(pass_reports(receiver, incoming, link.clone()));
-            link_runtime.spawn(pass_orders(queue, sender, link));
-            WorkerLink {
-                name: link_name,
-                lease,
-                leases,
-                runtime: link_runtime,
-                orders,
-                job: None,
-                heard: Instant::now(),
-                ttl,
-            }
-        });
-        Ok(Joined { name, lease, link })
+        let (welcome, number) = match registry.admit(&hello).await {
+            Ok(admitted) => admitted,
+            Err(failure) => return Err(turn_away(&sender, failure)),
+        };
+        sender.send(&Instruction::Welcome(welcome)).await?;
+        let (instructions, queue) = mpsc::unbounded_channel();
+        let worker = hello.worker.clone();
+        let link =
+            WorkerLink { worker: worker.clone(), number, registry: registry.clone(), runtime, instructions };
+        let link = link.start_with(receiver, incoming, queue, sender);
+        registry.connected(*hello, number, link);
+        Ok(worker)
     }
 
-    fn lost(&mut self, context: &mut Context<Self>) {
-        if let Some(job) = self.job.take() {
-            job.do_send(FromWorker::Lost(self.name.clone()));
-        }
-        let (leases, lease) = (self.leases.clone(), self.lease);
-        self.runtime.spawn(async move {
-            if let Err(error) = leases.revoke(lease).await {
-                tracing::debug!("a worker's lease was not revoked, and expires by itself: {error}");
-            }
-        });
-        context.stop();
+    fn start_with(
+        self,
+        receiver: TypedReceiver<Report>,
+        incoming: Box<dyn pgconvoy_transport::Incoming>,
+        queue: mpsc::UnboundedReceiver<Instruction>,
+        sender: TypedSender<Instruction>,
+    ) -> Addr<Self> {
+        let runtime = self.runtime.clone();
+        let link = self.start();
+        runtime.spawn(pass_reports(receiver, incoming, link.clone()));
+        runtime.spawn(pass_instructions(queue, sender, link.clone()));
+        link
     }
 }
 
-async fn pass_orders(
-    mut queue: mpsc::UnboundedReceiver<Order>,
-    sender: TypedSender<Order>,
+async fn hello(receiver: &mut TypedReceiver<Report>) -> Result<Box<Hello>, Failure> {
+    let refused = |reason: &str| Failure::new(ErrorCode::Protocol, format!("a worker was refused: {reason}"));
+    let said = tokio::time::timeout(HELLO_TIMEOUT, receiver.recv())
+        .await
+        .map_err(|_| refused("it said nothing"))??
+        .ok_or_else(|| refused("it left at once"))?;
+    match said.body {
+        ReportBody::Hello(hello) => Ok(hello),
+        _ => Err(refused("it did not say hello first")),
+    }
+}
+
+fn turn_away(sender: &TypedSender<Instruction>, failure: Failure) -> Failure {
+    sender.close(CloseReason::new(CloseKind::Refused, failure.message.clone()));
+    failure
+}
+
+async fn pass_instructions(
+    mut queue: mpsc::UnboundedReceiver<Instruction>,
+    sender: TypedSender<Instruction>,
     link: Addr<WorkerLink>,
 ) {
-    while let Some(order) = queue.recv().await {
-        if let Err(error) = sender.send(&order).await {
-            // An order that is lost is a worker that is lost: it would be waited for in vain.
-            tracing::warn!("an order could not be sent: {error}");
-            link.do_send(Gone);
-            break;
+    while let Some(instruction) = queue.recv().await {
+        match sender.send(&instruction).await {
+            Ok(()) => {}
+            Err(TransportError::Closed(_)) => break,
+            // An order that cannot be said would be waited for in vain.
+            Err(error) => {
+                tracing::warn!("an instruction could not be sent: {error}");
+                break;
+            }
         }
     }
+    link.do_send(Gone { is_goodbye: false });
     sender.close(CloseReason::new(CloseKind::Done, "the coordinator has no more orders"));
 }
 
@@ -143,7 +144,7 @@ async fn pass_reports(
     _incoming: Box<dyn pgconvoy_transport::Incoming>,
     link: Addr<WorkerLink>,
 ) {
-    loop {
+    let is_goodbye = loop {
         match receiver.recv().await {
             // Waiting for the mailbox is the back-pressure.
             Ok(Some(report)) => {
@@ -151,68 +152,81 @@ async fn pass_reports(
                     return;
                 }
             }
-            Ok(None) => break,
+            Ok(None) => break true,
             Err(error) => {
                 tracing::debug!("a worker's connection ended: {error}");
-                break;
+                break error.close_reason().is_some_and(|reason| reason.kind() == CloseKind::Done);
             }
         }
-    }
-    link.do_send(Gone);
+    };
+    link.do_send(Gone { is_goodbye });
 }
 
 impl Actor for WorkerLink {
     type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Self::Context) {
-        context.run_interval(self.ttl / 3, |link, context| {
-            if link.heard.elapsed() > link.ttl {
-                tracing::warn!("worker {} has been silent for {} s", link.name, link.ttl.as_secs());
-                link.lost(context);
-            }
-        });
-    }
 }
 
 impl Handler<Heard> for WorkerLink {
     type Result = ();
 
     fn handle(&mut self, Heard(report): Heard, context: &mut Self::Context) {
-        self.heard = Instant::now();
-        if report.body == ReportBody::Alive {
-            let (leases, lease, link) = (self.leases.clone(), self.lease, context.address());
-            self.runtime.spawn(async move {
-                if leases.keep_alive(lease).await.is_err() {
-                    link.do_send(Gone);
+        match (report.job, report.body) {
+            (None, ReportBody::Alive { sequence }) => self.keep_alive(sequence, context),
+            (None, ReportBody::Draining) => self.registry.draining(&self.worker),
+            (Some(job), body) => {
+                if let Some(actor) = self.registry.route(job) {
+                    actor.do_send(FromWorker::Report(self.worker.clone(), body));
                 }
-            });
-        } else if let Some(job) = &self.job {
-            job.do_send(FromWorker::Report(report));
+            }
+            (None, _) => tracing::debug!("worker {} reports without a job", self.worker),
         }
+    }
+}
+
+impl WorkerLink {
+    fn keep_alive(&self, sequence: u64, context: &Context<Self>) {
+        use actix::AsyncContext;
+        let (registry, worker, number) = (self.registry.clone(), self.worker.clone(), self.number);
+        let (instructions, link) = (self.instructions.clone(), context.address());
+        self.runtime.spawn(async move {
+            let Some(lease) = registry.lease(&worker) else { return link.do_send(Retire) };
+            match registry.leadership().leases.keep_alive(lease).await {
+                Ok(ttl) => {
+                    registry.heard(&worker, number);
+                    let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                    // When the connection is over, it needs no answer.
+                    let _ = instructions.send(Instruction::Confirmed { sequence, ttl_ms });
+                }
+                Err(pgconvoy_lease::LeaseError::Lost { .. }) => registry.lose(&worker).await,
+                Err(error) => tracing::debug!("the lease of worker {worker} was not prolonged: {error}"),
+            }
+        });
     }
 }
 
 impl Handler<Gone> for WorkerLink {
     type Result = ();
 
-    fn handle(&mut self, _: Gone, context: &mut Self::Context) {
-        self.lost(context);
+    fn handle(&mut self, Gone { is_goodbye }: Gone, context: &mut Self::Context) {
+        self.registry.disconnected(&self.worker, self.number, is_goodbye);
+        context.stop();
     }
 }
 
-impl Handler<Obey> for WorkerLink {
+impl Handler<Retire> for WorkerLink {
     type Result = ();
 
-    fn handle(&mut self, Obey(order): Obey, _: &mut Self::Context) {
+    /// The queue ends with the actor, and the connection with the queue.
+    fn handle(&mut self, _: Retire, context: &mut Self::Context) {
+        context.stop();
+    }
+}
+
+impl Handler<Instruct> for WorkerLink {
+    type Result = ();
+
+    fn handle(&mut self, Instruct(instruction): Instruct, _: &mut Self::Context) {
         // When the writer is gone, it has said so.
-        let _ = self.orders.send(order);
-    }
-}
-
-impl Handler<Bind> for WorkerLink {
-    type Result = ();
-
-    fn handle(&mut self, Bind(job): Bind, _: &mut Self::Context) {
-        self.job = Some(job);
+        let _ = self.instructions.send(instruction);
     }
 }

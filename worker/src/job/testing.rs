@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use super::{JobContext, Source, Tablespaces};
-use crate::keeper::{Keeper, KeeperHandle, SourceConfig};
-use crate::session::Reporter;
+use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
+use crate::lease::{Right, boot_time};
+use crate::outbox::{Outbox, Reporter};
 use crate::slots::SlotPool;
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::cluster::ClusterBody;
@@ -17,7 +18,8 @@ use pgconvoy_core::ids::{
 use pgconvoy_core::pg::{FileClass, Fork, PageSize, PgVersion, WalSegmentSize};
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{
-    Compress, Order, PreflightOrder, Report, ReportBody, SourceOptions, UnitContext, UnitOrder, UnitPart,
+    Compress, Instruction, JobId, PreflightOrder, Report, ReportBody, SourceOptions, UnitContext, UnitOrder,
+    UnitPart,
 };
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{ConnectOptions, Place as ServerPlace};
@@ -37,6 +39,8 @@ use tokio::runtime::Handle;
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Of a worker whose lease no test sees the end of.
+const LEASE: Duration = Duration::from_secs(3600);
 /// What tests that stall wait for.
 pub(crate) const STALL: Duration = Duration::from_millis(200);
 pub(crate) const VERSION: PgVersion = PgVersion::V17;
@@ -147,6 +151,7 @@ impl Site {
             secret: secret(3),
             units,
             repositories,
+            bandwidth: None,
             runtime: Handle::current(),
             given_up: Default::default(),
             ended: Default::default(),
@@ -167,17 +172,24 @@ impl Site {
                 statement_timeout: PATIENCE,
             },
         };
-        let slots = Arc::new(SlotPool::start(1, &Handle::current()));
-        let sources = BTreeMap::from([(stanza(), config)]);
-        let handle = Keeper::start(worker(), sources, self.set.clone(), slots, reporter, Handle::current());
-        (handle, far)
+        let ground = Ground {
+            worker: worker(),
+            sources: BTreeMap::from([(stanza(), config)]),
+            repositories: self.set.clone(),
+            slots: Arc::new(SlotPool::start(1, &Handle::current())),
+            bandwidth: None,
+            errands: None,
+            spool: Some(self.home.path().join("spool")),
+            runtime: Handle::current(),
+        };
+        (Keeper::start(Arc::new(ground), reporter), far)
     }
 }
 
 /// The coordinator's end of a worker's connection.
 pub(crate) struct FarEnd {
     reports: TypedReceiver<Report>,
-    _open: (pgconvoy_transport::TypedSender<Order>, TypedReceiver<Order>),
+    _open: (pgconvoy_transport::TypedSender<Instruction>, TypedReceiver<Instruction>),
 }
 
 impl FarEnd {
@@ -191,10 +203,14 @@ pub(crate) fn reporter() -> (Reporter, FarEnd) {
     let peer = |name: &str, role| PeerIdentity { name: name.parse().unwrap(), role, stanzas: vec![stanza()] };
     let (near, far) = (peer("local", Role::Worker), peer("coordinator", Role::Coordinator));
     let (near, far) = memory::pair(near, far, &Network::default());
-    let near = Channel::<Report, Order>::new(near);
-    let far = Channel::<Order, Report>::new(far);
+    let near = Channel::<Report, Instruction>::new(near);
+    let far = Channel::<Instruction, Report>::new(far);
     let open = (far.sender, near.receiver);
-    (Reporter::new(worker(), near.sender), FarEnd { reports: far.receiver, _open: open })
+    let right = Arc::new(Right::default());
+    right.grant(boot_time(), LEASE, false);
+    let outbox = Outbox::new(right);
+    outbox.connect(near.sender, &[], 0);
+    (Reporter::new(outbox, JobId(Identity::default())), FarEnd { reports: far.receiver, _open: open })
 }
 
 pub(crate) fn stanza() -> StanzaName {
@@ -234,6 +250,8 @@ pub(crate) fn compress() -> Compress {
 pub(crate) fn units(stall: Duration) -> UnitContext {
     UnitContext {
         stanza: stanza(),
+        options: preflight(false).options,
+        start: None,
         cluster: CLUSTER,
         archive: archive(),
         label: "20261122-103000F".parse().unwrap(),

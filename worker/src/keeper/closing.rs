@@ -16,6 +16,7 @@ use pgconvoy_core::wire::{RepositoryFailure, SessionEnd};
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use pgconvoy_storage::StorageError;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -30,12 +31,13 @@ impl Keeper {
             context.ok_or_else(|| Failure::new(ErrorCode::Assert, "a session was closed before units"))?;
         let answer = match self.stop().await {
             Ok(Some(stop)) => {
-                let failed = record(&self.repositories, &context, repositories, &stop).await;
+                let failed = record(&self.ground.repositories, &context, repositories, &stop).await;
                 Ok(SessionEnd { stop: Some(stop), failed })
             }
             Ok(None) => Ok(SessionEnd { stop: None, failed: Vec::new() }),
             Err(failure) => Err(failure),
         };
+        self.reached.session.store(false, Ordering::Release);
         self.ended_with = Some(answer.clone());
         answer
     }
@@ -49,13 +51,13 @@ impl Keeper {
                 Ok(Some(online::close(session).await?))
             }
             Session::Offline(before) => {
-                let (directory, force) = (known.config.directory.clone(), known.order.options.force);
+                let (directory, force) = (known.config.directory.clone(), known.options.force);
                 if !force {
                     blocking(move || offline::check_untouched(&directory, &before)).await?;
                 }
                 Ok(None)
             }
-            Session::Connected(_) | Session::Over => Err(nothing_open()),
+            Session::Connected(_) | Session::Elsewhere(_) | Session::Over => Err(nothing_open()),
         }
     }
 }

@@ -4,16 +4,19 @@
 //! 1. Whoever takes the session out ends it; all others then find nothing.
 //! 2. Only the keeper keeps it alive: units that outlive their job do not hold a backup open.
 
-use crate::session::Reporter;
+use super::Reached;
+use crate::outbox::Reporter;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::ReportBody;
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::backup::BackupSession;
 use pgconvoy_postgres::catalog::Tablespace;
+use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::tablespaces::AskTablespaces;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -33,6 +36,12 @@ pub(super) struct LiveSession {
     session: Mutex<Option<BackupSession>>,
 }
 
+/// Whom a lost session is told to.
+pub(super) struct Watcher {
+    pub(super) reporter: Reporter,
+    pub(super) reached: Arc<Reached>,
+}
+
 /// An open session, and the task that watches it for as long as this lives.
 pub(super) struct Online {
     pub(super) live: Arc<LiveSession>,
@@ -40,14 +49,15 @@ pub(super) struct Online {
 }
 
 impl Online {
-    pub(super) fn new(session: BackupSession, reporter: Reporter, runtime: &Handle) -> Self {
+    pub(super) fn new(session: BackupSession, watcher: Watcher, runtime: &Handle) -> Self {
         let place = session.client().settings().place.clone();
         let live = Arc::new(LiveSession { place: place.clone(), session: Mutex::new(Some(session)) });
         let watched = live.clone();
         let watching = runtime.spawn(async move {
             if let Some(failure) = watch(&place, || watched.ping()).await {
-                // A failure to send means that the connection is over: the keeper's own business.
-                let _ = reporter.send(ReportBody::SessionLost(failure)).await;
+                watcher.reached.session.store(false, Ordering::Release);
+                // Nobody there: the next hello tells that there is no session.
+                let _ = watcher.reporter.send(ReportBody::SessionLost(failure)).await;
             }
         });
         Online { live, _watch: AbortOnDropHandle::new(watching) }
@@ -101,6 +111,11 @@ pub(super) fn ask_tablespaces(live: &Arc<LiveSession>, runtime: Handle) -> Arc<A
         Some(live) => runtime.block_on(live.tablespaces()),
         None => Err(ended(place.clone())),
     })
+}
+
+/// As [`ask_tablespaces`], without a session.
+pub(super) fn ask_client(client: Arc<Client>, runtime: Handle) -> Arc<AskTablespaces> {
+    Arc::new(move || runtime.block_on(client.tablespaces()))
 }
 
 fn ended(place: String) -> PostgresError {

@@ -34,7 +34,8 @@ pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<K
     Ok(Known {
         facts: known_version_facts(&control, control.version, warnings),
         relation_segment_blocks: control.relation_segment_blocks,
-        order,
+        stanza: order.stanza,
+        options: order.options,
         config,
         session: Session::Offline(bytes),
     })

@@ -4,6 +4,7 @@ use super::{Directory, Known, Session, SourceConfig, blocking, known_version_fac
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::manifest;
 use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::pg::Lsn;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{PreflightOrder, SessionFacts, SessionStart};
 use pgconvoy_postgres::PostgresError;
@@ -15,6 +16,7 @@ use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
 use pgconvoy_postgres::proof::prove_live;
 use pgconvoy_postgres::roots::Roots;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A directory that is gone while its tablespace is listed for longer than these was not dropped.
@@ -43,7 +45,8 @@ pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Re
     Ok(Known {
         facts: known_version_facts(&control, client.settings().version, warnings),
         relation_segment_blocks: control.relation_segment_blocks,
-        order,
+        stanza: order.stanza,
+        options: order.options,
         config,
         session: Session::Connected(Box::new(client)),
     })
@@ -55,10 +58,10 @@ pub(super) async fn open(
     client: Client,
     label: &str,
 ) -> Result<(SessionFacts, Directory, BackupSession), Failure> {
-    let session = BackupSession::start(client, label, known.order.options.start_fast).await?;
+    let session = BackupSession::start(client, label, known.options.start_fast).await?;
     let databases = session.client().databases().await?;
-    let (roots, tablespaces) = prove(&session, &known.config.directory).await?;
     let started = session.started();
+    let (roots, tablespaces) = prove(session.client(), started.start_lsn, &known.config.directory).await?;
     let facts = SessionFacts {
         started: Timestamp(started.start_time.milliseconds()),
         timeline: started.timeline,
@@ -83,14 +86,33 @@ pub(super) async fn open(
     Ok((facts, Directory { roots, tablespaces }, session))
 }
 
+/// Takes part in a backup whose session another worker holds.
+pub(super) async fn join(
+    order: PreflightOrder,
+    config: SourceConfig,
+    start_lsn: Lsn,
+) -> Result<(Known, Directory), Failure> {
+    let mut known = preflight(order, config).await?;
+    let Session::Connected(client) = std::mem::replace(&mut known.session, Session::Over) else {
+        return Err(Failure::new(ErrorCode::Assert, "a preflight ended without a connection"));
+    };
+    let (roots, tablespaces) = prove(&client, start_lsn, &known.config.directory).await?;
+    known.session = Session::Elsewhere(Arc::from(client));
+    Ok((known, Directory { roots, tablespaces }))
+}
+
 /// A tablespace that is dropped between listing and looking is listed no more the next time.
-async fn prove(session: &BackupSession, directory: &Path) -> Result<(Roots, Vec<Tablespace>), Failure> {
+async fn prove(
+    client: &Client,
+    start_lsn: Lsn,
+    directory: &Path,
+) -> Result<(Roots, Vec<Tablespace>), Failure> {
     let mut listings = 0;
     loop {
-        let tablespaces = session.client().tablespaces().await?;
+        let tablespaces = client.tablespaces().await?;
         listings += 1;
         let (path, listed) = (directory.to_owned(), tablespaces.clone());
-        let (settings, start_lsn) = (session.client().settings().clone(), session.started().start_lsn);
+        let settings = client.settings().clone();
         let proof = tokio::task::spawn_blocking(move || prove_live(&path, &settings, start_lsn, &listed));
         match proof.await.map_err(|_| Failure::new(ErrorCode::Assert, "a thread panicked"))? {
             Err(PostgresError::RootGone { tablespace: Some(_), .. }) if listings < LISTINGS_MAX => {

@@ -1,7 +1,8 @@
 //! Walks the data directory on a blocking thread and reports what it finds, page by page.
 
+use super::spool::Recording;
 use super::{Directory, Keeper, Session, live, offline};
-use crate::session::Reporter;
+use crate::outbox::Reporter;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::{PgVersion, Rules};
 use pgconvoy_core::plan::inventory::ScannedEntry;
@@ -26,13 +27,24 @@ struct Walk {
 }
 
 impl Keeper {
+    /// The first time it walks; a repeated order gets what the walk found then, because the backup's plan rests on it.
+    pub(super) async fn scan(&mut self) -> Result<ScanEnd, Failure> {
+        if let Some(scan) = &mut self.scanned {
+            return scan.tell(&self.reporter).await;
+        }
+        let mut recording = Recording::begin(self.ground.spool.as_deref())?;
+        let end = self.walk(&mut recording).await?;
+        self.scanned = Some(recording.end(end.clone()));
+        Ok(end)
+    }
+
     /// Ends at a full second of the database's clock that is later than anything it saw: a file that changes after that has
     /// another time than the one in the manifest.
-    pub(super) async fn scan(&mut self) -> Result<ScanEnd, Failure> {
+    async fn walk(&mut self, recording: &mut Recording) -> Result<ScanEnd, Failure> {
         let before_session = || Failure::new(ErrorCode::Assert, "a scan came before a session");
         let known = self.known.as_ref().ok_or_else(before_session)?;
         let directory = self.directory.as_mut().ok_or_else(before_session)?;
-        let options = &known.order.options;
+        let options = &known.options;
         let walk = Walk {
             path: known.config.directory.clone(),
             version: known.facts.version,
@@ -42,9 +54,9 @@ impl Keeper {
                 options.online,
                 &options.exclude,
             )?,
-            ask: ask(&known.session, directory, &self.runtime),
+            ask: ask(&known.session, directory, &self.ground.runtime),
         };
-        let report = walk.run(directory, &self.reporter).await?;
+        let report = walk.run(directory, &self.reporter, recording).await?;
         directory.roots = report.roots;
         let warnings = report.warnings.iter().map(ToString::to_string).collect();
         let copy_start = match &known.session {
@@ -63,6 +75,7 @@ pub(super) fn ask(
 ) -> Arc<AskTablespaces> {
     match session {
         Session::Online(online) => live::ask_tablespaces(&online.live, runtime.clone()),
+        Session::Elsewhere(client) => live::ask_client(client.clone(), runtime.clone()),
         _ => {
             let tablespaces = directory.tablespaces.clone();
             Arc::new(move || Ok(tablespaces.clone()))
@@ -71,7 +84,12 @@ pub(super) fn ask(
 }
 
 impl Walk {
-    async fn run(self, directory: &Directory, reporter: &Reporter) -> Result<ScanReport, Failure> {
+    async fn run(
+        self,
+        directory: &Directory,
+        reporter: &Reporter,
+        recording: &mut Recording,
+    ) -> Result<ScanReport, Failure> {
         let (roots, tablespaces) = (directory.roots.clone(), directory.tablespaces.clone());
         let (pages, mut received) = mpsc::channel::<Vec<ScannedEntry>>(PAGES_IN_FLIGHT);
         let walking = tokio::task::spawn_blocking(move || {
@@ -91,6 +109,7 @@ impl Walk {
         while let Some(mut page) = received.recv().await {
             while !page.is_empty() {
                 let rest = page.split_off(page.len().min(ENTRIES_PER_REPORT));
+                recording.add(&page)?;
                 reporter.send(ReportBody::Scanned(page)).await?;
                 page = rest;
             }

@@ -137,8 +137,55 @@ async fn a_keeper_ends_in_the_middle_of_an_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keeper_that_panics_is_a_lost_session() {
     let (reporter, mut far) = reporter();
-    supervise(tokio::spawn(async { panic!("a defect") }), reporter).await;
+    supervise(tokio::spawn(async { panic!("a defect") }), reporter, Arc::default()).await;
     assert!(
         matches!(far.next().await, ReportBody::SessionLost(failure) if failure.code == ErrorCode::Assert)
     );
+}
+
+/// Everything that a scan reports, and its end.
+async fn scan(keeper: &KeeperHandle, far: &mut FarEnd) -> (usize, pgconvoy_core::wire::ScanEnd) {
+    keeper.order(OrderBody::Scan).await;
+    let mut entries = 0;
+    loop {
+        match far.next().await {
+            ReportBody::Scanned(page) => entries += page.len(),
+            ReportBody::ScanEnded(end) => return (entries, end.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_took_over_gets_the_same_answers_without_anything_being_done_again() {
+    let site = Site::new().await;
+    site.relation("16384", 2);
+    let (keeper, mut far) = offline(&site, false).await;
+    assert!(keeper.has_session());
+    let first = scan(&keeper, &mut far).await;
+    site.relation("16385", 2);
+    keeper.order(OrderBody::Preflight(preflight(false))).await;
+    assert!(matches!(far.next().await, ReportBody::Preflighted(Ok(_))));
+    keeper.order(OrderBody::OpenSession { label: "another".into() }).await;
+    assert!(matches!(far.next().await, ReportBody::SessionOpened(Ok(_))));
+    assert_eq!(scan(&keeper, &mut far).await, first, "the plan rests on what the first scan found");
+    keeper.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_without_the_session_proves_its_directory_and_does_units() {
+    let site = Site::new().await;
+    let (keeper, mut far) = site.keeper();
+    keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
+    assert_eq!(far.next().await, ReportBody::Prepared(Ok(Vec::new())));
+    assert!(matches!(far.next().await, ReportBody::Ready { units: 2 }));
+    assert!(keeper.is_prepared() && !keeper.has_session());
+    let unit = order(1, &[ONE, TWO], &[site.relation("16384", 2)]);
+    keeper.order(OrderBody::RunUnit(Box::new(unit.clone()))).await;
+    keeper.order(OrderBody::RunUnit(Box::new(unit))).await;
+    assert!(matches!(far.next().await, ReportBody::UnitDone(_)));
+    assert_eq!(far.next().await, ReportBody::Ready { units: 1 });
+    keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
+    assert!(matches!(far.next().await, ReportBody::Prepared(_)), "the repeated order was no second unit");
+    keeper.end().await;
 }

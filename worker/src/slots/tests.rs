@@ -8,6 +8,7 @@ use pgconvoy_storage::decorate::fault::{Effect, Operation, Rule};
 async fn task(site: &Site, unit: u32, reporter: &Reporter) -> Task {
     let relation = site.relation(&unit.to_string(), 1);
     let order = Arc::new(order(unit, &[ONE], &[relation]));
+    assert!(reporter.outbox().hold(reporter.job(), &order));
     Task { context: site.context(STALL).await, order, reporter: reporter.clone() }
 }
 
@@ -82,4 +83,16 @@ async fn a_receipt_too_large_to_be_sent_becomes_a_small_failure() {
     assert_eq!((failure.unit, failure.token), (task.order.unit, task.order.token));
     assert_eq!(failure.failure.code, ErrorCode::Protocol);
     assert_eq!(far.next().await, ReportBody::Ready { units: 1 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_was_given_back_is_not_begun() {
+    let site = Site::new().await;
+    let (reporter, mut far) = reporter();
+    let pool = SlotPool::start(1, &Handle::current());
+    let given_back = task(&site, 1, &reporter).await;
+    assert_eq!(reporter.outbox().give_back(reporter.job(), &[given_back.order.unit]).len(), 1);
+    pool.submit(given_back);
+    pool.submit(task(&site, 2, &reporter).await);
+    assert!(matches!(far.next().await, ReportBody::UnitDone(receipt) if receipt.unit.0 == 2));
 }

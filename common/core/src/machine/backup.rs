@@ -15,28 +15,40 @@
 //! 5. The first repository has the plan before any other is given it: of two backups that begin at once, that one decides.
 //!    A repository where somebody else backs up the same stanza ends the whole job, it is not merely left out.
 //!
+//! 6. One session from start to stop, whoever leads: a session that began at another time than the one that the job's plan was
+//!    announced with ends the job.
+//!
+//! A leader that takes over starts the machine anew with what was persisted ([`Recovered`]). Repositories, worker and store
+//! answer the same orders as they did before, and what was accepted is not done again.
+//!
+//! Code map: [`units`] is the board of units, `copying` what happens to them, `joining` who does them, `recovery` what an earlier
+//! leader left, `wal`, [`contest`] and [`contents`] what their names say.
+//!
 //! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job.
 
+mod announcing;
 pub mod contents;
 pub mod contest;
 mod copying;
 pub mod event;
+mod joining;
+mod recovery;
 mod state;
 pub mod units;
 mod wal;
 
 use crate::failure::{ErrorCode, Failure};
+use crate::format::BackupLabel;
 use crate::format::cluster::ClusterBody;
-use crate::format::{BackupKind, BackupLabel};
-use crate::ids::{PlanNumber, RepoKey, WorkerName};
-use crate::plan::backup::{SplitOptions, plan_backup};
+use crate::ids::{RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, UnitContext,
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
 };
 use contents::{BackupContents, RepositoryState};
-pub use event::{BackupSpec, Effect, Event, Outcome, RepositoryFacts, Status};
+pub use event::{Announced, BackupSpec, Effect, Event, Outcome, Recovered, RepositoryFacts, Status};
+use joining::Reader;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::UnitBoard;
@@ -47,6 +59,8 @@ pub enum Phase {
     Starting,
     Scanning,
     Announcing,
+    /// Receipts that an earlier leader had accepted are read back.
+    Recalling,
     Copying,
     Stopping,
     Awaiting,
@@ -68,8 +82,17 @@ pub struct BackupMachine {
     /// Some repository got that segment without our help: the archiver works.
     archiver_works: bool,
     /// Repositories that the source was told to supply with WAL.
-    supplying: BTreeSet<RepoKey>,
+    supplying: BTreeMap<RepoKey, SupplyOrder>,
+    /// Workers that see the data, the source among them, as far as they are here.
+    readers: BTreeMap<WorkerName, Reader>,
+    /// The source will not come back in time.
     source_is_lost: bool,
+    /// The source is not here now.
+    source_is_away: bool,
+    /// Counts how often the source went away.
+    absence: u32,
+    is_paused: bool,
+    recovered: Recovered,
     facts: Option<PreflightFacts>,
     cluster: Option<ClusterBody>,
     session: Option<SessionFacts>,
@@ -85,15 +108,26 @@ pub struct BackupMachine {
 }
 
 impl BackupMachine {
-    pub fn start(spec: BackupSpec, source: WorkerName) -> (Self, Vec<Effect>) {
+    /// `readers` are the workers that are here and see the data. `recovered` is what an earlier leader left of the job; nothing,
+    /// if it is new.
+    pub fn start(
+        spec: BackupSpec,
+        source: WorkerName,
+        readers: Vec<WorkerName>,
+        recovered: Recovered,
+    ) -> (Self, Vec<Effect>) {
         let repositories: BTreeMap<_, _> =
             spec.repositories.iter().map(|key| (*key, RepositoryState::default())).collect();
         let machine = BackupMachine {
             awaited: repositories.keys().copied().collect(),
             awaited_before: BTreeSet::new(),
             archiver_works: false,
-            supplying: BTreeSet::new(),
+            supplying: BTreeMap::new(),
             source_is_lost: false,
+            source_is_away: !readers.contains(&source),
+            readers: readers.into_iter().map(|worker| (worker, Reader::Here)).collect(),
+            absence: 0,
+            is_paused: recovered.paused,
             phase: Phase::Opening,
             source,
             repositories,
@@ -108,15 +142,23 @@ impl BackupMachine {
             board: UnitBoard::default(),
             contents: None,
             warnings: Vec::new(),
+            recovered,
             spec,
         };
-        let preflight =
-            PreflightOrder { stanza: machine.spec.stanza.clone(), options: machine.spec.source.clone() };
-        let effects = vec![
-            Effect::OpenRepositories { repositories: machine.alive() },
-            machine.order(OrderBody::Preflight(preflight)),
-        ];
+        let own = machine.recovered.announced.map(|announced| announced.label);
+        let mut effects = vec![Effect::OpenRepositories { repositories: machine.alive(), own }];
+        if machine.source_is_away {
+            let patience_ms = machine.spec.source_patience_ms;
+            effects.push(Effect::WaitForSource { absence: 0, patience_ms });
+        } else {
+            effects.push(machine.order(machine.preflight()));
+        }
         (machine, effects)
+    }
+
+    fn preflight(&self) -> OrderBody {
+        let (stanza, options) = (self.spec.stanza.clone(), self.spec.source.clone());
+        OrderBody::Preflight(PreflightOrder { stanza, options })
     }
 
     pub fn phase(&self) -> Phase {
@@ -126,6 +168,10 @@ impl BackupMachine {
     /// The job's units, bytes and states, for whoever shows progress.
     pub fn board(&self) -> &UnitBoard {
         &self.board
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     pub fn label(&self) -> Option<BackupLabel> {
@@ -150,13 +196,12 @@ impl BackupMachine {
                 self.on_repositories(results, effects)
             }
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
-            Event::PlanWritten { repository, result } => self.on_plan(repository, result, effects),
+            Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
-                self.board.leased(&worker, &leases);
-                let orders = self.board.orders(&leases, &self.inventory, &self.alive(), self.page_size());
+                let wanted = self.board.leased(&worker, &leases);
+                let orders = self.board.orders(&wanted, &self.inventory, &self.alive(), self.page_size());
                 for order in orders {
-                    let order = self.wrap(OrderBody::RunUnit(Box::new(order)));
-                    effects.push(Effect::Send { worker: worker.clone(), order });
+                    effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
                 }
                 Ok(())
             }
@@ -171,10 +216,34 @@ impl BackupMachine {
                 self.finish_when_published(effects);
                 Ok(())
             }
-            Event::WorkerLost { worker } => self.on_worker_lost(&worker, effects),
+            Event::WorkerJoined { worker, held } => self.on_worker_joined(now, worker, held, effects),
+            Event::WorkerLost { worker } => self.on_worker_lost(now, &worker, effects),
+            Event::SourceOverdue { absence } => self.on_source_overdue(absence),
+            Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
+            Event::Ticked => {
+                self.spread(now, effects);
+                Ok(())
+            }
+            Event::Paused => {
+                self.is_paused = true;
+                Ok(())
+            }
+            Event::Resumed => {
+                self.is_paused = false;
+                self.lease_units(now, effects);
+                Ok(())
+            }
             // Entries may already be in place: what was ordered is finished, so that the outcome tells the truth.
-            Event::Cancelled(_) if self.phase == Phase::Publishing => Ok(()),
+            Event::Cancelled(_) | Event::Abandoned(_) if self.phase == Phase::Publishing => Ok(()),
             Event::Cancelled(failure) => Err(failure),
+            Event::Abandoned(failure) => {
+                if let Some(label) = self.label.or(self.recovered.announced.map(|announced| announced.label))
+                {
+                    let (repositories, reason) = (self.alive(), failure.message.clone());
+                    effects.push(Effect::GiveUpLabel { repositories, label, reason });
+                }
+                Err(failure)
+            }
             Event::Reported { worker, report } => self.on_report(now, worker, report, effects),
         }
     }
@@ -187,37 +256,44 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         match report {
-            ReportBody::Hello { .. } | ReportBody::Alive => Ok(()),
-            ReportBody::Preflighted(result) => {
+            ReportBody::Hello(_)
+            | ReportBody::Alive { .. }
+            | ReportBody::Draining
+            | ReportBody::ErrandEnded(_) => Ok(()),
+            // Of these only the source is asked; what it says twice, after a lost connection, counts once.
+            ReportBody::Preflighted(result) if self.facts.is_none() => {
                 let facts = result?;
                 self.warn(facts.warnings.iter().cloned(), effects);
                 self.facts = Some(facts);
                 self.begin_session(effects)
             }
-            ReportBody::SessionOpened(result) => self.on_session(result?, effects),
-            ReportBody::SessionLost(failure) => Err(failure),
-            ReportBody::Scanned(entries) => {
+            ReportBody::SessionOpened(result) if self.phase == Phase::Starting => {
+                self.on_session(result?, effects)
+            }
+            ReportBody::Preflighted(_) | ReportBody::SessionOpened(_) => Ok(()),
+            ReportBody::SessionLost(failure) if worker == self.source => Err(failure),
+            ReportBody::SessionLost(failure) => {
+                self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
+                self.on_worker_lost(now, &worker, effects)
+            }
+            ReportBody::Scanned(entries) if self.phase == Phase::Scanning && !self.is_scanned => {
                 entries.into_iter().try_for_each(|entry| Ok(self.inventory.push(entry)?))
             }
-            ReportBody::ScanEnded(result) => {
+            ReportBody::ScanEnded(result) if self.phase == Phase::Scanning && !self.is_scanned => {
                 let end = result?;
                 self.warn(end.warnings.iter().cloned(), effects);
                 self.is_scanned = true;
                 self.announce(now, effects)
             }
-            ReportBody::Prepared(result) => {
-                for failed in result? {
-                    self.drop_repository(failed.repository, failed.failure, effects)?;
-                }
+            ReportBody::Scanned(_) | ReportBody::ScanEnded(_) => Ok(()),
+            ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
+            ReportBody::Ready { units } => self.on_ready(now, worker, units, effects),
+            ReportBody::UnitDone(receipt) => self.on_receipt(now, worker, receipt, effects),
+            ReportBody::UnitFailed(failure) => self.on_unit_failure(now, worker, failure, effects),
+            ReportBody::UnitReturned(returned) => {
+                self.on_unit_returned(now, returned, effects);
                 Ok(())
             }
-            ReportBody::Ready { units } => {
-                self.board.asked(worker, units);
-                self.lease_units(effects);
-                Ok(())
-            }
-            ReportBody::UnitDone(receipt) => self.on_receipt(worker, receipt, effects),
-            ReportBody::UnitFailed(failure) => self.on_unit_failure(failure, effects),
             ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),
             ReportBody::WalSupplied { repository, archiver_works, result } => {
                 self.archiver_works |= archiver_works;
@@ -267,9 +343,12 @@ impl BackupMachine {
             }
         }
         self.phase = Phase::Starting;
-        let label = format!("pgconvoy backup of {}", self.spec.stanza);
-        effects.push(self.order(OrderBody::OpenSession { label }));
+        effects.push(self.order(self.open_session()));
         Ok(())
+    }
+
+    fn open_session(&self) -> OrderBody {
+        OrderBody::OpenSession { label: format!("pgconvoy backup of {}", self.spec.stanza) }
     }
 
     fn compare_cluster(&self, known: &ClusterBody, facts: &PreflightFacts) -> Result<(), Failure> {
@@ -297,6 +376,9 @@ impl BackupMachine {
     }
 
     fn on_session(&mut self, session: SessionFacts, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.recovered.announced.is_some_and(|announced| announced.session != session.started) {
+            return Err(self.session_is_gone());
+        }
         self.phase = Phase::Scanning;
         if let Some(start) = session.start.filter(|_| self.spec.source.archive_check) {
             self.awaited_before = self.alive().into_iter().collect();
@@ -307,77 +389,6 @@ impl BackupMachine {
         }
         self.session = Some(session);
         effects.push(self.order(OrderBody::Scan));
-        Ok(())
-    }
-
-    /// Writes the plan to every repository, once the scan is complete and the archive is known to work.
-    fn announce(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Scanning || !self.is_scanned || !self.awaited_before.is_empty() {
-            return Ok(());
-        }
-        self.phase = Phase::Announcing;
-        let label = BackupLabel::next(BackupKind::Full, None, now, self.labels.iter().copied());
-        self.label = Some(label);
-        let plan = plan_backup(&self.inventory, SplitOptions::new(self.spec.unit_size, self.page_size()));
-        self.board = UnitBoard::new(plan);
-        self.awaited = self.alive().into_iter().collect();
-        self.write_plan_to(1, label, effects);
-        Ok(())
-    }
-
-    fn write_plan_to(&self, repositories: usize, label: BackupLabel, effects: &mut Vec<Effect>) {
-        for repository in self.awaited.iter().take(repositories) {
-            effects.push(Effect::WritePlan {
-                repository: *repository,
-                label,
-                unit_size: self.board.unit_size(),
-                units: self.board.total(),
-                files: self.inventory.file_count() as u64,
-                bytes: self.inventory.bytes(),
-            });
-        }
-    }
-
-    fn on_plan(
-        &mut self,
-        repository: RepoKey,
-        result: Result<(), Failure>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
-        let (was_announced, is_written) = (self.is_announced, result.is_ok());
-        match result {
-            Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
-            result => self.settle(repository, result, effects)?,
-        }
-        self.awaited.remove(&repository);
-        self.is_announced |= is_written;
-        if !was_announced {
-            let others = if is_written { usize::MAX } else { 1 };
-            self.write_plan_to(others, self.known_label()?, effects);
-        }
-        self.begin_copying(effects)
-    }
-
-    fn begin_copying(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Announcing || !self.awaited.is_empty() {
-            return Ok(());
-        }
-        self.phase = Phase::Copying;
-        let context = UnitContext {
-            stanza: self.spec.stanza.clone(),
-            cluster: self.known_cluster()?.number,
-            archive: self.archive()?,
-            label: self.known_label()?,
-            backup: self.spec.backup,
-            plan: PlanNumber(1),
-            repositories: self.alive(),
-            compress: self.spec.compress,
-            file_sha1: self.spec.file_sha1,
-            stall_timeout_ms: self.spec.stall_timeout_ms,
-        };
-        effects.push(self.order(OrderBody::Prepare(Box::new(context))));
-        self.lease_units(effects);
-        self.stop_when_done(effects);
         Ok(())
     }
 
@@ -431,33 +442,14 @@ impl BackupMachine {
     fn finish_when_published(&mut self, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Publishing && self.awaited.is_empty() {
             self.phase = Phase::Over;
-            effects.push(self.order(OrderBody::End));
+            self.order_end(effects);
             effects.push(Effect::Finish(Box::new(self.outcome(None))));
         }
     }
 
-    fn on_worker_lost(&mut self, worker: &WorkerName, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        self.board.lost(worker);
-        if *worker != self.source {
-            return Ok(());
-        }
-        let message = format!("worker {worker}, which held the backup session, is gone");
-        let gone = Failure::new(ErrorCode::HostConnect, message).retryable();
-        if self.phase <= Phase::Stopping {
-            return Err(gone);
-        }
-        // The data are safe; only what this worker was to supply will not come.
-        self.source_is_lost = true;
-        for repository in std::mem::take(&mut self.supplying) {
-            self.drop_repository(repository, gone.clone(), effects)?;
-        }
-        self.publish_when_ready(effects);
-        Ok(())
-    }
-
     fn give_up(&mut self, failure: Failure, effects: &mut Vec<Effect>) {
         self.phase = Phase::Over;
-        effects.push(self.order(OrderBody::End));
+        self.order_end(effects);
         effects.push(Effect::Finish(Box::new(self.outcome(Some(failure)))));
     }
 }

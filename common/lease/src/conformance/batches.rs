@@ -3,18 +3,18 @@
 use super::{Scene, fenced, guard, text};
 use crate::error::LeaseError;
 use crate::store::{Acquire, BATCH_KEYS_MAX, Claim, Expected, Write};
-use pgconvoy_core::ids::{FencingToken, UnitId};
+use pgconvoy_core::ids::{Attempt, FencingToken, UnitId};
 
 fn claims(scene: &Scene, units: impl IntoIterator<Item = u32>) -> Vec<Claim> {
     let job = scene.job();
     units
         .into_iter()
-        .map(|unit| Claim { key: job.lease(UnitId(unit)), value: text(&format!("w-1 {unit}")) })
+        .map(|unit| Claim { key: job.lease(UnitId(unit), Attempt(1)), value: text(&format!("w-1 {unit}")) })
         .collect()
 }
 
 pub async fn each_claim_of_a_batch_is_answered_for_itself(scene: &Scene) {
-    let taken = scene.job().lease(UnitId(2));
+    let taken = scene.job().lease(UnitId(2), Attempt(1));
     let theirs = scene.hold(&taken, scene.lease().await).await;
     let lease = scene.lease().await;
     let answers = scene.store.acquire_each(claims(scene, [3, 2, 1]), lease, None).await.unwrap();
@@ -57,14 +57,14 @@ pub async fn a_batch_over_the_limit_or_with_a_key_twice_is_refused(scene: &Scene
     assert_eq!(scene.store.acquire_each(many, lease, None).await, Err(too_many.clone()));
     assert_eq!(scene.store.commit(writes, None).await, Err(too_many));
     let twice = claims(scene, [4, 5, 4]);
-    let repeated = LeaseError::Repeated { key: scene.job().lease(UnitId(4)) };
+    let repeated = LeaseError::Repeated { key: scene.job().lease(UnitId(4), Attempt(1)) };
     assert_eq!(scene.store.acquire_each(twice, lease, None).await, Err(repeated));
     assert!(scene.store.list(&scene.job().leases()).await.unwrap().entries.is_empty());
 }
 
 pub async fn a_commit_carries_out_all_writes_or_none(scene: &Scene) {
     let job = scene.job();
-    let unit = job.lease(UnitId(1));
+    let unit = job.lease(UnitId(1), Attempt(1));
     let token = scene.hold(&unit, scene.lease().await).await;
     let first = || Write::Put { key: job.done(0), value: text("1"), expected: Expected::Absent };
     let before = scene.put(&job.spec(), "spec").await;
@@ -89,7 +89,7 @@ pub async fn a_commit_carries_out_all_writes_or_none(scene: &Scene) {
 
 pub async fn a_commit_records_and_releases_in_one_revision(scene: &Scene) {
     let job = scene.job();
-    let [one, two] = [1, 2].map(|unit| job.lease(UnitId(unit)));
+    let [one, two] = [1, 2].map(|unit| job.lease(UnitId(unit), Attempt(1)));
     let lease = scene.lease().await;
     let (token_one, token_two) = (scene.hold(&one, lease).await, scene.hold(&two, lease).await);
     let leader = scene.hold(&scene.leader(), lease).await;

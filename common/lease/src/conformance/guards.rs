@@ -2,7 +2,7 @@
 
 use super::{Scene, fenced, guard, text};
 use crate::store::{Acquire, Expected, Guard, Write};
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::ids::{Attempt, UnitId};
 
 /// Tries every kind of write under a guard that does not hold, and shows that nothing changed.
 async fn every_write_is_refused(scene: &Scene, stale: &Guard) {
@@ -18,7 +18,7 @@ async fn every_write_is_refused(scene: &Scene, stale: &Guard) {
     let writes = vec![Write::Put { key: job.spec(), value: text("2"), expected: Expected::Anything }];
     assert_eq!(scene.store.commit(writes, Some(stale)).await, Err(expected.clone()));
     assert_eq!(scene.store.delete_prefix(&scene.fleet.all(), Some(stale)).await, Err(expected.clone()));
-    let claim = scene.store.acquire(job.lease(UnitId(1)), text("w"), lease, Some(stale)).await;
+    let claim = scene.store.acquire(job.lease(UnitId(1), Attempt(1)), text("w"), lease, Some(stale)).await;
     assert_eq!(claim, Err(expected));
     assert_eq!(scene.store.list(&scene.fleet.all()).await.unwrap().entries, before);
 }
@@ -28,7 +28,11 @@ pub async fn a_guard_lets_the_holder_write(scene: &Scene) {
     let lease = scene.lease().await;
     let current = guard(&scene.leader(), scene.hold(&scene.leader(), lease).await);
     scene.store.put(job.spec(), text("spec"), Expected::Absent, Some(&current)).await.unwrap();
-    let claim = scene.store.acquire(job.lease(UnitId(1)), text("w"), lease, Some(&current)).await.unwrap();
+    let claim = scene
+        .store
+        .acquire(job.lease(UnitId(1), Attempt(1)), text("w"), lease, Some(&current))
+        .await
+        .unwrap();
     assert!(matches!(claim, Acquire::Granted(_)));
     assert_eq!(scene.store.delete_prefix(&job.leases(), Some(&current)).await, Ok(1));
     scene.store.delete(job.spec(), Some(&current)).await.unwrap();

@@ -4,7 +4,7 @@ use super::{Scene, next, text};
 use crate::error::LeaseError;
 use crate::store::{Acquire, Release};
 use crate::watch::Change;
-use pgconvoy_core::ids::{FencingToken, UnitId};
+use pgconvoy_core::ids::{Attempt, FencingToken, UnitId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -116,7 +116,7 @@ pub async fn tokens_grow_whatever_happened_to_earlier_holders(scene: &Scene) {
     let token = scene.hold(&key, lease).await;
     tokens.push(token);
     scene.store.release(key.clone(), token).await.unwrap();
-    tokens.push(scene.hold(&scene.job().lease(UnitId(1)), lease).await);
+    tokens.push(scene.hold(&scene.job().lease(UnitId(1), Attempt(1)), lease).await);
     tokens.push(scene.hold(&key, lease).await);
     scene.store.delete(key.clone(), None).await.unwrap();
     tokens.push(scene.hold(&key, lease).await);
@@ -137,7 +137,7 @@ pub async fn only_the_current_token_releases(scene: &Scene) {
 
 pub async fn a_lease_holds_many_keys_and_keeps_those_it_did_not_release(scene: &Scene) {
     let lease = scene.store.grant(scene.ttl).await.unwrap();
-    let [one, two, three] = [1, 2, 3].map(|unit| scene.job().lease(UnitId(unit)));
+    let [one, two, three] = [1, 2, 3].map(|unit| scene.job().lease(UnitId(unit), Attempt(1)));
     let token = scene.hold(&one, lease).await;
     scene.hold(&two, lease).await;
     scene.store.release(one.clone(), token).await.unwrap();

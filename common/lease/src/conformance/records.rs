@@ -4,7 +4,7 @@ use super::{Scene, text};
 use crate::error::LeaseError;
 use crate::store::{Expected, VALUE_BYTES_MAX};
 use bytes::Bytes;
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::ids::{Attempt, UnitId};
 
 pub async fn a_record_reads_back_as_written_and_outlives_leases(scene: &Scene) {
     let key = scene.job().spec();
@@ -38,7 +38,7 @@ pub async fn a_put_writes_only_over_what_it_expects(scene: &Scene) {
 }
 
 pub async fn a_put_never_touches_a_held_key(scene: &Scene) {
-    let key = scene.job().lease(UnitId(1));
+    let key = scene.job().lease(UnitId(1), Attempt(1));
     scene.hold(&key, scene.lease().await).await;
     let before = scene.get(&key).await.unwrap();
     for expected in [Expected::Anything, Expected::Absent, Expected::At(before.revision)] {
@@ -79,9 +79,9 @@ pub async fn deleting_a_prefix_takes_records_and_held_keys(scene: &Scene) {
     let lease = scene.lease().await;
     let other = scene.fleet.job("job-10").unwrap();
     for unit in 0..5 {
-        scene.hold(&job.lease(UnitId(unit)), lease).await;
+        scene.hold(&job.lease(UnitId(unit), Attempt(1)), lease).await;
     }
-    scene.hold(&other.lease(UnitId(0)), lease).await;
+    scene.hold(&other.lease(UnitId(0), Attempt(1)), lease).await;
     scene.put(&job.done(0), "1").await;
     assert_eq!(scene.store.delete_prefix(&job.leases(), None).await, Ok(5));
     assert_eq!(scene.store.delete_prefix(&job.leases(), None).await, Ok(0));
@@ -90,7 +90,7 @@ pub async fn deleting_a_prefix_takes_records_and_held_keys(scene: &Scene) {
 }
 
 pub async fn a_key_taken_from_its_holder_is_not_lost_again_with_the_old_lease(scene: &Scene) {
-    let key = scene.job().lease(UnitId(1));
+    let key = scene.job().lease(UnitId(1), Attempt(1));
     let old = scene.store.grant(scene.ttl).await.unwrap();
     scene.hold(&key, old).await;
     scene.store.delete(key.clone(), None).await.unwrap();

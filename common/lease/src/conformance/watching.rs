@@ -4,12 +4,12 @@ use super::{STEP_TIMEOUT, Scene, next, text};
 use crate::error::LeaseError;
 use crate::store::{BATCH_KEYS_MAX, Expected, Write};
 use crate::watch::{Change, WATCH_CHANGES_MAX};
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::ids::{Attempt, UnitId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub async fn a_watch_tells_changes_in_order(scene: &Scene) {
-    let (key, unit) = (scene.job().spec(), scene.job().lease(UnitId(1)));
+    let (key, unit) = (scene.job().spec(), scene.job().lease(UnitId(1), Attempt(1)));
     scene.put(&key, "before").await;
     let mut watch = scene.store.watch(&scene.fleet.all()).await.unwrap();
     let first = scene.put(&key, "1").await;

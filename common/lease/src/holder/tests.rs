@@ -206,24 +206,26 @@ async fn a_dropped_holder_stops_asking_and_the_lease_runs_out() {
 
 #[tokio::test(start_paused = true)]
 async fn time_that_a_host_slept_through_counts() {
-    let awake = Moment::now();
-    let confirmed = Confirmed { sent: awake, ttl: TTL };
-    let ten_seconds = Duration::from_secs(10);
-    let slept = Moment { boot: awake.boot + ten_seconds, ..awake };
-    assert_eq!(confirmed.remaining(slept), Duration::ZERO);
+    let awake = Clock::start().now();
+    let mut fences = Fences::new(awake, TTL);
     let advanced = Moment { runtime: awake.runtime + Duration::from_secs(4), ..awake };
-    assert_eq!(confirmed.remaining(advanced), Duration::from_secs(5));
+    assert_eq!(fences.remaining(advanced), Duration::from_secs(5));
+    let slept = Moment { boot: awake.boot + Duration::from_secs(10), ..awake };
+    assert_eq!(fences.remaining(slept), Duration::ZERO);
+    assert_eq!(fences.remaining(awake), Duration::ZERO, "lost is for good");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_confirmation_that_arrives_after_the_host_slept_too_long_revives_nothing() {
-    let sent = Moment::now();
+    let clock = Clock::start();
+    let sent = clock.now();
     let shared = Shared {
         lease: LeaseId(1),
-        confirmed: Mutex::new(Confirmed { sent, ttl: Duration::ZERO }),
+        clock,
+        fences: Mutex::new(Fences::new(sent, Duration::ZERO)),
         lost: CancellationToken::new(),
     };
-    shared.confirm(Confirmed { sent, ttl: TTL });
+    shared.confirm(sent, TTL);
     assert_eq!(shared.remaining(), Duration::ZERO);
     assert!(shared.lost.is_cancelled());
 }

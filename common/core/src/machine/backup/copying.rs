@@ -4,20 +4,35 @@ use super::units::Verdict;
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::{RepoKey, WorkerName};
-use crate::wire::{OrderBody, Receipt, RepositoryFailure, UnitFailure};
+use crate::units::Timestamp;
+use crate::wire::{HeldUnit, OrderBody, Receipt, RepositoryFailure, UnitFailure};
 
 impl BackupMachine {
-    pub(super) fn lease_units(&mut self, effects: &mut Vec<Effect>) {
-        if self.phase != Phase::Copying {
+    pub(super) fn lease_units(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Copying || self.is_paused {
             return;
         }
-        for (worker, units) in self.board.assign() {
+        for (worker, units) in self.board.assign(now) {
+            effects.push(Effect::LeaseUnits { worker, units });
+        }
+    }
+
+    /// Near the end: what waits for a busy worker goes to an idle one, and what takes too long is begun a second time.
+    pub(super) fn spread(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.phase != Phase::Copying || self.is_paused {
+            return;
+        }
+        if let Some((worker, units)) = self.board.surplus() {
+            effects.push(self.order_to(&worker, OrderBody::GiveBack { units }));
+        }
+        for (worker, units) in self.board.assign_stragglers(now) {
             effects.push(Effect::LeaseUnits { worker, units });
         }
     }
 
     pub(super) fn on_receipt(
         &mut self,
+        now: Timestamp,
         worker: WorkerName,
         receipt: Receipt,
         effects: &mut Vec<Effect>,
@@ -25,6 +40,7 @@ impl BackupMachine {
         if self.phase != Phase::Copying
             || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token)
         {
+            effects.push(Effect::Settle { worker, unit: receipt.unit, attempt: receipt.attempt });
             return Ok(());
         }
         if let Err(reason) = self.board.check(&receipt, &self.inventory) {
@@ -32,7 +48,7 @@ impl BackupMachine {
             let failure = Failure::new(ErrorCode::Assert, message);
             let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
             let report = UnitFailure { unit, attempt, token, failure, failed: Vec::new() };
-            return self.on_unit_failure(report, effects);
+            return self.on_unit_failure(now, worker, report, effects);
         }
         let missing = self.missing_repositories(&receipt);
         let survivors =
@@ -44,8 +60,8 @@ impl BackupMachine {
                 |first| first.failure.clone(),
             );
             let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
-            return self
-                .on_unit_failure(UnitFailure { unit, attempt, token, failure, failed: Vec::new() }, effects);
+            let report = UnitFailure { unit, attempt, token, failure, failed: Vec::new() };
+            return self.on_unit_failure(now, worker, report, effects);
         }
         for one in missing {
             self.drop_repository(one.repository, one.failure, effects)?;
@@ -55,14 +71,20 @@ impl BackupMachine {
                 state.stored += stored.bytes;
             }
         }
+        let (unit, attempt) = (receipt.unit, receipt.attempt);
         effects.push(Effect::PersistAccepted {
-            unit: receipt.unit,
-            attempt: receipt.attempt,
-            token: receipt.token,
+            worker: worker.clone(),
+            unit,
+            attempt,
             repositories: self.alive(),
         });
-        self.board.accept(worker, receipt);
-        self.lease_units(effects);
+        for late in self.board.accept(now, worker, receipt) {
+            if late.token.is_some() {
+                effects.push(Effect::ReleaseLease { unit, attempt: late.attempt });
+                effects.push(self.order_to(&late.worker, OrderBody::GiveBack { units: vec![unit] }));
+            }
+        }
+        self.lease_units(now, effects);
         self.stop_when_done(effects);
         Ok(())
     }
@@ -88,19 +110,34 @@ impl BackupMachine {
 
     pub(super) fn on_unit_failure(
         &mut self,
+        now: Timestamp,
+        worker: WorkerName,
         report: UnitFailure,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
+        effects.push(Effect::Settle { worker, unit: report.unit, attempt: report.attempt });
         if self.phase != Phase::Copying || !self.board.is_current(report.unit, report.attempt, report.token) {
             return Ok(());
         }
-        effects.push(Effect::ReleaseLease { unit: report.unit, token: report.token });
-        if self.board.fail(report.unit) == Verdict::GiveUp || report.failure.code == ErrorCode::Crypto {
+        effects.push(Effect::ReleaseLease { unit: report.unit, attempt: report.attempt });
+        if self.board.fail(report.unit, report.attempt) == Verdict::GiveUp
+            || report.failure.code == ErrorCode::Crypto
+        {
             return Err(report.failure);
         }
         self.warn([format!("unit {} is tried again: {}", report.unit, report.failure)], effects);
-        self.lease_units(effects);
+        self.lease_units(now, effects);
         Ok(())
+    }
+
+    pub(super) fn on_unit_returned(&mut self, now: Timestamp, returned: HeldUnit, effects: &mut Vec<Effect>) {
+        if self.phase == Phase::Copying
+            && self.board.is_current(returned.unit, returned.attempt, returned.token)
+        {
+            effects.push(Effect::ReleaseLease { unit: returned.unit, attempt: returned.attempt });
+            self.board.give_back(returned.unit, returned.attempt);
+            self.lease_units(now, effects);
+        }
     }
 
     pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) {

@@ -6,15 +6,18 @@ use crate::format::BackupLabel;
 use crate::format::catalogue::BackupRecord;
 use crate::format::cluster::ClusterBody;
 use crate::format::layout::ArchiveId;
+use crate::format::pack::PackBody;
 use crate::format::plan::Writer;
 use crate::ids::{Attempt, FencingToken, Identity, RepoKey, StanzaName, UnitId, WorkerName};
 use crate::pg::WalSegmentName;
-use crate::wire::{Compress, JobId, Order, ReportBody, SourceOptions};
+use crate::units::Timestamp;
+use crate::wire::{Compress, Held, JobId, Order, ReportBody, SourceOptions, StoredPack};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What was asked for. A value: the same spec can be run again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupSpec {
     pub job: JobId,
     pub epoch: crate::ids::Epoch,
@@ -28,6 +31,8 @@ pub struct BackupSpec {
     pub file_sha1: bool,
     pub unit_size: u64,
     pub stall_timeout_ms: u64,
+    /// How long the job waits for the worker that keeps its session, once that is lost.
+    pub source_patience_ms: u64,
     pub annotations: BTreeMap<String, String>,
     pub writer: Writer,
     pub program: String,
@@ -51,7 +56,7 @@ pub struct UnitLease {
     pub token: FencingToken,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     RepositoriesOpened {
         results: Vec<(RepoKey, Result<RepositoryFacts, Failure>)>,
@@ -79,16 +84,71 @@ pub enum Event {
         worker: WorkerName,
         report: ReportBody,
     },
+    /// A worker that sees the stanza's data has connected, for the first time or again, with what it holds of the job.
+    WorkerJoined {
+        worker: WorkerName,
+        held: Option<Held>,
+    },
+    /// Its lease is over: what it had is nobody's.
     WorkerLost {
         worker: WorkerName,
     },
+    /// The worker that keeps the session has not come back since it was lost for that time.
+    SourceOverdue {
+        absence: u32,
+    },
+    /// Footers of accepted packs, where they could be read.
+    ReceiptsRecalled {
+        packs: Vec<RecalledPack>,
+    },
+    /// A moment has passed.
+    Ticked,
+    Paused,
+    Resumed,
+    /// The job ends here. What it stored stays for who goes on from it.
     Cancelled(Failure),
+    /// The job ends here, and nobody may publish it.
+    Abandoned(Failure),
+}
+
+/// What an earlier leader left of the job in the lease store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub announced: Option<Announced>,
+    pub accepted: Vec<AcceptedUnit>,
+    pub leases: Vec<(WorkerName, UnitLease)>,
+    pub stop_ordered: bool,
+    pub paused: bool,
+}
+
+/// What a job is bound to from its plan on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    pub label: BackupLabel,
+    /// When the session began, by the database's clock: a session that began at another time is another session.
+    pub session: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedUnit {
+    pub unit: UnitId,
+    pub attempt: Attempt,
+    pub repositories: Vec<RepoKey>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecalledPack {
+    pub body: PackBody,
+    /// Of the pack, in each repository that has it.
+    pub stored: Vec<StoredPack>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     OpenRepositories {
         repositories: Vec<RepoKey>,
+        /// The job's own label, if it has one already: it is nobody's remains.
+        own: Option<BackupLabel>,
     },
     Send {
         worker: WorkerName,
@@ -115,16 +175,40 @@ pub enum Effect {
     },
     ReleaseLease {
         unit: UnitId,
-        token: FencingToken,
+        attempt: Attempt,
     },
-    /// Which attempt, in which repositories; then the lease is released.
+    /// Which attempt, in which repositories; then the lease is released, and the worker may forget the unit.
     PersistAccepted {
+        worker: WorkerName,
         unit: UnitId,
         attempt: Attempt,
-        token: FencingToken,
         repositories: Vec<RepoKey>,
     },
+    /// The worker may forget the unit.
+    Settle {
+        worker: WorkerName,
+        unit: UnitId,
+        attempt: Attempt,
+    },
+    /// Before anything is written under the label.
+    PersistAnnounced(Announced),
     PersistStopOrder,
+    /// Read the footers of these packs.
+    RecallReceipts {
+        label: BackupLabel,
+        units: Vec<AcceptedUnit>,
+    },
+    /// Tell if the source is still away after the time that it is waited for.
+    WaitForSource {
+        absence: u32,
+        patience_ms: u64,
+    },
+    /// Make it impossible for anybody to publish this label.
+    GiveUpLabel {
+        repositories: Vec<RepoKey>,
+        label: BackupLabel,
+        reason: String,
+    },
     /// Manifest, then catalogue entry, both create-only.
     Publish {
         repository: RepoKey,

@@ -7,7 +7,7 @@ use crate::format::BackupLabel;
 use crate::format::catalogue::RepositoryOutcome;
 use crate::format::cluster::ClusterBody;
 use crate::format::layout::ArchiveId;
-use crate::ids::RepoKey;
+use crate::ids::{RepoKey, WorkerName};
 use crate::machine::backup::event::RepositoryResult;
 use crate::pg::WalSegmentSize;
 use crate::wire::{Order, OrderBody};
@@ -61,8 +61,21 @@ impl BackupMachine {
         Order { epoch: self.spec.epoch, job: self.spec.job, body }
     }
 
+    /// To the worker that keeps the session.
     pub(super) fn order(&self, body: OrderBody) -> Effect {
-        Effect::Send { worker: self.source.clone(), order: self.wrap(body) }
+        self.order_to(&self.source, body)
+    }
+
+    pub(super) fn order_to(&self, worker: &WorkerName, body: OrderBody) -> Effect {
+        Effect::Send { worker: worker.clone(), order: self.wrap(body) }
+    }
+
+    /// To everybody who may have anything of the job.
+    pub(super) fn order_end(&self, effects: &mut Vec<Effect>) {
+        effects.push(self.order(OrderBody::End));
+        for worker in self.readers.keys().filter(|worker| **worker != self.source) {
+            effects.push(self.order_to(worker, OrderBody::End));
+        }
     }
 
     pub(super) fn known_cluster(&self) -> Result<&ClusterBody, Failure> {

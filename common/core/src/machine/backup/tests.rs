@@ -52,6 +52,7 @@ fn spec() -> BackupSpec {
         file_sha1: false,
         unit_size: 32 * MIB,
         stall_timeout_ms: 1000,
+        source_patience_ms: 0,
         annotations: Default::default(),
         writer: Writer { host: "h".into(), boot: "b".into(), process: 1 },
         program: "0".into(),
@@ -147,7 +148,7 @@ fn segment(lsn: &str) -> WalSegmentName {
 
 impl World {
     fn new() -> World {
-        let (machine, queue) = BackupMachine::start(spec(), worker());
+        let (machine, queue) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
         World {
             machine,
             queue,
@@ -184,7 +185,7 @@ impl World {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::OpenRepositories { repositories } => {
+            Effect::OpenRepositories { repositories, .. } => {
                 let facts = |_| RepositoryFacts {
                     identity: Identity::default(),
                     cluster: cluster(),
@@ -261,7 +262,7 @@ impl World {
                     result,
                 });
             }
-            OrderBody::End => {}
+            OrderBody::GiveBack { .. } | OrderBody::Errand(_) | OrderBody::End => {}
         }
     }
 
@@ -467,7 +468,7 @@ fn a_lost_source_ends_the_backup_and_publishes_nothing() {
 
 #[test]
 fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
-    let (mut machine, _) = BackupMachine::start(spec(), worker());
+    let (mut machine, _) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
     let facts_of = |cluster| RepositoryFacts { identity: Identity::default(), cluster, labels: Vec::new() };
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
     machine.on_event(
@@ -488,7 +489,7 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
 
 #[test]
 fn a_new_label_is_later_than_any_in_any_repository() {
-    let (mut machine, _) = BackupMachine::start(spec(), worker());
+    let (mut machine, _) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
     let future: BackupLabel = "20991231-235959F".parse().unwrap();
     let facts_of = |labels| RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels };
     let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];

@@ -1,25 +1,32 @@
 //! The units of a backup and where each stands.
 
+mod spread;
+
 use super::event::{UnitLease, WorkerShare};
 use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
 use crate::plan::blocks::block_size;
 use crate::plan::inventory::{FileIndex, Inventory};
+use crate::units::Timestamp;
 use crate::wire::{PartReceipt, Receipt, UnitOrder, UnitPart};
 use std::collections::BTreeMap;
 
 /// A unit that failed this often will fail again.
 pub const UNIT_ATTEMPTS_MAX: u32 = 3;
+/// The right of one worker to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    pub worker: WorkerName,
+    pub attempt: Attempt,
+    /// `None`: the store is being asked for the lease.
+    pub token: Option<FencingToken>,
+    since: Timestamp,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnitState {
     Pending,
-    /// The store is being asked for the lease.
-    Leasing(WorkerName),
-    Leased {
-        worker: WorkerName,
-        token: FencingToken,
-    },
+    Held(Vec<Hold>),
     Done(Box<Accepted>),
 }
 
@@ -38,7 +45,8 @@ pub enum Verdict {
     GiveUp,
 }
 
-/// Properties: a unit is given to one worker at a time; a unit given again bears a higher attempt.
+/// Properties: a unit is given to one worker at a time, to a second one only when the first is slow; a unit given again
+/// bears a higher attempt.
 #[derive(Debug, Default)]
 pub struct UnitBoard {
     plan: BackupPlan,
@@ -50,9 +58,17 @@ pub struct UnitBoard {
     /// No pending unit lies before this one, except those in `returned`.
     cursor: usize,
     returned: Vec<usize>,
+    held: u32,
+    /// Attempts under way, by worker.
+    busy: BTreeMap<WorkerName, u32>,
+    retried: u32,
     done: u32,
+    bytes: u64,
     done_bytes: u64,
     read: u64,
+    /// Milliseconds from lease to receipt, summed over `timed` units.
+    taken_ms: i64,
+    timed: i64,
     shares: BTreeMap<WorkerName, (u32, u64)>,
 }
 
@@ -63,6 +79,7 @@ impl UnitBoard {
             states: vec![UnitState::Pending; total],
             attempts: vec![Attempt(0); total],
             failures: vec![0; total],
+            bytes: plan.units.iter().map(|unit| unit.bytes).sum(),
             plan,
             ..UnitBoard::default()
         }
@@ -78,7 +95,7 @@ impl UnitBoard {
 
     /// Planned bytes of all units, and of those that are done.
     pub fn bytes(&self) -> (u64, u64) {
-        (self.plan.units.iter().map(|unit| unit.bytes).sum(), self.done_bytes)
+        (self.bytes, self.done_bytes)
     }
 
     pub fn read(&self) -> u64 {
@@ -90,7 +107,7 @@ impl UnitBoard {
     }
 
     pub fn retried(&self) -> u32 {
-        self.attempts.iter().map(|attempt| attempt.0.saturating_sub(1)).sum()
+        self.retried
     }
 
     pub fn is_complete(&self) -> bool {
@@ -115,52 +132,120 @@ impl UnitBoard {
         })
     }
 
+    pub(super) fn unit(&self, unit: UnitId) -> Option<&Unit> {
+        self.plan.units.get(unit.0 as usize)
+    }
+
+    pub fn states(&self) -> &[UnitState] {
+        &self.states
+    }
+
+    /// Units that somebody works on.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
     pub(super) fn asked(&mut self, worker: WorkerName, units: u16) {
         let waiting = self.asked.entry(worker).or_default();
         *waiting = waiting.saturating_add(units);
     }
 
-    /// Gives pending units to those who asked, largest first; the last ones only when all others are done.
-    pub(super) fn assign(&mut self) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
-        let mut given = Vec::new();
+    /// What it had asked for counts no more: it will ask again.
+    pub(super) fn forget_wishes(&mut self, worker: &WorkerName) {
+        self.asked.remove(worker);
+    }
+
+    /// Gives pending units to those who asked, largest first, one each in turn; the last ones only when all others are done.
+    pub(super) fn assign(&mut self, now: Timestamp) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
+        let mut given: BTreeMap<WorkerName, Vec<(UnitId, Attempt)>> = BTreeMap::new();
         let mut asked = std::mem::take(&mut self.asked);
-        for (worker, waiting) in &mut asked {
-            let mut units = Vec::new();
-            while *waiting > 0
-                && let Some(number) = self.next_pending()
-            {
-                self.attempts[number].0 += 1;
-                self.states[number] = UnitState::Leasing(worker.clone());
-                units.push((unit_id(number), self.attempts[number]));
-                *waiting -= 1;
-            }
-            if !units.is_empty() {
-                given.push((worker.clone(), units));
+        while !asked.is_empty() {
+            let mut is_exhausted = false;
+            asked.retain(|worker, waiting| {
+                if *waiting == 0 || is_exhausted {
+                    return *waiting > 0;
+                }
+                match self.next_pending() {
+                    Some(number) => {
+                        let unit = self.give(number, worker, now);
+                        given.entry(worker.clone()).or_default().push(unit);
+                        *waiting -= 1;
+                    }
+                    None => is_exhausted = true,
+                }
+                *waiting > 0
+            });
+            if is_exhausted {
+                break;
             }
         }
-        asked.retain(|_, waiting| *waiting > 0);
         self.asked = asked;
-        given
+        given.into_iter().collect()
+    }
+
+    fn give(&mut self, number: usize, worker: &WorkerName, now: Timestamp) -> (UnitId, Attempt) {
+        self.attempts[number].0 += 1;
+        let attempt = self.attempts[number];
+        self.retried += u32::from(attempt.0 > 1);
+        self.hold(number, Hold { worker: worker.clone(), attempt, token: None, since: now });
+        (unit_id(number), attempt)
+    }
+
+    pub fn busy(&self) -> &BTreeMap<WorkerName, u32> {
+        &self.busy
+    }
+
+    fn unbusy(&mut self, worker: &WorkerName) {
+        if let Some(count) = self.busy.get_mut(worker) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(worker);
+            }
+        }
+    }
+
+    fn hold(&mut self, number: usize, hold: Hold) {
+        *self.busy.entry(hold.worker.clone()).or_default() += 1;
+        match &mut self.states[number] {
+            UnitState::Held(holds) => holds.push(hold),
+            state => {
+                *state = UnitState::Held(vec![hold]);
+                self.held += 1;
+            }
+        }
     }
 
     fn next_pending(&mut self) -> Option<usize> {
-        if let Some(number) = self.returned.pop() {
-            return Some(number);
-        }
-        let unit = self.plan.units.get(self.cursor)?;
-        if unit.last && (self.done as usize) < self.plan.units.iter().filter(|unit| !unit.last).count() {
-            return None;
-        }
-        self.cursor += 1;
-        Some(self.cursor - 1)
-    }
-
-    pub(super) fn leased(&mut self, worker: &WorkerName, leases: &[UnitLease]) {
-        for lease in leases {
-            if let Some(state) = self.states.get_mut(lease.unit.0 as usize) {
-                *state = UnitState::Leased { worker: worker.clone(), token: lease.token };
+        while let Some(number) = self.returned.pop() {
+            if self.states[number] == UnitState::Pending {
+                return Some(number);
             }
         }
+        while let Some(unit) = self.plan.units.get(self.cursor) {
+            if unit.last && (self.done as usize) < self.plan.units.iter().filter(|unit| !unit.last).count() {
+                return None;
+            }
+            self.cursor += 1;
+            if self.states[self.cursor - 1] == UnitState::Pending {
+                return Some(self.cursor - 1);
+            }
+        }
+        None
+    }
+
+    /// Takes note of granted leases; answers with those that are still wanted.
+    pub(super) fn leased(&mut self, worker: &WorkerName, leases: &[UnitLease]) -> Vec<UnitLease> {
+        let mut wanted = Vec::new();
+        for lease in leases {
+            let state = self.states.get_mut(lease.unit.0 as usize);
+            let Some(UnitState::Held(holds)) = state else { continue };
+            let ours = |hold: &&mut Hold| hold.worker == *worker && hold.attempt == lease.attempt;
+            if let Some(hold) = holds.iter_mut().find(ours) {
+                hold.token = Some(lease.token);
+                wanted.push(*lease);
+            }
+        }
+        wanted
     }
 
     pub(super) fn orders(
@@ -180,11 +265,29 @@ impl UnitBoard {
         leases.iter().map(order).collect()
     }
 
-    /// Only the bearer of the current lease is heard.
+    /// Only the bearer of a current lease is heard.
     pub(super) fn is_current(&self, unit: UnitId, attempt: Attempt, token: FencingToken) -> bool {
-        let number = unit.0 as usize;
-        matches!(self.states.get(number), Some(UnitState::Leased { token: current, .. }) if *current == token)
-            && self.attempts[number] == attempt
+        self.holds(unit).iter().any(|hold| hold.attempt == attempt && hold.token == Some(token))
+    }
+
+    pub(super) fn holds(&self, unit: UnitId) -> &[Hold] {
+        match self.states.get(unit.0 as usize) {
+            Some(UnitState::Held(holds)) => holds,
+            _ => &[],
+        }
+    }
+
+    /// Every attempt whose lease a worker has.
+    pub(super) fn leased_to(&self, worker: &WorkerName) -> Vec<(UnitId, Attempt, FencingToken)> {
+        let numbered = self.states.iter().enumerate();
+        let held = numbered.filter_map(|(number, state)| match state {
+            UnitState::Held(holds) => {
+                let hold = holds.iter().find(|hold| hold.worker == *worker)?;
+                Some((unit_id(number), hold.attempt, hold.token?))
+            }
+            _ => None,
+        });
+        held.collect()
     }
 
     /// Whether a receipt says of every part of its unit what can be: completeness is computed from receipts, so a receipt
@@ -224,11 +327,32 @@ impl UnitBoard {
         Ok(())
     }
 
-    pub(super) fn accept(&mut self, worker: WorkerName, receipt: Receipt) {
+    /// Answers with the other attempts at the unit, which came too late.
+    pub(super) fn accept(&mut self, now: Timestamp, worker: WorkerName, receipt: Receipt) -> Vec<Hold> {
+        let mut others = self.holds(receipt.unit).to_vec();
+        if let Some(at) = others.iter().position(|hold| hold.attempt == receipt.attempt) {
+            self.taken_ms += (now.0 - others.swap_remove(at).since.0).max(0);
+            self.timed += 1;
+        }
+        self.settle(worker, receipt);
+        others
+    }
+
+    /// Of an earlier leader: accepted then, and accepted now.
+    pub(super) fn restore(&mut self, worker: WorkerName, receipt: Receipt) {
         let number = receipt.unit.0 as usize;
-        let bytes = self.plan.units[number].bytes;
+        self.attempts[number] = self.attempts[number].max(receipt.attempt);
+        self.settle(worker, receipt);
+    }
+
+    fn settle(&mut self, worker: WorkerName, receipt: Receipt) {
+        let number = receipt.unit.0 as usize;
+        for hold in self.holds(receipt.unit).to_vec() {
+            self.unbusy(&hold.worker);
+        }
+        self.held -= u32::from(matches!(self.states[number], UnitState::Held(_)));
         self.done += 1;
-        self.done_bytes += bytes;
+        self.done_bytes += self.plan.units[number].bytes;
         self.read += receipt.read;
         let share = self.shares.entry(worker.clone()).or_default();
         share.0 += 1;
@@ -241,27 +365,60 @@ impl UnitBoard {
         }));
     }
 
-    pub(super) fn fail(&mut self, unit: UnitId) -> Verdict {
+    /// A lease that an earlier leader granted. Its worker will tell whether it knows of it.
+    pub(super) fn adopt(&mut self, now: Timestamp, worker: WorkerName, lease: UnitLease) {
+        let number = lease.unit.0 as usize;
+        if number >= self.states.len() || matches!(self.states[number], UnitState::Done(_)) {
+            return;
+        }
+        self.attempts[number] = self.attempts[number].max(lease.attempt);
+        self.hold(number, Hold { worker, attempt: lease.attempt, token: Some(lease.token), since: now });
+    }
+
+    /// An attempt that was tried before, and of which nothing is left: the next one bears a higher number.
+    pub(super) fn was_tried(&mut self, unit: UnitId, attempt: Attempt) {
+        if let Some(known) = self.attempts.get_mut(unit.0 as usize) {
+            *known = (*known).max(attempt);
+        }
+    }
+
+    pub(super) fn fail(&mut self, unit: UnitId, attempt: Attempt) -> Verdict {
         let number = unit.0 as usize;
         self.failures[number] += 1;
-        self.give_back(number);
+        self.give_back(unit, attempt);
         if self.failures[number] < UNIT_ATTEMPTS_MAX { Verdict::TryAgain } else { Verdict::GiveUp }
     }
 
-    fn give_back(&mut self, number: usize) {
-        self.states[number] = UnitState::Pending;
-        self.returned.push(number);
+    /// That attempt is over without anybody's fault.
+    pub(super) fn give_back(&mut self, unit: UnitId, attempt: Attempt) {
+        let number = unit.0 as usize;
+        let Some(UnitState::Held(holds)) = self.states.get_mut(number) else { return };
+        let Some(at) = holds.iter().position(|hold| hold.attempt == attempt) else { return };
+        let over = holds.remove(at);
+        let is_free = holds.is_empty();
+        self.unbusy(&over.worker);
+        if is_free {
+            self.states[number] = UnitState::Pending;
+            self.held -= 1;
+            if number < self.cursor {
+                self.returned.push(number);
+            }
+        }
     }
 
     /// A lost worker costs its share of the work: its units go back at once.
     pub(super) fn lost(&mut self, worker: &WorkerName) {
         self.asked.remove(worker);
-        for number in 0..self.states.len() {
-            let held = matches!(&self.states[number],
-                UnitState::Leased { worker: holder, .. } | UnitState::Leasing(holder) if holder == worker);
-            if held {
-                self.give_back(number);
+        let held = |(number, state): (usize, &UnitState)| match state {
+            UnitState::Held(holds) => {
+                let hold = holds.iter().find(|hold| hold.worker == *worker)?;
+                Some((unit_id(number), hold.attempt))
             }
+            _ => None,
+        };
+        let theirs: Vec<(UnitId, Attempt)> = self.states.iter().enumerate().filter_map(held).collect();
+        for (unit, attempt) in theirs {
+            self.give_back(unit, attempt);
         }
     }
 }

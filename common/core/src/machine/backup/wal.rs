@@ -45,7 +45,6 @@ impl BackupMachine {
         segments: Vec<WalSegmentName>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        self.supplying.insert(repository);
         let order = SupplyOrder {
             repository,
             archive: self.archive()?,
@@ -53,6 +52,7 @@ impl BackupMachine {
             compress: self.spec.compress,
             stall_timeout_ms: self.spec.stall_timeout_ms,
         };
+        self.supplying.insert(repository, order.clone());
         effects.push(self.order(OrderBody::SupplyWal(order)));
         Ok(())
     }

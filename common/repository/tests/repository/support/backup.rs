@@ -10,7 +10,9 @@ use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Epoch, FencingToken, Oid, PlanNumber, RepoKey, WorkerName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::UnitLease;
-use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, Outcome, RepositoryFacts};
+use pgconvoy_core::machine::backup::{
+    BackupMachine, BackupSpec, Effect, Event, Outcome, Recovered, RepositoryFacts,
+};
 use pgconvoy_core::pg::{FileClass, Fork, Lsn, TimelineId, WalSegmentName};
 use pgconvoy_core::plan::inventory::{EntryKind, ScannedEntry};
 use pgconvoy_core::units::{KIB, MIB, Timestamp};
@@ -121,6 +123,7 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         file_sha1: false,
         unit_size: 64 * KIB,
         stall_timeout_ms: 1000,
+        source_patience_ms: 0,
         annotations: BTreeMap::from([("reason".to_owned(), "test".to_owned())]),
         writer: writer(),
         program: "0.1.0".into(),
@@ -146,7 +149,8 @@ pub(crate) async fn contents(site: &Site, request: &BackupRequest) -> (Arc<Backu
 /// Carries out what the machine wants, up to the first effect that is the end.
 async fn drive(site: &Site, request: &BackupRequest, is_end: impl Fn(&Effect) -> bool) -> Effect {
     let now = Timestamp::from_seconds(request.now);
-    let (mut machine, effects) = BackupMachine::start(spec(site, request), worker());
+    let (mut machine, effects) =
+        BackupMachine::start(spec(site, request), worker(), vec![worker()], Recovered::default());
     let mut waiting: VecDeque<Effect> = effects.into();
     while let Some(effect) = waiting.pop_front() {
         if is_end(&effect) {

@@ -1,0 +1,157 @@
+//! Jobs as they are kept and shown: what was asked for, how far it is, what came of it.
+//!
+//! A record is what a leader needs to begin a job or to go on with it, and what stays of it afterwards. Progress is not in it:
+//! that is computed from accepted units.
+
+use crate::failure::Failure;
+use crate::ids::{IdError, StanzaName, WorkerName};
+use crate::machine::backup::{Announced, BackupSpec};
+use crate::units::Timestamp;
+use crate::wire::JobId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a job does. Named as its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobKind {
+    Backup,
+    Verify,
+    Restore,
+}
+
+impl JobKind {
+    pub const ALL: [JobKind; 3] = [JobKind::Backup, JobKind::Verify, JobKind::Restore];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            JobKind::Backup => "backup",
+            JobKind::Verify => "verify",
+            JobKind::Restore => "restore",
+        }
+    }
+}
+
+impl fmt::Display for JobKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for JobKind {
+    type Err = IdError;
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        JobKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| IdError {
+            what: "kind of job",
+            text: text.to_owned(),
+            reason: "it is none of backup, verify and restore",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    Queued,
+    Running,
+    Paused,
+    /// It ends as soon as what is under way allows it.
+    Draining,
+    Done,
+    /// Some repositories have what was asked for, and some have not.
+    Partial,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Paused => "paused",
+            JobState::Draining => "draining",
+            JobState::Done => "done",
+            JobState::Partial => "partial",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    pub const fn is_over(self) -> bool {
+        matches!(self, JobState::Done | JobState::Partial | JobState::Failed | JobState::Cancelled)
+    }
+
+    /// Begun and not over.
+    pub const fn is_under_way(self) -> bool {
+        matches!(self, JobState::Running | JobState::Paused | JobState::Draining)
+    }
+}
+
+/// As it was submitted: the command's options by their names, each with its values as they are typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobOptions(pub BTreeMap<String, Vec<String>>);
+
+impl JobOptions {
+    pub fn set(&mut self, name: &str, values: Vec<String>) {
+        self.0.insert(name.to_owned(), values);
+    }
+
+    pub fn values(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).first().map(String::as_str)
+    }
+
+    pub fn is_on(&self, name: &str) -> bool {
+        self.value(name) == Some("true")
+    }
+}
+
+/// What a job that began is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Begun {
+    pub spec: BackupSpec,
+    /// The worker that keeps the backup's session.
+    pub source: WorkerName,
+    pub announced: Option<Announced>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct JobRecord {
+    pub id: JobId,
+    pub kind: JobKind,
+    pub stanza: StanzaName,
+    pub options: JobOptions,
+    /// Higher ones first; 0 unless somebody says otherwise.
+    pub priority: i32,
+    pub state: JobState,
+    pub submitted_by: String,
+    pub created: Timestamp,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+    pub begun: Option<Begun>,
+    pub failure: Option<Failure>,
+    /// The command's own result, as JSON.
+    pub result: Option<String>,
+}
+
+/// Who did what, for the audit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AuditRecord {
+    pub at: Timestamp,
+    pub who: String,
+    pub role: String,
+    pub what: String,
+    /// The job, worker or token that it was done to.
+    pub object: String,
+    pub outcome: String,
+}

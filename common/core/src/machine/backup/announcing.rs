@@ -1,0 +1,99 @@
+//! From a complete inventory to the first unit: label, plan, and the word to all who read.
+
+use super::units::UnitBoard;
+use super::{Announced, BackupMachine, Effect, Phase};
+use crate::failure::{ErrorCode, Failure};
+use crate::format::{BackupKind, BackupLabel};
+use crate::ids::{PlanNumber, RepoKey};
+use crate::plan::backup::{SplitOptions, plan_backup};
+use crate::units::Timestamp;
+use crate::wire::{OrderBody, UnitContext};
+
+impl BackupMachine {
+    /// Writes the plan to every repository, once the scan is complete and the archive is known to work.
+    pub(super) fn announce(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase != Phase::Scanning || !self.is_scanned || !self.awaited_before.is_empty() {
+            return Ok(());
+        }
+        self.phase = Phase::Announcing;
+        let session = self.session.as_ref().map_or(now, |session| session.started);
+        let announced = self.recovered.announced.unwrap_or_else(|| {
+            let label = BackupLabel::next(BackupKind::Full, None, now, self.labels.iter().copied());
+            Announced { label, session }
+        });
+        let label = announced.label;
+        self.label = Some(label);
+        effects.push(Effect::PersistAnnounced(announced));
+        let plan = plan_backup(&self.inventory, SplitOptions::new(self.spec.unit_size, self.page_size()));
+        self.board = UnitBoard::new(plan);
+        self.awaited = self.alive().into_iter().collect();
+        self.write_plan_to(1, label, effects);
+        Ok(())
+    }
+
+    fn write_plan_to(&self, repositories: usize, label: BackupLabel, effects: &mut Vec<Effect>) {
+        for repository in self.awaited.iter().take(repositories) {
+            effects.push(Effect::WritePlan {
+                repository: *repository,
+                label,
+                unit_size: self.board.unit_size(),
+                units: self.board.total(),
+                files: self.inventory.file_count() as u64,
+                bytes: self.inventory.bytes(),
+            });
+        }
+    }
+
+    pub(super) fn on_plan(
+        &mut self,
+        now: Timestamp,
+        repository: RepoKey,
+        result: Result<(), Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let (was_announced, is_written) = (self.is_announced, result.is_ok());
+        match result {
+            Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
+            result => self.settle(repository, result, effects)?,
+        }
+        self.awaited.remove(&repository);
+        self.is_announced |= is_written;
+        if !was_announced {
+            let others = if is_written { usize::MAX } else { 1 };
+            self.write_plan_to(others, self.known_label()?, effects);
+        }
+        self.begin_copying(now, effects)
+    }
+
+    pub(super) fn begin_copying(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase != Phase::Announcing || !self.awaited.is_empty() || self.recall(effects)? {
+            return Ok(());
+        }
+        self.phase = Phase::Copying;
+        self.adopt_leases(now);
+        for worker in self.present_readers() {
+            effects.push(self.order_to(&worker, self.prepare()?));
+        }
+        self.lease_units(now, effects);
+        self.stop_when_done(effects);
+        Ok(())
+    }
+
+    pub(super) fn prepare(&self) -> Result<OrderBody, Failure> {
+        let context = UnitContext {
+            stanza: self.spec.stanza.clone(),
+            options: self.spec.source.clone(),
+            start: self.session.as_ref().and_then(|session| session.start).map(|start| start.lsn),
+            cluster: self.known_cluster()?.number,
+            archive: self.archive()?,
+            label: self.known_label()?,
+            backup: self.spec.backup,
+            plan: PlanNumber(1),
+            repositories: self.alive(),
+            compress: self.spec.compress,
+            file_sha1: self.spec.file_sha1,
+            stall_timeout_ms: self.spec.stall_timeout_ms,
+        };
+        Ok(OrderBody::Prepare(Box::new(context)))
+    }
+}

@@ -1,0 +1,180 @@
+//! Workers come and go: who reads, who keeps the session, and what is said again to one that was away.
+//!
+//! Invariants
+//! 1. A worker that joins again is believed about what it holds: what it does not know of goes back, what it has of other
+//!    attempts is settled as its reports come.
+//! 2. Only the source's own word, or its failure to come back in time, makes the session lost. A lost connection does not.
+
+use super::{BackupMachine, Effect, Phase};
+use crate::failure::{ErrorCode, Failure};
+use crate::ids::WorkerName;
+use crate::units::Timestamp;
+use crate::wire::{Held, HeldUnit, OrderBody, RepositoryFailure};
+
+/// A worker that sees the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// It may be told to prepare.
+    Here,
+    /// It cannot do this job's units.
+    Useless,
+}
+
+impl BackupMachine {
+    pub(super) fn present_readers(&self) -> Vec<WorkerName> {
+        let here = self.readers.iter().filter(|(_, reader)| **reader == Reader::Here);
+        here.map(|(worker, _)| worker.clone()).collect()
+    }
+
+    pub(super) fn on_worker_joined(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerName,
+        held: Option<Held>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        self.readers.insert(worker.clone(), Reader::Here);
+        self.board.forget_wishes(&worker);
+        let known: &[HeldUnit] = held.as_ref().map_or(&[], |held| &held.units);
+        for (unit, attempt, token) in self.board.leased_to(&worker) {
+            if !known.contains(&HeldUnit { unit, attempt, token }) {
+                effects.push(Effect::ReleaseLease { unit, attempt });
+                self.board.give_back(unit, attempt);
+            }
+        }
+        if worker == self.source {
+            self.source_is_away = false;
+            self.say_again_to_source(held.is_some_and(|held| held.session), effects)?;
+        }
+        if self.phase == Phase::Copying {
+            effects.push(self.order_to(&worker, self.prepare()?));
+            self.lease_units(now, effects);
+        }
+        Ok(())
+    }
+
+    /// The orders whose answers may have been lost with the connection.
+    fn say_again_to_source(&mut self, has_session: bool, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let needs_session = self.session.is_some() && self.phase < Phase::Stopping;
+        if needs_session && !has_session && !self.recovered.stop_ordered {
+            return Err(self.session_is_gone());
+        }
+        match self.phase {
+            Phase::Opening if self.facts.is_none() => effects.push(self.order(self.preflight())),
+            Phase::Starting => effects.push(self.order(self.open_session())),
+            Phase::Scanning if !self.is_scanned => {
+                self.inventory = Default::default();
+                effects.push(self.order(OrderBody::Scan));
+            }
+            Phase::Stopping => {
+                effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
+            }
+            _ => {}
+        }
+        for order in self.supplying.values() {
+            effects.push(self.order(OrderBody::SupplyWal(order.clone())));
+        }
+        Ok(())
+    }
+
+    pub(super) fn session_is_gone(&self) -> Failure {
+        Failure::new(
+            ErrorCode::HostConnect,
+            format!("worker {}, which kept the backup session, has lost it", self.source),
+        )
+        .hint("was the worker restarted? PostgreSQL ends a backup with the session that began it")
+        .hint("start the backup again")
+        .retryable()
+    }
+
+    pub(super) fn on_prepared(
+        &mut self,
+        now: Timestamp,
+        worker: &WorkerName,
+        result: Result<Vec<RepositoryFailure>, Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if *worker == self.source {
+            for failed in result? {
+                self.drop_repository(failed.repository, failed.failure, effects)?;
+            }
+            return Ok(());
+        }
+        // What one of several cannot do is no fault of the job.
+        let useless = match result {
+            Ok(failed) => {
+                let missed = failed.into_iter().find(|failed| self.alive().contains(&failed.repository));
+                missed.map(|failed| failed.failure.context(format!("repo {}", failed.repository)))
+            }
+            Err(failure) => Some(failure),
+        };
+        if let Some(failure) = useless {
+            self.warn([format!("worker {worker} takes no part: {failure}")], effects);
+            self.readers.insert(worker.clone(), Reader::Useless);
+            self.board.lost(worker);
+            self.lease_units(now, effects);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_ready(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerName,
+        units: u16,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.readers.get(&worker) != Some(&Reader::Useless) {
+            self.board.asked(worker, units);
+            self.lease_units(now, effects);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_worker_lost(
+        &mut self,
+        now: Timestamp,
+        worker: &WorkerName,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        self.readers.remove(worker);
+        self.board.lost(worker);
+        self.lease_units(now, effects);
+        if *worker != self.source || self.source_is_away {
+            return Ok(());
+        }
+        self.source_is_away = true;
+        if self.phase <= Phase::Stopping {
+            if self.spec.source_patience_ms == 0 {
+                return Err(self.source_gone());
+            }
+            self.absence += 1;
+            self.warn(
+                [format!("worker {worker}, which keeps the backup session, is away: waiting")],
+                effects,
+            );
+            let patience_ms = self.spec.source_patience_ms;
+            effects.push(Effect::WaitForSource { absence: self.absence, patience_ms });
+            return Ok(());
+        }
+        // The data are safe; only what this worker was to supply will not come.
+        self.source_is_lost = true;
+        for repository in std::mem::take(&mut self.supplying).into_keys() {
+            self.drop_repository(repository, self.source_gone(), effects)?;
+        }
+        self.publish_when_ready(effects);
+        Ok(())
+    }
+
+    pub(super) fn on_source_overdue(&self, absence: u32) -> Result<(), Failure> {
+        let is_overdue = self.source_is_away && absence == self.absence && self.phase <= Phase::Stopping;
+        if is_overdue { Err(self.source_gone()) } else { Ok(()) }
+    }
+
+    fn source_gone(&self) -> Failure {
+        let message = format!("worker {}, which held the backup session, is gone", self.source);
+        Failure::new(ErrorCode::HostConnect, message)
+            .hint("is its host up, and can it reach a coordinator? See the worker's log")
+            .retryable()
+    }
+}

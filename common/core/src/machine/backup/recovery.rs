@@ -1,0 +1,157 @@
+//! What a new leader makes of the records of an earlier one.
+//!
+//! The lease store says which attempt of which unit was accepted, in which repositories. What the receipt said stands in the
+//! footer of the pack, so it is read from there. A pack that cannot be read is no pack: its unit is done again.
+
+use super::event::{AcceptedUnit, RecalledPack};
+use super::{BackupMachine, Effect, Phase};
+use crate::failure::{ErrorCode, Failure};
+use crate::format::HashSecret;
+use crate::ids::{FencingToken, RepoKey};
+use crate::plan::backup::{Unit, Work};
+use crate::plan::inventory::{FileIndex, Inventory};
+use crate::units::Timestamp;
+use crate::wire::{PartReceipt, Receipt};
+use std::collections::BTreeSet;
+
+impl BackupMachine {
+    /// Whether the job has to wait for receipts of an earlier leader first.
+    pub(super) fn recall(&mut self, effects: &mut Vec<Effect>) -> Result<bool, Failure> {
+        if self.recovered.accepted.is_empty() {
+            return Ok(false);
+        }
+        self.drop_what_was_left_out(effects)?;
+        self.phase = Phase::Recalling;
+        let (label, units) = (self.known_label()?, self.recovered.accepted.clone());
+        effects.push(Effect::RecallReceipts { label, units });
+        Ok(true)
+    }
+
+    /// A repository that lacks an accepted unit had left the job by then.
+    fn drop_what_was_left_out(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let lacks = |key: &RepoKey| {
+            self.recovered.accepted.iter().any(|unit: &AcceptedUnit| !unit.repositories.contains(key))
+        };
+        let left_out: Vec<RepoKey> = self.alive().into_iter().filter(lacks).collect();
+        for repository in left_out {
+            let failure =
+                Failure::new(ErrorCode::FileWrite, "it was left out before another coordinator took over");
+            self.drop_repository(repository, failure, effects)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_recalled(
+        &mut self,
+        now: Timestamp,
+        packs: Vec<RecalledPack>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase != Phase::Recalling {
+            return Ok(());
+        }
+        let facts = self.facts.as_ref();
+        let checks_pages =
+            facts.is_some_and(|facts| facts.checksums) && self.spec.source.checksum_page != Some(false);
+        let secret = self.known_cluster()?.hash_secret.clone();
+        let mut recalled = BTreeSet::new();
+        for pack in packs {
+            let unit = pack.body.unit;
+            let accepted = self
+                .recovered
+                .accepted
+                .iter()
+                .any(|one| one.unit == unit && one.attempt == pack.body.attempt);
+            if !accepted || !recalled.insert(unit) {
+                continue;
+            }
+            let Some(planned) = self.board.unit(unit) else { continue };
+            let page_size = checks_pages.then_some(self.page_size());
+            let receipt = receipt_of(&pack, planned, &self.inventory, &secret, page_size);
+            if let Err(reason) = receipt
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|receipt| self.board.check(receipt, &self.inventory))
+            {
+                self.warn([format!("unit {unit} is done again: {reason}")], effects);
+                recalled.remove(&unit);
+                continue;
+            }
+            for stored in &pack.stored {
+                if let Some(state) = self.repositories.get_mut(&stored.repository) {
+                    state.stored += stored.bytes;
+                }
+            }
+            if let Ok(receipt) = receipt {
+                self.board.restore(pack.body.worker, receipt);
+            }
+        }
+        for one in std::mem::take(&mut self.recovered.accepted) {
+            self.board.was_tried(one.unit, one.attempt);
+        }
+        self.phase = Phase::Announcing;
+        self.begin_copying(now, effects)
+    }
+
+    pub(super) fn adopt_leases(&mut self, now: Timestamp) {
+        for (worker, lease) in std::mem::take(&mut self.recovered.leases) {
+            self.board.adopt(now, worker, lease);
+        }
+    }
+}
+
+/// What a unit's receipt said, from the footer of its pack. `page_size` if pages were checked.
+fn receipt_of(
+    pack: &RecalledPack,
+    planned: &Unit,
+    inventory: &Inventory,
+    secret: &HashSecret,
+    page_size: Option<u32>,
+) -> Result<Receipt, String> {
+    let body = &pack.body;
+    let one;
+    let (files, offset): (&[FileIndex], u64) = match &planned.work {
+        Work::Range { file, offset, .. } => {
+            one = [*file];
+            (&one, *offset)
+        }
+        Work::Files(files) => (files, 0),
+    };
+    let mut parts = Vec::with_capacity(files.len());
+    for index in files {
+        let path = inventory.path(*index).to_string();
+        let place = body.ranges.iter().position(|range| range.path == path && range.offset == offset);
+        let part = match place {
+            Some(place) => {
+                let range = &body.ranges[place];
+                let pages = page_size.filter(|_| inventory.file(*index).class.page_checksummed());
+                PartReceipt::Present {
+                    place: Some(u32::try_from(place).map_err(|_| "its footer is too large")?),
+                    length: range.length,
+                    checksum: range.checksum,
+                    pages_checked: pages.map_or(0, |size| range.length / u64::from(size)),
+                    bad_pages: range.bad_pages.clone(),
+                }
+            }
+            None if body.vanished.contains(&path) => PartReceipt::Vanished,
+            None => PartReceipt::Present {
+                place: None,
+                length: 0,
+                checksum: secret.hash(&[]),
+                pages_checked: 0,
+                bad_pages: Vec::new(),
+            },
+        };
+        parts.push(part);
+    }
+    Ok(Receipt {
+        unit: body.unit,
+        attempt: body.attempt,
+        token: FencingToken(0),
+        slot: body.slot,
+        parts,
+        read: body.ranges.iter().map(|range| range.length).sum(),
+        stored: pack.stored.clone(),
+        failed: Vec::new(),
+    })
+}

@@ -1,0 +1,446 @@
+//! One leadership of a fleet, from taking over to losing it: its workers, its queue, its jobs.
+//!
+//! Invariants
+//! 1. A job is begun only after its record says so, and is over only after its record says so: whoever leads next knows.
+//! 2. Jobs of an earlier leader are bound before the first worker is admitted, so that no worker is told that they are over.
+//! 3. Nothing here acts for a leadership that is lost: every write to the store is guarded, and effects stop.
+//!
+//! Failure story: a leader that dies leaves records, leases and accepted units. The next one finds all of it; workers come to
+//! it with what they hold.
+
+mod commands;
+
+use crate::actors::backup::now;
+use crate::actors::worker_link::WorkerLink;
+use crate::errand::Errand;
+use crate::jobs::{JobView, Live, RunControl};
+use crate::leader::{Leadership, Ttls};
+use crate::recall;
+use crate::records::{self, FINISHED_JOBS_KEPT, JobKeeper, job_keys};
+use crate::registry::{Registry, WorkerState, WorkerView};
+use crate::running::{BackupRun, Stage, Task};
+use crate::workshop::Workshop;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
+use pgconvoy_core::job::{Begun, JobKind, JobOptions, JobRecord, JobState};
+use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Recovered, Status};
+use pgconvoy_core::machine::queue::{JobQueue, QueuedJob, Start};
+use pgconvoy_core::wire::{JobId, ServerSeen};
+use pgconvoy_transport::Connection;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+
+/// Jobs that wait or run. Beyond it a submission is refused: somebody submits in a loop.
+pub const JOBS_MAX: usize = 10_000;
+/// The queue is looked at this often though nothing was heard that would change it.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Who asks, for the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    pub name: String,
+    pub role: String,
+}
+
+pub struct LeadDeps {
+    pub leadership: Arc<Leadership>,
+    pub workshop: Arc<dyn Workshop>,
+    pub runtime: Handle,
+    pub ttls: Ttls,
+    /// For identities; from outside, because it is random.
+    pub identity: Arc<dyn Fn() -> Result<Identity, Failure> + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: JobQueue,
+    jobs: BTreeMap<JobId, Live>,
+}
+
+pub struct Lead {
+    deps: LeadDeps,
+    registry: Arc<Registry>,
+    state: Mutex<State>,
+    /// Something happened that may let a job begin.
+    changed: Notify,
+    /// Counts changes of any job, for whoever lists them.
+    version: watch::Sender<u64>,
+}
+
+impl Lead {
+    /// Loads what an earlier leader left and goes on with it. Must be called on the arbiter that actors live on.
+    pub async fn take_over(deps: LeadDeps) -> Result<Arc<Lead>, Failure> {
+        let registry = Registry::new(deps.leadership.clone(), deps.runtime.clone(), deps.ttls.worker);
+        registry.adopt().await?;
+        let lead = Arc::new(Lead {
+            deps,
+            registry,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            version: watch::Sender::new(0),
+        });
+        let mut records = records::load(&lead.deps.leadership).await?;
+        records.sort_by_key(|record| record.created);
+        lead.drop_old(&mut records).await?;
+        for record in records {
+            lead.go_on_with(record).await;
+        }
+        Ok(lead)
+    }
+
+    /// Serves the queue until the leadership is lost.
+    pub async fn run(self: &Arc<Self>) {
+        let lost = self.deps.leadership.clone();
+        let serving = async {
+            loop {
+                self.start_what_can().await;
+                let _ = tokio::time::timeout(QUEUE_INTERVAL, self.changed.notified()).await;
+            }
+        };
+        tokio::select! {
+            () = lost.lost() => {}
+            () = serving => {}
+        }
+        self.registry.dismiss();
+    }
+
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub fn leadership(&self) -> &Arc<Leadership> {
+        &self.deps.leadership
+    }
+
+    /// Takes a worker's connection.
+    pub async fn admit(&self, connection: Connection) {
+        let peer = connection.peer().to_string();
+        match WorkerLink::join(connection, self.registry.clone(), self.deps.runtime.clone()).await {
+            Ok(worker) => {
+                tracing::info!("worker {worker} is here");
+                self.changed.notify_one();
+            }
+            Err(failure) => tracing::warn!("{peer} was turned away: {failure}"),
+        }
+    }
+
+    pub async fn submit(
+        self: &Arc<Self>,
+        caller: &Caller,
+        kind: JobKind,
+        stanza: StanzaName,
+        options: JobOptions,
+        priority: i32,
+    ) -> Result<JobId, Failure> {
+        let repositories = self.deps.workshop.check(kind, &stanza, &options)?;
+        if self.lock().jobs.values().filter(|job| !job.record().state.is_over()).count() >= JOBS_MAX {
+            let message = format!("{JOBS_MAX} jobs wait or run already");
+            return Err(
+                Failure::new(ErrorCode::LockAcquire, message).hint("does something submit in a loop?")
+            );
+        }
+        let id = JobId((self.deps.identity)()?);
+        let record = JobRecord {
+            id,
+            kind,
+            stanza,
+            options,
+            priority,
+            state: JobState::Queued,
+            submitted_by: caller.name.clone(),
+            created: now(),
+            started: None,
+            finished: None,
+            begun: None,
+            failure: None,
+            result: None,
+        };
+        self.audit(caller, &format!("submit {kind}"), &id.to_string()).await?;
+        let keeper = JobKeeper::new(self.deps.leadership.clone(), record.clone());
+        keeper.change(|_| {}).await?;
+        let mut state = self.lock();
+        state.queue.submit(queued(&record, repositories));
+        state.jobs.insert(id, Live::waiting(keeper));
+        drop(state);
+        self.touch();
+        Ok(id)
+    }
+
+    pub fn jobs(&self) -> Vec<JobView> {
+        self.lock().jobs.values().map(Live::view).collect()
+    }
+
+    pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.lock().jobs.get(&id).map(Live::view)
+    }
+
+    /// Changes whenever any job does.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    async fn drop_old(&self, records: &mut Vec<JobRecord>) -> Result<(), Failure> {
+        let over = records.iter().filter(|record| record.state.is_over()).count();
+        let mut too_many = over.saturating_sub(FINISHED_JOBS_KEPT);
+        for record in records.iter().filter(|record| record.state.is_over()) {
+            if too_many == 0 {
+                break;
+            }
+            too_many -= 1;
+            JobKeeper::new(self.deps.leadership.clone(), record.clone()).delete().await?;
+        }
+        let drop = over.saturating_sub(FINISHED_JOBS_KEPT);
+        let mut seen = 0;
+        records.retain(|record| {
+            seen += usize::from(record.state.is_over());
+            !record.state.is_over() || seen > drop
+        });
+        Ok(())
+    }
+
+    async fn go_on_with(self: &Arc<Self>, record: JobRecord) {
+        let keeper = JobKeeper::new(self.deps.leadership.clone(), record.clone());
+        let id = record.id;
+        if record.state.is_over() {
+            self.lock().jobs.insert(id, Live::waiting(keeper));
+            return;
+        }
+        let repositories = self.deps.workshop.check(record.kind, &record.stanza, &record.options);
+        let repositories = match (&record.begun, repositories) {
+            (Some(begun), _) => begun.spec.repositories.clone(),
+            (None, Ok(repositories)) => repositories,
+            (None, Err(failure)) => return self.fail(&keeper, failure).await,
+        };
+        let job = queued(&record, repositories);
+        match record.begun.clone().filter(|_| record.state.is_under_way()) {
+            Some(begun) => {
+                {
+                    let mut state = self.lock();
+                    state.queue.adopt(job, Some(begun.source.clone()));
+                    state.jobs.insert(id, Live::waiting(keeper.clone()));
+                }
+                tracing::info!("job {id} goes on under this leader");
+                if let Err(failure) = self.resume_backup(&keeper, begun).await {
+                    self.fail(&keeper, failure).await;
+                }
+            }
+            None => {
+                let mut state = self.lock();
+                state.queue.submit(job);
+                state.jobs.insert(id, Live::waiting(keeper));
+            }
+        }
+    }
+
+    async fn resume_backup(self: &Arc<Self>, keeper: &Arc<JobKeeper>, begun: Begun) -> Result<(), Failure> {
+        let record = keeper.record();
+        let keys = job_keys(&self.deps.leadership, record.id);
+        let paused = record.state == JobState::Paused;
+        let leases = self.deps.leadership.leases.as_ref();
+        let recovered = recall::recovered(leases, &keys, begun.announced, paused).await?;
+        let spec = BackupSpec { epoch: self.deps.leadership.epoch(), ..begun.spec };
+        self.run_backup(keeper.clone(), spec, begun.source, recovered).await
+    }
+
+    async fn start_what_can(self: &Arc<Self>) {
+        let starts = {
+            let mut state = self.lock();
+            state.queue.start(|stanza| sources_best_first(&self.registry.sources_of(stanza)))
+        };
+        for Start { id, source } in starts {
+            let Some(keeper) = self.lock().jobs.get(&id).map(|job| job.keeper.clone()) else { continue };
+            let begun = match source {
+                Some(source) => self.begin_backup(&keeper, source).await,
+                None => self.begin_errand(&keeper).await,
+            };
+            if let Err(failure) = begun {
+                self.fail(&keeper, failure).await;
+            }
+        }
+    }
+
+    async fn begin_backup(
+        self: &Arc<Self>,
+        keeper: &Arc<JobKeeper>,
+        source: WorkerName,
+    ) -> Result<(), Failure> {
+        let spec = self.deps.workshop.spec(&keeper.record(), self.deps.leadership.epoch())?;
+        let begun = Begun { spec: spec.clone(), source: source.clone(), announced: None };
+        keeper
+            .change(|record| {
+                record.state = JobState::Running;
+                record.started = Some(now());
+                record.begun = Some(begun);
+            })
+            .await?;
+        self.run_backup(keeper.clone(), spec, source, Recovered::default()).await
+    }
+
+    async fn run_backup(
+        self: &Arc<Self>,
+        keeper: Arc<JobKeeper>,
+        spec: BackupSpec,
+        source: WorkerName,
+        recovered: Recovered,
+    ) -> Result<(), Failure> {
+        let record = keeper.record();
+        let tools = self.deps.workshop.tools(&record.stanza, &record.options)?;
+        let stage = Stage {
+            registry: self.registry.clone(),
+            repositories: tools.repositories,
+            runtime: self.deps.runtime.clone(),
+            archive_timeout: tools.archive_timeout,
+        };
+        let run = stage.backup(Task { spec, source, recovered, record: Some(keeper.clone()) }).await?;
+        if let Some(job) = self.lock().jobs.get_mut(&record.id) {
+            job.control = RunControl::Backup(run.control.clone());
+            job.progress = Some(run.progress.clone());
+        }
+        self.touch();
+        self.deps.runtime.spawn(Arc::clone(self).see_to_its_end(keeper, run));
+        Ok(())
+    }
+
+    async fn see_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, mut run: BackupRun) {
+        let begin = Instant::now();
+        let mut progress = run.progress.clone();
+        let ended = loop {
+            tokio::select! {
+                ended = run.outcome() => break ended,
+                changed = progress.changed() => {
+                    if changed.is_ok() {
+                        if let Some(job) = self.lock().jobs.get_mut(&keeper.record().id) {
+                            job.measure(Instant::now());
+                        }
+                        self.touch();
+                    } else {
+                        break run.outcome().await;
+                    }
+                }
+            }
+        };
+        // Without an outcome another coordinator leads, and the job is its own.
+        let Ok(outcome) = ended else { return };
+        let is_cancelled = self.lock().jobs.get(&keeper.record().id).is_some_and(|job| job.is_cancelled);
+        let record = keeper.record();
+        let result = self.deps.workshop.result(&record, &outcome, begin.elapsed());
+        let state = state_of(&outcome, is_cancelled);
+        if let Err(failure) = self.conclude(&keeper, state, outcome.verdict().err(), result).await {
+            tracing::warn!("the end of job {} was not written down: {failure}", record.id);
+        }
+        self.lock().queue.remove(record.id);
+        self.touch();
+    }
+
+    async fn begin_errand(self: &Arc<Self>, keeper: &Arc<JobKeeper>) -> Result<(), Failure> {
+        keeper
+            .change(|record| {
+                record.state = JobState::Running;
+                record.started.get_or_insert(now());
+            })
+            .await?;
+        let record = keeper.record();
+        let errand = Errand::start(self.registry.clone(), &record);
+        if let Some(job) = self.lock().jobs.get_mut(&record.id) {
+            job.control = RunControl::Errand(errand.control.clone());
+        }
+        self.touch();
+        self.deps.runtime.spawn(Arc::clone(self).see_errand_to_its_end(keeper.clone(), errand));
+        Ok(())
+    }
+
+    async fn see_errand_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, errand: Errand) {
+        let id = keeper.record().id;
+        let ended = errand.end().await;
+        let is_cancelled = self.lock().jobs.get(&id).is_some_and(|job| job.is_cancelled);
+        let (state, failure, result) = match ended {
+            _ if is_cancelled => {
+                (JobState::Cancelled, Some(Failure::new(ErrorCode::Term, "cancelled")), None)
+            }
+            Ok(end) if end.failure.is_none() => (JobState::Done, None, end.result),
+            Ok(end) => (JobState::Failed, end.failure, end.result),
+            Err(failure) => (JobState::Failed, Some(failure), None),
+        };
+        if let Err(failure) = self.conclude(&keeper, state, failure, result).await {
+            tracing::warn!("the end of job {id} was not written down: {failure}");
+        }
+        self.lock().queue.remove(id);
+        self.touch();
+    }
+
+    async fn fail(&self, keeper: &Arc<JobKeeper>, failure: Failure) {
+        let id = keeper.record().id;
+        if let Err(failure) = self.conclude(keeper, JobState::Failed, Some(failure), None).await {
+            tracing::warn!("the end of job {id} was not written down: {failure}");
+        }
+        self.lock().queue.remove(id);
+        self.touch();
+    }
+
+    async fn conclude(
+        &self,
+        keeper: &Arc<JobKeeper>,
+        state: JobState,
+        failure: Option<Failure>,
+        result: Option<String>,
+    ) -> Result<(), Failure> {
+        keeper
+            .change(|record| {
+                record.state = state;
+                record.finished = Some(now());
+                record.failure = failure;
+                record.result = result;
+            })
+            .await?;
+        keeper.forget_progress().await
+    }
+
+    fn touch(&self) {
+        self.version.send_modify(|version| *version += 1);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn queued(record: &JobRecord, repositories: Vec<pgconvoy_core::ids::RepoKey>) -> QueuedJob {
+    QueuedJob {
+        id: record.id,
+        kind: record.kind,
+        stanza: record.stanza.clone(),
+        repositories,
+        priority: record.priority,
+        created: record.created,
+    }
+}
+
+/// Those on a primary first. A standby cannot keep a backup's session; one whose server is down may still serve offline.
+fn sources_best_first(workers: &[WorkerView]) -> Vec<WorkerName> {
+    let is_up = |worker: &&WorkerView| worker.state == WorkerState::Up;
+    let rank = |worker: &WorkerView| {
+        let best = worker.sources.iter().map(|source| match source.server {
+            ServerSeen::Primary(_) => 0,
+            ServerSeen::Unknown => 1,
+            ServerSeen::Down(_) => 2,
+            ServerSeen::Standby(_) => 3,
+        });
+        best.min().unwrap_or(4)
+    };
+    let mut workers: Vec<&WorkerView> = workers.iter().filter(is_up).collect();
+    workers.sort_by_key(|worker| (rank(worker), worker.name.clone()));
+    workers.into_iter().map(|worker| worker.name.clone()).collect()
+}
+
+fn state_of(outcome: &Outcome, is_cancelled: bool) -> JobState {
+    match outcome.status {
+        Status::Ok => JobState::Done,
+        Status::Partial => JobState::Partial,
+        Status::Error if is_cancelled => JobState::Cancelled,
+        Status::Error => JobState::Failed,
+    }
+}

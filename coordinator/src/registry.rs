@@ -1,0 +1,368 @@
+//! The workers of a leadership: who is here, by which lease, over which connection, and which jobs want to hear of them.
+//!
+//! A worker is known by its name, and by the incarnation of its process. A connection may be lost and made again while the
+//! lease lives; the lease, not the connection, decides whether what a worker was given is still its own.
+//!
+//! Invariants
+//! 1. One connection of a worker counts, the newest. What an older one still says or ends is ignored.
+//! 2. A worker is lost when its lease is over, when another incarnation takes its name, or when it says goodbye; never merely
+//!    because its connection broke.
+//! 3. A worker found in the lease store by a new leader is given one whole TTL to come.
+
+use crate::actors::worker_link::{FromWorker, Instruct, Retire, WorkerLink};
+use crate::leader::Leadership;
+use actix::{Addr, Recipient};
+use bytes::Bytes;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::{decode, encode_named};
+use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
+use pgconvoy_core::wire::{Hello, Instruction, JobId, SourceSeen, Welcome};
+use pgconvoy_lease::Acquire;
+use pgconvoy_lease::store::LeaseId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+/// What stands at a worker's key in the lease store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Registered {
+    incarnation: Identity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerState {
+    Up,
+    Draining,
+    Lost,
+}
+
+/// Which connection of a worker: they are numbered as they come.
+pub type Connected = u64;
+
+struct Entry {
+    incarnation: Identity,
+    lease: LeaseId,
+    link: Option<(Connected, Addr<WorkerLink>)>,
+    /// When it was last known to live.
+    heard: Instant,
+    state: WorkerState,
+    /// An operator wants it to take nothing new.
+    is_drained_by_order: bool,
+    slots: u16,
+    sources: Vec<SourceSeen>,
+}
+
+/// A worker as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    pub name: WorkerName,
+    pub state: WorkerState,
+    pub slots: u16,
+    pub sources: Vec<SourceSeen>,
+}
+
+#[derive(Clone)]
+struct Route {
+    /// Whose data the job's workers must see; `None`: it hears of workers that hold something of it.
+    stanza: Option<StanzaName>,
+    job: Recipient<FromWorker>,
+}
+
+#[derive(Default)]
+struct State {
+    workers: BTreeMap<WorkerName, Entry>,
+    routes: BTreeMap<JobId, Route>,
+    connections: Connected,
+}
+
+pub struct Registry {
+    leadership: Arc<Leadership>,
+    runtime: Handle,
+    ttl: Duration,
+    state: Mutex<State>,
+}
+
+impl Registry {
+    pub fn new(leadership: Arc<Leadership>, runtime: Handle, ttl: Duration) -> Arc<Registry> {
+        Arc::new(Registry { leadership, runtime, ttl, state: Mutex::default() })
+    }
+
+    pub(crate) fn leadership(&self) -> &Arc<Leadership> {
+        &self.leadership
+    }
+
+    /// Takes over the workers that an earlier leader had, with their leases.
+    pub async fn adopt(self: &Arc<Self>) -> Result<(), Failure> {
+        let leases = &self.leadership.leases;
+        for entry in leases.list(&self.leadership.keys.workers()).await?.entries {
+            let (Ok(name), Some(lease)) = (entry.key.last_part().parse::<WorkerName>(), entry.lease) else {
+                continue;
+            };
+            let Ok(registered) = decode::<Registered>("registered worker", &entry.value) else { continue };
+            // On its behalf: it cannot do so before it has found us.
+            if let Err(error) = leases.keep_alive(lease).await {
+                tracing::debug!("worker {name} was over before this leadership began: {error}");
+                continue;
+            }
+            let adopted = Entry {
+                incarnation: registered.incarnation,
+                lease,
+                link: None,
+                heard: Instant::now(),
+                state: WorkerState::Up,
+                is_drained_by_order: false,
+                slots: 0,
+                sources: Vec::new(),
+            };
+            self.lock().workers.insert(name.clone(), adopted);
+            self.expire_later(name, self.ttl);
+        }
+        Ok(())
+    }
+
+    /// Registers a worker that said hello, or finds it registered; what to answer, and the number of its connection.
+    pub(crate) async fn admit(self: &Arc<Self>, hello: &Hello) -> Result<(Welcome, Connected), Failure> {
+        let name = &hello.worker;
+        let known = self.known(name);
+        let same_lease = match known {
+            Some((incarnation, lease, _)) if incarnation == hello.incarnation => {
+                self.leadership.leases.keep_alive(lease).await.is_ok()
+            }
+            Some((_, _, true)) => {
+                let message = format!("another process is connected as worker {name}");
+                return Err(
+                    Failure::new(ErrorCode::LockAcquire, message).hint("give each worker a name of its own")
+                );
+            }
+            _ => false,
+        };
+        if !same_lease {
+            self.lose(name).await;
+            let lease = self.register(hello).await?;
+            let entry = Entry {
+                incarnation: hello.incarnation,
+                lease,
+                link: None,
+                heard: Instant::now(),
+                state: WorkerState::Up,
+                is_drained_by_order: false,
+                slots: 0,
+                sources: Vec::new(),
+            };
+            self.lock().workers.insert(name.clone(), entry);
+        }
+        let mut state = self.lock();
+        state.connections += 1;
+        let number = state.connections;
+        let welcome = Welcome {
+            epoch: self.leadership.epoch(),
+            ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
+            jobs: state.routes.keys().copied().collect(),
+            same_lease,
+        };
+        Ok((welcome, number))
+    }
+
+    /// Incarnation, lease, and whether it is connected.
+    fn known(&self, name: &WorkerName) -> Option<(Identity, LeaseId, bool)> {
+        let state = self.lock();
+        let entry = state.workers.get(name).filter(|entry| entry.state != WorkerState::Lost)?;
+        Some((entry.incarnation, entry.lease, entry.link.is_some()))
+    }
+
+    async fn register(&self, hello: &Hello) -> Result<LeaseId, Failure> {
+        let leases = &self.leadership.leases;
+        let key = self.leadership.keys.worker(&hello.worker);
+        let value = Bytes::from(encode_named(&Registered { incarnation: hello.incarnation }));
+        let lease = leases.grant(self.ttl).await?;
+        let guard = Some(self.leadership.guard());
+        // Whoever holds the name by another lease is an earlier incarnation that nobody adopted.
+        if let Acquire::Held(entry) = leases.acquire(key.clone(), value.clone(), lease, guard).await? {
+            if let Some(old) = entry.lease {
+                leases.revoke(old).await?;
+            }
+            if let Acquire::Held(_) = leases.acquire(key, value, lease, guard).await? {
+                let message = format!("worker name {} is taken again and again", hello.worker);
+                return Err(Failure::new(ErrorCode::LockAcquire, message));
+            }
+        }
+        Ok(lease)
+    }
+
+    /// The connection is ready for instructions: jobs hear that the worker is here, with what it holds of them.
+    pub(crate) fn connected(&self, hello: Hello, number: Connected, link: Addr<WorkerLink>) {
+        let mut superseded = None;
+        let routes = {
+            let mut state = self.lock();
+            let Some(entry) = state.workers.get_mut(&hello.worker) else { return };
+            if let Some((_, old)) = entry.link.replace((number, link)) {
+                superseded = Some(old);
+            }
+            entry.heard = Instant::now();
+            entry.slots = hello.slots;
+            entry.sources = hello.sources.clone();
+            entry.state = if hello.draining { WorkerState::Draining } else { WorkerState::Up };
+            state.routes.clone()
+        };
+        if let Some(old) = superseded {
+            old.do_send(Retire);
+        }
+        for (job, route) in routes {
+            let held = hello.held.iter().find(|held| held.job == job).cloned();
+            let serves = match &route.stanza {
+                Some(stanza) => hello.sources.iter().any(|source| source.stanza == *stanza),
+                None => true,
+            };
+            // A worker that drains goes on with what it has.
+            if serves && (held.is_some() || !hello.draining) {
+                route.job.do_send(FromWorker::Joined(hello.worker.clone(), held));
+            }
+        }
+    }
+
+    pub(crate) fn heard(&self, worker: &WorkerName, number: Connected) {
+        if let Some(entry) = self.lock().workers.get_mut(worker)
+            && entry.link.as_ref().is_some_and(|(current, _)| *current == number)
+        {
+            entry.heard = Instant::now();
+        }
+    }
+
+    pub(crate) fn lease(&self, worker: &WorkerName) -> Option<LeaseId> {
+        self.known(worker).map(|(_, lease, _)| lease)
+    }
+
+    /// A connection is over. `is_goodbye`: the worker said that it ends.
+    pub(crate) fn disconnected(self: &Arc<Self>, worker: &WorkerName, number: Connected, is_goodbye: bool) {
+        let remaining = {
+            let mut state = self.lock();
+            let Some(entry) = state.workers.get_mut(worker) else { return };
+            if entry.link.as_ref().is_none_or(|(current, _)| *current != number) {
+                return;
+            }
+            entry.link = None;
+            self.ttl.saturating_sub(entry.heard.elapsed())
+        };
+        self.expire_later(worker.clone(), if is_goodbye { Duration::ZERO } else { remaining });
+    }
+
+    /// Loses the worker after that time, unless it is heard of before.
+    fn expire_later(self: &Arc<Self>, worker: WorkerName, after: Duration) {
+        let registry = Arc::clone(self);
+        let since = Instant::now();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(after).await;
+            let is_over = {
+                let state = registry.lock();
+                state.workers.get(&worker).is_some_and(|entry| entry.link.is_none() && entry.heard <= since)
+            };
+            if is_over {
+                registry.lose(&worker).await;
+            }
+        });
+    }
+
+    /// What it held is free from now on, and its jobs hear of it.
+    pub(crate) async fn lose(&self, worker: &WorkerName) {
+        let (lease, routes) = {
+            let mut state = self.lock();
+            let Some(entry) = state.workers.get_mut(worker) else { return };
+            if entry.state == WorkerState::Lost {
+                return;
+            }
+            entry.state = WorkerState::Lost;
+            entry.link = None;
+            (entry.lease, state.routes.clone())
+        };
+        tracing::info!("worker {worker} is gone");
+        if let Err(error) = self.leadership.leases.revoke(lease).await {
+            tracing::debug!("a worker's lease was not revoked, and expires by itself: {error}");
+        }
+        for route in routes.into_values() {
+            route.job.do_send(FromWorker::Lost(worker.clone()));
+        }
+    }
+
+    /// A worker that will end takes no part in new jobs.
+    pub(crate) fn draining(&self, worker: &WorkerName) {
+        if let Some(entry) = self.lock().workers.get_mut(worker) {
+            entry.state = WorkerState::Draining;
+        }
+    }
+
+    /// An operator's wish. `false`: there is no such worker.
+    pub fn drain(&self, worker: &WorkerName, is_wanted: bool) -> bool {
+        let mut state = self.lock();
+        match state.workers.get_mut(worker).filter(|entry| entry.state != WorkerState::Lost) {
+            Some(entry) => {
+                entry.is_drained_by_order = is_wanted;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Says something to a worker. One that is not here will ask when it comes.
+    pub(crate) fn instruct(&self, worker: &WorkerName, instruction: Instruction) {
+        if let Some((_, link)) = self.lock().workers.get(worker).and_then(|entry| entry.link.as_ref()) {
+            link.do_send(Instruct(instruction));
+        }
+    }
+
+    pub(crate) fn route(&self, job: JobId) -> Option<Recipient<FromWorker>> {
+        self.lock().routes.get(&job).map(|route| route.job.clone())
+    }
+
+    /// The job's actor hears of workers from now on.
+    pub(crate) fn bind(&self, job: JobId, stanza: Option<StanzaName>, actor: Recipient<FromWorker>) {
+        self.lock().routes.insert(job, Route { stanza, job: actor });
+    }
+
+    pub(crate) fn unbind(&self, job: JobId) {
+        self.lock().routes.remove(&job);
+    }
+
+    /// Workers that can take part in a new job of the stanza.
+    pub fn sources_of(&self, stanza: &StanzaName) -> Vec<WorkerView> {
+        let is_free = |entry: &Entry| {
+            entry.link.is_some() && entry.state == WorkerState::Up && !entry.is_drained_by_order
+        };
+        let serves = |entry: &Entry| entry.sources.iter().any(|source| source.stanza == *stanza);
+        self.lock()
+            .workers
+            .iter()
+            .filter(|(_, entry)| is_free(entry) && serves(entry))
+            .map(|(name, entry)| view(name, entry))
+            .collect()
+    }
+
+    pub fn workers(&self) -> Vec<WorkerView> {
+        self.lock().workers.iter().map(|(name, entry)| view(name, entry)).collect()
+    }
+
+    /// The leadership is over: connections end, and workers look for another coordinator. Their leases live on.
+    pub fn dismiss(&self) {
+        let mut state = self.lock();
+        for entry in state.workers.values_mut() {
+            if let Some((_, link)) = entry.link.take() {
+                link.do_send(Retire);
+            }
+        }
+        state.routes.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn view(name: &WorkerName, entry: &Entry) -> WorkerView {
+    let state = match entry.state {
+        WorkerState::Up if entry.is_drained_by_order => WorkerState::Draining,
+        state => state,
+    };
+    WorkerView { name: name.clone(), state, slots: entry.slots, sources: entry.sources.clone() }
+}

@@ -1,0 +1,36 @@
+//! What a fleet's coordinator is told by whoever knows the configuration: what a job's options mean, and with what it is done.
+
+use pgconvoy_core::failure::Failure;
+use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName};
+use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
+use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
+use pgconvoy_repository::RepositorySet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// With what a backup is done.
+pub struct Tools {
+    /// All repositories of the stanza: labels count in those that take no part as well.
+    pub repositories: Arc<RepositorySet>,
+    /// How long WAL may take to reach a repository.
+    pub archive_timeout: Duration,
+}
+
+pub trait Workshop: Send + Sync {
+    /// Whether such a job makes sense here; if it does, the repositories that it writes to. What is wrong with it is for
+    /// whoever submits it to read.
+    fn check(
+        &self,
+        kind: JobKind,
+        stanza: &StanzaName,
+        options: &JobOptions,
+    ) -> Result<Vec<RepoKey>, Failure>;
+
+    /// What a backup is to do. Called once in its life.
+    fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure>;
+
+    fn tools(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Tools, Failure>;
+
+    /// The result that the command prints, as JSON; `None` if it came to none.
+    fn result(&self, record: &JobRecord, outcome: &Outcome, took: Duration) -> Option<String>;
+}

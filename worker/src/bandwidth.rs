@@ -1,0 +1,72 @@
+//! How fast a worker reads data files: a limit that all its slots share.
+//!
+//! Whoever wants to read reserves the time that its bytes take, right behind what others have reserved, and sleeps until
+//! that time begins. So the rate holds for the sum, nobody starves, and the last bytes need not be waited for twice.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What may be read at once after a pause: a rate that is kept within this time is smooth enough for a disk.
+const BURST: Duration = Duration::from_millis(100);
+/// A sleeper looks this often whether it still needs to wait.
+const NAP_MAX: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub struct Bandwidth {
+    bytes_per_second: u64,
+    /// The time up to which everything is reserved.
+    reserved: Mutex<Instant>,
+}
+
+impl Bandwidth {
+    pub fn new(bytes_per_second: u64) -> Bandwidth {
+        Bandwidth { bytes_per_second: bytes_per_second.max(1), reserved: Mutex::new(Instant::now()) }
+    }
+
+    /// Blocks until so many bytes may be read, or `is_over` says that nobody wants them.
+    pub(crate) fn take(&self, bytes: u64, is_over: impl Fn() -> bool) {
+        let begin = self.reserve(bytes, Instant::now());
+        loop {
+            let wait = begin.saturating_duration_since(Instant::now());
+            if wait.is_zero() || is_over() {
+                return;
+            }
+            std::thread::sleep(wait.min(NAP_MAX));
+        }
+    }
+
+    /// When reading may begin.
+    fn reserve(&self, bytes: u64, now: Instant) -> Instant {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = (*reserved).max(now.checked_sub(BURST).unwrap_or(now));
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        *reserved = begin + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
+        begin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_queue_up_behind_each_other() {
+        let bandwidth = Bandwidth::new(1000);
+        let now = Instant::now() + Duration::from_secs(60);
+        let first = bandwidth.reserve(500, now);
+        let second = bandwidth.reserve(500, now);
+        let third = bandwidth.reserve(1, now);
+        assert_eq!(first, now - BURST);
+        assert_eq!(second - first, Duration::from_millis(500));
+        assert_eq!(third - second, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn a_pause_earns_a_burst_and_no_more() {
+        let bandwidth = Bandwidth::new(1000);
+        let now = Instant::now() + Duration::from_secs(60);
+        bandwidth.reserve(1000, now);
+        let later = now + Duration::from_secs(3600);
+        assert_eq!(bandwidth.reserve(1, later), later - BURST);
+    }
+}

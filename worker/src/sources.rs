@@ -1,0 +1,39 @@
+//! What a worker tells of the data directories that it sees, when it connects.
+
+use crate::keeper::SourceConfig;
+use futures::future::join_all;
+use pgconvoy_core::ids::StanzaName;
+use pgconvoy_core::wire::{ServerSeen, SourceSeen};
+use pgconvoy_postgres::connect::Client;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A server that takes longer is told to be down; the preflight of a job asks again, with all its patience.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks each server for its role.
+pub(crate) async fn look(sources: &BTreeMap<StanzaName, SourceConfig>) -> Vec<SourceSeen> {
+    join_all(sources.iter().map(|(stanza, source)| async move {
+        let asked = timeout(LOOK_TIMEOUT, Client::connect(&source.connect)).await;
+        let server = match asked {
+            Ok(Ok(client)) if client.settings().in_recovery => {
+                ServerSeen::Standby(client.settings().system_id)
+            }
+            Ok(Ok(client)) => ServerSeen::Primary(client.settings().system_id),
+            Ok(Err(error)) => ServerSeen::Down(error.to_string()),
+            Err(_) => ServerSeen::Down(format!("no answer within {} s", LOOK_TIMEOUT.as_secs())),
+        };
+        seen(stanza, source, server)
+    }))
+    .await
+}
+
+/// Without asking anybody.
+pub(crate) fn unseen(sources: &BTreeMap<StanzaName, SourceConfig>) -> Vec<SourceSeen> {
+    sources.iter().map(|(stanza, source)| seen(stanza, source, ServerSeen::Unknown)).collect()
+}
+
+fn seen(stanza: &StanzaName, source: &SourceConfig, server: ServerSeen) -> SourceSeen {
+    SourceSeen { stanza: stanza.clone(), directory: source.directory.display().to_string(), server }
+}

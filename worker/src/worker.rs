@@ -1,0 +1,367 @@
+//! One worker: connects to a coordinator, again and again where that makes sense, obeys orders and reports.
+//!
+//! Keepers and slots belong to the worker, not to a connection: a backup's session and the units under way survive the loss
+//! of a connection and a change of leader.
+//!
+//! Invariants
+//! 1. The loop waits for nothing but the next instruction: whatever takes time happens in a keeper's task or in a slot.
+//! 2. An epoch older than the newest one seen is not obeyed, whoever speaks it.
+//! 3. What belongs to a job that its coordinator does not know any more is ended.
+//!
+//! Failure story: without a coordinator a keeper's session is kept for the orphan time-out and then ended.
+
+use crate::bandwidth::Bandwidth;
+use crate::errand::Errands;
+use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
+use crate::lease::{Right, boot_time};
+use crate::outbox::{Outbox, Reporter};
+use crate::slots::SlotPool;
+use crate::sources;
+use pgconvoy_core::failure::{Classify, Retry};
+use pgconvoy_core::ids::{Epoch, Identity, StanzaName, WorkerName};
+use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
+use pgconvoy_repository::RepositorySet;
+use pgconvoy_transport::{
+    Channel, CloseKind, CloseReason, Connection, Connector, TransportError, TypedReceiver, TypedSender,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The worker's lease is five times as long: with one or two of these late or lost it does not expire.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+/// A coordinator that accepts a connection and does not answer the hello is none.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+/// A coordinator that does not confirm for so long is dead, or cannot reach its lease store: perhaps another one leads. Well
+/// before the lease ends, so that there is time to find it.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(7);
+/// How often a worker that drains looks whether it has anything left.
+const DRAIN_POLL: Duration = Duration::from_millis(200);
+
+pub struct WorkerDeps {
+    pub name: WorkerName,
+    /// Random, new with each start.
+    pub incarnation: Identity,
+    /// Units computed at once.
+    pub slots: u16,
+    pub bandwidth: Option<Arc<Bandwidth>>,
+    /// The stanzas whose data this worker sees.
+    pub sources: BTreeMap<StanzaName, SourceConfig>,
+    pub repositories: Arc<RepositorySet>,
+    /// Whole jobs that it can do; `None`: none.
+    pub errands: Option<Arc<dyn Errands>>,
+    pub dial: Dial,
+    /// Where scans are kept for a coordinator that asks again; `None`: nobody will.
+    pub spool: Option<PathBuf>,
+    /// How long a session is kept without any coordinator.
+    pub orphan_timeout: Duration,
+    /// The multi-thread runtime.
+    pub runtime: Handle,
+}
+
+/// How the worker comes by its connections.
+pub enum Dial {
+    /// This one, and it ends with it.
+    Once(Connection),
+    Again {
+        connector: Arc<dyn Connector>,
+        /// How long to wait after so many failures in a row.
+        pause: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
+    },
+}
+
+pub struct Worker;
+
+/// Of a worker that runs.
+pub struct WorkerHandle {
+    task: JoinHandle<()>,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+}
+
+impl WorkerHandle {
+    /// No new work; ends when what there is is done.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Ends at once.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    pub async fn stopped(&mut self) {
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!("the worker's task failed: {error}");
+        }
+    }
+}
+
+impl Worker {
+    pub fn start(deps: WorkerDeps) -> WorkerHandle {
+        let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let runtime = deps.runtime.clone();
+        let running = run(deps, draining.clone(), stopping.clone());
+        WorkerHandle { task: runtime.spawn(running), draining, stopping }
+    }
+}
+
+async fn run(deps: WorkerDeps, draining: CancellationToken, stopping: CancellationToken) {
+    let right = Arc::new(Right::default());
+    let outbox = Outbox::new(right.clone());
+    let slots = Arc::new(SlotPool::start(deps.slots, &deps.runtime));
+    let looks = matches!(deps.dial, Dial::Again { .. });
+    let mut state = State {
+        ground: Arc::new(Ground {
+            worker: deps.name.clone(),
+            sources: deps.sources,
+            repositories: deps.repositories,
+            slots,
+            bandwidth: deps.bandwidth,
+            errands: deps.errands,
+            spool: deps.spool,
+            runtime: deps.runtime,
+        }),
+        incarnation: deps.incarnation,
+        slots: deps.slots,
+        looks,
+        right,
+        outbox,
+        epoch: Epoch(0),
+        keepers: BTreeMap::new(),
+        draining,
+    };
+    stopping.run_until_cancelled(state.live(deps.dial, deps.orphan_timeout)).await;
+    state.end_all().await;
+}
+
+struct State {
+    ground: Arc<Ground>,
+    incarnation: Identity,
+    slots: u16,
+    /// Whether servers are looked at before each hello.
+    looks: bool,
+    right: Arc<Right>,
+    outbox: Arc<Outbox>,
+    epoch: Epoch,
+    keepers: BTreeMap<JobId, KeeperHandle>,
+    draining: CancellationToken,
+}
+
+impl State {
+    async fn live(&mut self, dial: Dial, orphan_timeout: Duration) {
+        let (connector, pause) = match dial {
+            Dial::Once(connection) => return self.serve(connection).await,
+            Dial::Again { connector, pause } => (connector, pause),
+        };
+        let (mut failures, mut alone_since) = (0, Instant::now());
+        loop {
+            match connector.connect().await {
+                Ok(connection) => {
+                    let before = self.epoch;
+                    let begun = Instant::now();
+                    self.serve(connection).await;
+                    // A coordinator that sends us away at once is no better than none.
+                    let was_served = self.epoch != before || begun.elapsed() > WELCOME_TIMEOUT;
+                    failures = if was_served { 0 } else { failures + 1 };
+                    if was_served {
+                        alone_since = Instant::now();
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    let futile = error.retry() == Retry::IsFutile;
+                    tracing::warn!(attempt = failures, futile, "no coordinator: {error}");
+                }
+            }
+            if self.is_drained() {
+                return;
+            }
+            if alone_since.elapsed() >= orphan_timeout && !self.keepers.is_empty() {
+                tracing::warn!("no coordinator for {} s: sessions are ended", orphan_timeout.as_secs());
+                self.end_all().await;
+            }
+            tokio::time::sleep(pause(failures)).await;
+        }
+    }
+
+    /// Speaks with one coordinator until the connection is over.
+    async fn serve(&mut self, connection: Connection) {
+        let Channel { sender, mut receiver, incoming: _incoming } =
+            Channel::<Report, Instruction>::new(connection);
+        let sent = boot_time();
+        let hello = ReportBody::Hello(Box::new(self.hello().await));
+        let welcomed = match sender.send(&Report { job: None, body: hello }).await {
+            Ok(()) => welcome(&mut receiver).await,
+            Err(error) => Err(error),
+        };
+        let welcome = match welcomed {
+            Ok(welcome) if welcome.epoch >= self.epoch => welcome,
+            Ok(welcome) => {
+                let reason = format!("epoch {} is over: {} is known", welcome.epoch, self.epoch);
+                tracing::warn!("a coordinator was refused: {reason}");
+                return sender.close(CloseReason::new(CloseKind::Refused, reason));
+            }
+            Err(error) => return tracing::debug!("a coordinator did not welcome us: {error}"),
+        };
+        self.begin(&sender, welcome, sent).await;
+        let end = self.obey_until_the_end(&sender, &mut receiver).await;
+        self.outbox.disconnect();
+        sender.close(end);
+    }
+
+    async fn hello(&self) -> Hello {
+        let sources = if self.looks {
+            sources::look(&self.ground.sources).await
+        } else {
+            sources::unseen(&self.ground.sources)
+        };
+        let held = self.keepers.iter().map(|(job, keeper)| Held {
+            job: *job,
+            session: keeper.has_session(),
+            prepared: keeper.is_prepared(),
+            units: self.outbox.held(*job),
+        });
+        Hello {
+            worker: self.ground.worker.clone(),
+            incarnation: self.incarnation,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: self.slots,
+            sources,
+            held: held.collect(),
+            draining: self.draining.is_cancelled(),
+        }
+    }
+
+    async fn begin(&mut self, sender: &TypedSender<Report>, welcome: Welcome, sent: Duration) {
+        self.epoch = welcome.epoch;
+        self.right.grant(sent, Duration::from_millis(welcome.ttl_ms), welcome.same_lease);
+        if !welcome.same_lease {
+            self.outbox.forget_units();
+        }
+        let known: BTreeSet<JobId> = welcome.jobs.into_iter().collect();
+        let over: Vec<JobId> = self.keepers.keys().filter(|job| !known.contains(job)).copied().collect();
+        for job in over {
+            self.end(job).await;
+        }
+        let prepared: Vec<JobId> =
+            self.keepers.iter().filter(|(_, keeper)| keeper.is_prepared()).map(|(job, _)| *job).collect();
+        for report in self.outbox.connect(sender.clone(), &prepared, self.ground.slots.capacity()) {
+            if let Err(error) = sender.send(&report).await {
+                return tracing::debug!("the coordinator's connection ended: {error}");
+            }
+        }
+    }
+
+    async fn obey_until_the_end(
+        &mut self,
+        sender: &TypedSender<Report>,
+        receiver: &mut TypedReceiver<Instruction>,
+    ) -> CloseReason {
+        let mut alive = tokio::time::interval(ALIVE_INTERVAL);
+        let mut draining = tokio::time::interval(DRAIN_POLL);
+        let drain = self.draining.clone();
+        let mut has_told = drain.is_cancelled();
+        let mut confirmed = Instant::now();
+        loop {
+            let body = tokio::select! {
+                instruction = receiver.recv() => {
+                    match instruction {
+                        Ok(Some(instruction)) => {
+                            if matches!(instruction, Instruction::Confirmed { .. }) {
+                                confirmed = Instant::now();
+                            }
+                            self.obey(instruction).await;
+                        }
+                        Ok(None) => return CloseReason::new(CloseKind::Done, "the coordinator is done"),
+                        Err(error) => {
+                            tracing::debug!("the coordinator's connection ended: {error}");
+                            return CloseReason::new(CloseKind::Done, "the connection ended");
+                        }
+                    }
+                    continue;
+                }
+                _ = alive.tick() => {
+                    if self.looks && confirmed.elapsed() > UNCONFIRMED_MAX {
+                        tracing::warn!("the coordinator has confirmed nothing for {} s", UNCONFIRMED_MAX.as_secs());
+                        return CloseReason::new(CloseKind::Lost, "nothing was confirmed");
+                    }
+                    ReportBody::Alive { sequence: self.right.keep_alive() }
+                }
+                () = drain.cancelled(), if !has_told => {
+                    has_told = true;
+                    ReportBody::Draining
+                }
+                _ = draining.tick(), if has_told => {
+                    if self.is_drained() {
+                        return CloseReason::new(CloseKind::Done, "the worker is drained");
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = sender.send(&Report { job: None, body }).await {
+                tracing::debug!("the coordinator's connection ended: {error}");
+                return CloseReason::new(CloseKind::Done, "the connection ended");
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let has_session = self.keepers.values().any(KeeperHandle::has_session);
+        self.draining.is_cancelled() && !has_session && self.outbox.holds_nothing()
+    }
+
+    async fn obey(&mut self, instruction: Instruction) {
+        match instruction {
+            Instruction::Welcome(_) => tracing::debug!("a second welcome is ignored"),
+            Instruction::Confirmed { sequence, ttl_ms } => {
+                self.right.confirmed(sequence, Duration::from_millis(ttl_ms));
+            }
+            Instruction::Settled { job, units } => self.outbox.settle(job, &units),
+            Instruction::Order(order) => self.obey_order(order).await,
+        }
+    }
+
+    async fn obey_order(&mut self, order: Order) {
+        if order.epoch < self.epoch {
+            return tracing::warn!("an order of epoch {} is refused: {} is known", order.epoch, self.epoch);
+        }
+        self.epoch = order.epoch;
+        match order.body {
+            OrderBody::End => self.end(order.job).await,
+            body => self.keeper(order.job).order(body).await,
+        }
+    }
+
+    fn keeper(&mut self, job: JobId) -> &KeeperHandle {
+        let (ground, outbox) = (self.ground.clone(), self.outbox.clone());
+        self.keepers.entry(job).or_insert_with(move || Keeper::start(ground, Reporter::new(outbox, job)))
+    }
+
+    async fn end(&mut self, job: JobId) {
+        self.outbox.forget_job(job);
+        if let Some(keeper) = self.keepers.remove(&job) {
+            keeper.end().await;
+        }
+    }
+
+    async fn end_all(&mut self) {
+        while let Some((job, keeper)) = self.keepers.pop_first() {
+            self.outbox.forget_job(job);
+            keeper.end().await;
+        }
+    }
+}
+
+async fn welcome(receiver: &mut TypedReceiver<Instruction>) -> Result<Welcome, TransportError> {
+    let silence = || TransportError::Timeout { what: "a hello", after: WELCOME_TIMEOUT };
+    match tokio::time::timeout(WELCOME_TIMEOUT, receiver.recv()).await.map_err(|_| silence())?? {
+        Some(Instruction::Welcome(welcome)) => Ok(welcome),
+        _ => Err(silence()),
+    }
+}
