@@ -71,8 +71,10 @@ macro_rules! lease_conformance {
             a_lease_holds_many_keys_and_keeps_those_it_did_not_release
             each_claim_of_a_batch_is_answered_for_itself
             a_batch_that_is_fenced_or_without_lease_grants_nothing
+            a_claim_under_a_lease_that_is_over_is_lost_though_the_key_is_held
             a_batch_over_the_limit_or_with_a_key_twice_is_refused
             a_commit_carries_out_all_writes_or_none
+            the_largest_batch_of_conditions_fits_under_a_guard
             a_commit_records_and_releases_in_one_revision
             a_guard_lets_the_holder_write
             a_guard_stops_every_write_of_an_expired_holder

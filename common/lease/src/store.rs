@@ -11,8 +11,9 @@ use pgconvoy_core::ids::FencingToken;
 use std::fmt;
 use std::time::Duration;
 
-/// Keys in one transaction. etcd counts a nested comparison as an operation of its own and allows 128 in all.
-pub const BATCH_KEYS_MAX: usize = 64;
+/// Keys in one transaction. etcd allows 128 comparisons in one: two for each key (which incarnation, held or not), and two
+/// for the guard.
+pub const BATCH_KEYS_MAX: usize = 63;
 
 /// Bytes of one value. etcd refuses requests over 1.5 MiB; a batch of ordinary records must fit as well.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;

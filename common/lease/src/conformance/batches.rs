@@ -48,6 +48,16 @@ pub async fn a_batch_that_is_fenced_or_without_lease_grants_nothing(scene: &Scen
     assert!(scene.store.list(&scene.job().leases()).await.unwrap().entries.is_empty());
 }
 
+pub async fn a_claim_under_a_lease_that_is_over_is_lost_though_the_key_is_held(scene: &Scene) {
+    scene.hold(&scene.job().lease(UnitId(1)), scene.lease().await).await;
+    let over = scene.lease().await;
+    scene.store.revoke(over).await.unwrap();
+    for units in [vec![1], vec![]] {
+        let refused = scene.store.acquire_each(claims(scene, units), over, None).await;
+        assert_eq!(refused, Err(LeaseError::Lost { lease: over }));
+    }
+}
+
 pub async fn a_batch_over_the_limit_or_with_a_key_twice_is_refused(scene: &Scene) {
     let lease = scene.lease().await;
     let count = BATCH_KEYS_MAX + 1;
@@ -85,6 +95,21 @@ pub async fn a_commit_carries_out_all_writes_or_none(scene: &Scene) {
         assert!(scene.store.holder(&unit).await.unwrap().is_some());
     }
     assert_eq!(scene.get(&job.spec()).await.unwrap().revision, before);
+}
+
+/// Two comparisons for each key and two for the guard: as many as a store ever has to make.
+pub async fn the_largest_batch_of_conditions_fits_under_a_guard(scene: &Scene) {
+    let job = scene.job();
+    let lease = scene.lease().await;
+    let leader = guard(&scene.leader(), scene.hold(&scene.leader(), lease).await);
+    let units = 0..u32::try_from(BATCH_KEYS_MAX).unwrap();
+    let granted = scene.store.acquire_each(claims(scene, units.clone()), lease, Some(&leader)).await.unwrap();
+    let releases = units.zip(granted).map(|(unit, answer)| match answer {
+        Acquire::Granted(token) => Write::Release { key: job.lease(UnitId(unit)), token },
+        Acquire::Held(entry) => panic!("{entry:?}"),
+    });
+    scene.store.commit(releases.collect(), Some(&leader)).await.unwrap();
+    assert!(scene.store.list(&job.leases()).await.unwrap().entries.is_empty());
 }
 
 pub async fn a_commit_records_and_releases_in_one_revision(scene: &Scene) {
