@@ -22,6 +22,7 @@ use crate::{Key, LeaseError, Watch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pgconvoy_core::ids::FencingToken;
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Scene {
     pub ttl: Duration,
     /// How much later than the TTL the store may expire a lease.
     pub late: Duration,
+    /// What must live as long as the scene: a server of its own, or nothing.
+    pub kept: Box<dyn Any + Send + Sync>,
 }
 
 /// Sets the scene for each case.

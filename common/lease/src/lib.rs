@@ -3,7 +3,7 @@
 //! Code map: [`store`] is the [`LeaseStore`] contract with its values, [`keys`] spells the keys of a fleet, [`error`]
 //! says what can go wrong and whether trying again helps, [`watch`] carries changes to readers, [`holder`] keeps a lease
 //! alive and knows when it is lost, [`embedded`] is the store of a fleet that is one process, and `conformance` (a
-//! feature) is the suite that every store passes.
+//! feature) is the suite that every store passes; `testing` beside it starts real etcd servers for tests.
 //!
 //! What this is not: a transport, a queue, or a database. Records here are small and few: what is proportional to the
 //! data of a backup lives in the repositories.
@@ -28,6 +28,8 @@ pub mod error;
 pub mod holder;
 pub mod keys;
 pub mod store;
+#[cfg(any(test, feature = "conformance"))]
+pub mod testing;
 pub mod watch;
 
 pub use embedded::EmbeddedStore;

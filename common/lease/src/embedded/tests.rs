@@ -17,6 +17,7 @@ impl Fixture for Embedded {
             fleet: FleetKeys::new("embedded").unwrap(),
             ttl: self.ttl,
             late: self.ttl / 2,
+            kept: Box::new(()),
         }
     }
 }
