@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly packages=(postgresql-15 build-essential openssl)
+readonly packages=(postgresql-15 build-essential openssl protobuf-compiler libprotobuf-dev)
 readonly port=54329
 # PostgreSQL answers within seconds; a machine that takes longer than this has another problem.
 readonly wait_s=60

@@ -7,10 +7,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
-packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer openssl strace util-linux mount procps build-essential)
+# The etcd client is generated from etcd's protocol files: protobuf-compiler, and the common types of libprotobuf-dev.
+packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer etcd-server etcd-client openssl strace
+    util-linux mount procps build-essential protobuf-compiler libprotobuf-dev)
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
+# Debian's packages start what they install, etcd and pgbouncer too, unless this program forbids it (its exit status 101).
+readonly no_daemons=/usr/sbin/policy-rc.d
+# Packages whose daemon would be started at the next boot as well; the tests start servers of their own.
+declare -rA daemons=([etcd-server]=etcd [pgbouncer]=pgbouncer)
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -26,11 +32,13 @@ stage() {
 
 at_the_end() {
     [[ ! -e $no_cluster ]] || as_root rm "$no_cluster"
+    [[ -z $forbidding_daemons ]] || as_root rm "$no_daemons"
     [[ -z $current ]] || say "$current: FAILED after $((SECONDS - begin)) s"
 }
 
 current=
 begin=0
+forbidding_daemons=
 trap at_the_end EXIT
 
 missing_packages() {
@@ -54,8 +62,27 @@ as_root() {
 apt_install() {
     as_root mkdir -p "$(dirname "$no_cluster")"
     echo 'create_main_cluster = false' | as_root tee "$no_cluster" >/dev/null
+    # One that is there already is the administrator's, and stays as it is.
+    if [[ ! -e $no_daemons ]]; then
+        forbidding_daemons=yes
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$no_daemons" >/dev/null
+        as_root chmod 755 "$no_daemons"
+    fi
     as_root apt-get update --quiet
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends "$@"
+    disable_daemons "$@"
+    if [[ -n $forbidding_daemons ]]; then
+        as_root rm "$no_daemons"
+        forbidding_daemons=
+    fi
+}
+
+# Of the packages that were installed just now: what ran here before is somebody's.
+disable_daemons() {
+    local package
+    for package in "$@"; do
+        [[ -z ${daemons[$package]:-} ]] || as_root update-rc.d "${daemons[$package]}" disable
+    done
 }
 
 install_packages() {
