@@ -32,6 +32,15 @@ pub enum LeaseError {
     /// The reader was slower than the changes. What it has not seen is lost: open a new watch and list again.
     #[error("the watch of '{prefix}' fell behind and has ended")]
     Lagged { prefix: String },
+    /// The store does not know this process, or does not let it at these keys. Nothing took place.
+    #[error("the lease store denies access: {reason}")]
+    Denied { reason: String },
+    /// The store answered that it does not do this, for a reason that is none of the others. Nothing took place.
+    #[error("the lease store refused: {reason}")]
+    Refused { reason: String },
+    /// The store cannot be reached with these options, whatever it does.
+    #[error("the options for the lease store do not fit: {reason}")]
+    Options { reason: String },
     /// No answer. A write may or may not have taken place.
     #[error("the lease store did not answer: {reason}")]
     Unavailable { reason: String },
@@ -48,6 +57,9 @@ impl Classify for LeaseError {
                 ErrorCode::Assert
             }
             LeaseError::Name(_) => ErrorCode::ParamInvalid,
+            LeaseError::Options { .. } => ErrorCode::OptionInvalidValue,
+            LeaseError::Denied { .. } => ErrorCode::Access,
+            LeaseError::Refused { .. } => ErrorCode::Protocol,
             LeaseError::Lagged { .. } | LeaseError::Unavailable { .. } => ErrorCode::HostConnect,
         }
     }
@@ -64,6 +76,9 @@ impl Classify for LeaseError {
             LeaseError::Held { .. } => "is another pgconvoy process running?",
             LeaseError::Fenced { .. } | LeaseError::Lost { .. } => {
                 "this process was cut off or frozen for longer than its lease; another one has taken over"
+            }
+            LeaseError::Denied { .. } => {
+                "check the user, its password, and that its role may read and write under /pgconvoy/"
             }
             LeaseError::Unavailable { .. } => {
                 "check that etcd runs and that its endpoints can be reached from here"

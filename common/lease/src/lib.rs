@@ -2,8 +2,9 @@
 //!
 //! Code map: [`store`] is the [`LeaseStore`] contract with its values, [`keys`] spells the keys of a fleet, [`error`]
 //! says what can go wrong and whether trying again helps, [`watch`] carries changes to readers, [`holder`] keeps a lease
-//! alive and knows when it is lost, [`embedded`] is the store of a fleet that is one process, and `conformance` (a
-//! feature) is the suite that every store passes; `testing` beside it starts real etcd servers for tests.
+//! alive and knows when it is lost, [`embedded`] is the store of a fleet that is one process, `etcd` (a feature) that of a
+//! fleet of many. `conformance` (a feature) is the suite that every store passes, and `testing` beside it starts real
+//! etcd servers for tests.
 //!
 //! What this is not: a transport, a queue, or a database. Records here are small and few: what is proportional to the
 //! data of a backup lives in the repositories.
@@ -25,6 +26,8 @@
 pub mod conformance;
 pub mod embedded;
 pub mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod holder;
 pub mod keys;
 pub mod store;
@@ -34,6 +37,8 @@ pub mod watch;
 
 pub use embedded::EmbeddedStore;
 pub use error::LeaseError;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdOptions, EtcdStore};
 pub use holder::KeepAlive;
 pub use keys::{FleetKeys, Key, LockKind, Prefix};
 pub use store::{
