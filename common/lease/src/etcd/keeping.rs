@@ -6,6 +6,9 @@
 //! 2. "The lease is over" is believed when it is said twice: a member may have granted a lease that the leader, who
 //!    answers for all, has not come to yet (etcd before 3.5.2).
 //! 3. A stream that nobody used for the TTL of its lease is closed.
+//!
+//! Failure story: a leader that has just lost its quorum confirms keep-alives until it notices, an election time-out (one
+//! second) later. That is no danger: the next leader begins by giving every lease its full TTL again.
 
 use super::members::{LEASE, Members, Services};
 use super::verdict::{LEASE_OVER, Verdict, verdict};
