@@ -7,7 +7,7 @@
 //! 2. Only processes that were started here are signalled, by their id, and never after they were reaped.
 //! 3. Dropping a cluster kills its nodes and removes their data.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -149,9 +149,19 @@ impl EtcdCluster {
         self.await_healthy([node])
     }
 
-    /// SIGSTOP: connections stay, nothing is answered.
+    /// SIGSTOP: connections stay, nothing is answered. A busy machine takes its time until every thread stands still.
     pub fn freeze(&self, node: usize) -> io::Result<()> {
-        self.signal(node, Signal::STOP)
+        self.signal(node, Signal::STOP)?;
+        let until = Instant::now() + READY_TIMEOUT;
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        while waitid(WaitId::Pid(self.pid(node)?), stopped)?.is_none() {
+            if Instant::now() >= until {
+                return Err(self.failure(&format!("node {node} did not stop in time")));
+            }
+            // Within the timeout above.
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        Ok(())
     }
 
     /// SIGCONT.
@@ -249,9 +259,13 @@ impl EtcdCluster {
     }
 
     fn signal(&self, node: usize, signal: Signal) -> io::Result<()> {
-        let Some(process) = &self.nodes[node].process else { return Ok(()) };
-        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.ok_or_else(|| io::Error::other("no process id"))?, signal)?)
+        Ok(kill_process(self.pid(node)?, signal)?)
+    }
+
+    fn pid(&self, node: usize) -> io::Result<Pid> {
+        let process = self.nodes[node].process.as_ref();
+        let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process.id()).ok()?));
+        pid.ok_or_else(|| io::Error::other(format!("node {node} does not run")))
     }
 
     /// What went wrong, with the last lines that the nodes wrote.
