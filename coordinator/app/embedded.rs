@@ -84,10 +84,8 @@ impl Embedded {
 
     async fn join_worker(&self, coordinator: &Coordinator) -> Result<WorkerHandle, Failure> {
         let name: WorkerName = WORKER.parse().expect("the constant is a valid worker name");
-        let peer = |role, stanzas| PeerIdentity { name: name.clone().into(), role, stanzas };
-        let stanzas = vec![self.stanza.clone()];
-        let (near, far) =
-            pair(peer(Role::Coordinator, Vec::new()), peer(Role::Worker, stanzas), &Faults::default());
+        let peer = |role| PeerIdentity { name: name.clone().into(), role };
+        let (near, far) = pair(peer(Role::Coordinator), peer(Role::Worker), &Faults::default());
         let worker = Worker::start(WorkerDeps {
             name: name.clone(),
             incarnation: random_identity()?,

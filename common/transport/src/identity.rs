@@ -1,6 +1,6 @@
 //! Who is at the other end: what a certificate proves, or what the process knows of itself.
 
-use pgconvoy_core::ids::{IdError, StanzaName, WorkerName};
+use pgconvoy_core::ids::{IdError, WorkerName};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,6 +13,8 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Role; 3] = [Role::Coordinator, Role::Worker, Role::Client];
+
     /// As `cert issue --role` spells it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,14 +34,11 @@ impl fmt::Display for Role {
 impl FromStr for Role {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        [Role::Coordinator, Role::Worker, Role::Client]
-            .into_iter()
-            .find(|role| role.name() == text)
-            .ok_or_else(|| IdError {
-                what: "role",
-                text: text.to_owned(),
-                reason: "it is none of coordinator, worker and client",
-            })
+        Role::ALL.into_iter().find(|role| role.name() == text).ok_or_else(|| IdError {
+            what: "role",
+            text: text.to_owned(),
+            reason: "it is none of coordinator, worker and client",
+        })
     }
 }
 
@@ -72,20 +71,15 @@ impl fmt::Display for PeerName {
     }
 }
 
-/// A member of the fleet as its peers know it.
+/// A member of the fleet as its peers know it. What it may see in clear is no part of it: a worker's own configuration
+/// names its stanzas, and it says them after it has connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerIdentity {
     pub name: PeerName,
     pub role: Role,
-    /// The stanzas that it may see in clear.
-    pub stanzas: Vec<StanzaName>,
 }
 
 impl PeerIdentity {
-    pub fn serves(&self, stanza: &StanzaName) -> bool {
-        self.stanzas.contains(stanza)
-    }
-
     /// The worker's name, if the peer is one.
     pub fn worker(&self) -> Option<&WorkerName> {
         (self.role == Role::Worker).then_some(&self.name.0)
@@ -105,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_role_reads_as_it_prints() {
-        for role in [Role::Coordinator, Role::Worker, Role::Client] {
+        for role in Role::ALL {
             assert_eq!(role.to_string().parse::<Role>().unwrap(), role);
         }
         assert!("Worker ".parse::<Role>().is_err());
@@ -113,14 +107,8 @@ mod tests {
 
     #[test]
     fn only_a_worker_has_a_worker_name() {
-        let mut peer = PeerIdentity {
-            name: "a".parse().unwrap(),
-            role: Role::Worker,
-            stanzas: vec!["main".parse().unwrap()],
-        };
+        let mut peer = PeerIdentity { name: "a".parse().unwrap(), role: Role::Worker };
         assert_eq!(peer.worker().unwrap().as_str(), "a");
-        assert!(peer.serves(&"main".parse().unwrap()));
-        assert!(!peer.serves(&"other".parse().unwrap()));
         peer.role = Role::Client;
         assert_eq!(peer.worker(), None);
     }

@@ -200,7 +200,7 @@ impl FarEnd {
 }
 
 pub(crate) fn reporter() -> (Reporter, FarEnd) {
-    let peer = |name: &str, role| PeerIdentity { name: name.parse().unwrap(), role, stanzas: vec![stanza()] };
+    let peer = |name: &str, role| PeerIdentity { name: name.parse().unwrap(), role };
     let (near, far) = (peer("local", Role::Worker), peer("coordinator", Role::Coordinator));
     let (near, far) = memory::pair(near, far, &Network::default());
     let near = Channel::<Report, Instruction>::new(near);

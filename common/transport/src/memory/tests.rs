@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 fn coordinator() -> PeerIdentity {
-    PeerIdentity { name: "c-1".parse().unwrap(), role: Role::Coordinator, stanzas: Vec::new() }
+    PeerIdentity { name: "c-1".parse().unwrap(), role: Role::Coordinator }
 }
 
 fn worker() -> PeerIdentity {
-    PeerIdentity { name: "w-1".parse().unwrap(), role: Role::Worker, stanzas: vec!["main".parse().unwrap()] }
+    PeerIdentity { name: "w-1".parse().unwrap(), role: Role::Worker }
 }
 
 fn connected(faults: &Faults) -> (Connection, Connection) {

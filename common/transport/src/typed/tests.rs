@@ -24,7 +24,7 @@ struct Report {
 }
 
 fn identity(name: &str, role: Role) -> PeerIdentity {
-    PeerIdentity { name: name.parse().unwrap(), role, stanzas: Vec::new() }
+    PeerIdentity { name: name.parse().unwrap(), role }
 }
 
 fn connected() -> (Connection, Connection) {
