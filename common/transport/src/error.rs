@@ -24,10 +24,12 @@ pub enum CloseKind {
     Refused,
     /// The peer sent what it must not send.
     Protocol,
+    /// This coordinator does not lead. The text is the leader's address as `host:port`, or empty if nobody is known to.
+    NotLeader,
 }
 
 impl CloseKind {
-    pub const ALL: [CloseKind; 7] = [
+    pub const ALL: [CloseKind; 8] = [
         CloseKind::Dropped,
         CloseKind::Lost,
         CloseKind::Done,
@@ -35,6 +37,7 @@ impl CloseKind {
         CloseKind::Superseded,
         CloseKind::Refused,
         CloseKind::Protocol,
+        CloseKind::NotLeader,
     ];
 
     /// The number on the wire. 0 is what a transport sends when nobody said anything.
@@ -47,6 +50,7 @@ impl CloseKind {
             CloseKind::Superseded => 4,
             CloseKind::Refused => 5,
             CloseKind::Protocol => 6,
+            CloseKind::NotLeader => 7,
         }
     }
 
@@ -64,6 +68,7 @@ impl CloseKind {
             CloseKind::Superseded => "superseded",
             CloseKind::Refused => "refused",
             CloseKind::Protocol => "protocol error",
+            CloseKind::NotLeader => "not the leader",
         }
     }
 }
@@ -201,7 +206,7 @@ mod tests {
     #[test]
     fn what_a_new_connection_may_heal_is_worth_a_retry() {
         let closed = |kind| TransportError::Closed(CloseReason::new(kind, ""));
-        for kind in [CloseKind::Dropped, CloseKind::Lost, CloseKind::Shutdown] {
+        for kind in [CloseKind::Dropped, CloseKind::Lost, CloseKind::Shutdown, CloseKind::NotLeader] {
             assert_eq!(closed(kind).retry(), Retry::MayHelp);
             assert_eq!(closed(kind).code(), ErrorCode::HostConnect);
         }
