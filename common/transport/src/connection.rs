@@ -9,6 +9,7 @@ use crate::identity::PeerIdentity;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of one control frame. The largest ordinary message, a page of inventory or a batch of receipts, is a quarter of
 /// this; what is larger belongs on a stream.
@@ -26,6 +27,10 @@ pub const STREAM_BYTES_MAX: usize = 1 << 20;
 
 /// Streams that one side may have open at a time; the next waits. More than a worker has slots.
 pub const STREAMS_MAX: usize = 64;
+
+/// A connection over which nothing passed in one direction for this long is over, for both ends. Longer than a moved
+/// route, shorter than a worker's lease.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits for peers.
 #[async_trait]

@@ -15,7 +15,8 @@ mod faults;
 mod stream;
 mod wire;
 
-pub use faults::{Direction, Faults, IDLE_TIMEOUT};
+pub use crate::connection::IDLE_TIMEOUT;
+pub use faults::{Direction, Faults};
 
 use crate::connection::{Connection, Connector, Listener};
 use crate::error::{CloseKind, CloseReason, TransportError};

@@ -1,13 +1,10 @@
 //! The network between two processes, and how a test breaks it.
 
+use crate::connection::IDLE_TIMEOUT;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-
-/// A connection over which nothing passed in one direction for this long is over. The same as on a real network: longer
-/// than a moved route, shorter than a worker's lease.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which way bytes go, as the connecting side sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! 1. Each end learns of the connection's end by its own means: it closed, the peer's close arrived, or the line was
 //!    silent for too long. The first reason that an end learns is the one it keeps.
 
-use super::faults::{Direction, Faults, IDLE_TIMEOUT, Line};
+use super::faults::{Direction, Faults, Line};
+use crate::connection::IDLE_TIMEOUT;
 use crate::error::{CloseKind, CloseReason, TransportError};
 use crate::identity::PeerIdentity;
 use tokio::sync::watch;
