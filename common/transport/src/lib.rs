@@ -2,11 +2,12 @@
 //!
 //! Code map: [`connection`] is the contract (a [`Connection`] and its three parts, streams, limits), [`identity`] says who
 //! is at the other end, [`error`] what can go wrong and whether trying again helps, [`typed`] carries serde messages in
-//! frames, [`memory`] connects the parts of one process, and `conformance` (a feature) is the suite every transport
-//! passes.
+//! frames, [`memory`] connects the parts of one process, [`quic`] processes over a network, and `conformance` (a feature)
+//! is the suite every transport passes. Under `quic` lie [`protocol`] (the bytes), [`pki`] (certificates) and [`tls`] (who
+//! is let in). [`reconnect`] decides whom to try next and when.
 //!
-//! What this is not: it knows no message, no lease and no retry policy. It neither reconnects nor remembers: whoever
-//! connects again starts anew, and what must survive that bears its own numbers.
+//! What this is not: it knows no message and no lease. A connection neither reconnects nor remembers: whoever connects
+//! again starts anew, and what must survive that bears its own numbers.
 //!
 //! Invariants
 //! 1. Frames arrive whole, once, in the order in which they were sent, or the connection is over.
@@ -26,6 +27,7 @@ pub mod connection;
 pub mod error;
 pub mod identity;
 pub mod memory;
+pub mod protocol;
 pub mod typed;
 
 pub use connection::{
