@@ -92,6 +92,9 @@ name_type!(
 name_type!(
     /// A worker of the fleet, as its certificate or configuration names it.
     WorkerName, "worker name");
+name_type!(
+    /// Coordinators and workers that belong together: one certificate authority, one leader.
+    FleetName, "fleet name");
 
 number_type!(
     /// The number of a repository in the configuration: `repo.1`, `repo.2` ...

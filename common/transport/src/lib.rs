@@ -27,7 +27,9 @@ pub mod connection;
 pub mod error;
 pub mod identity;
 pub mod memory;
+pub mod pki;
 pub mod protocol;
+pub mod tls;
 pub mod typed;
 
 pub use connection::{
@@ -35,4 +37,5 @@ pub use connection::{
 };
 pub use error::{CloseKind, CloseReason, TransportError};
 pub use identity::{PeerIdentity, PeerName, Role};
+pub use tls::Admission;
 pub use typed::{Channel, TypedReceiver, TypedSender};
