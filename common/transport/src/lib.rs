@@ -29,6 +29,7 @@ pub mod identity;
 pub mod memory;
 pub mod pki;
 pub mod protocol;
+pub mod reconnect;
 pub mod tls;
 pub mod typed;
 
@@ -37,5 +38,6 @@ pub use connection::{
 };
 pub use error::{CloseKind, CloseReason, TransportError};
 pub use identity::{PeerIdentity, PeerName, Role};
+pub use reconnect::{Dial, Redial};
 pub use tls::Admission;
 pub use typed::{Channel, TypedReceiver, TypedSender};
