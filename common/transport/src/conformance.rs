@@ -8,6 +8,7 @@
 mod bulk;
 mod control;
 mod ending;
+pub mod proxy;
 
 pub use bulk::*;
 pub use control::*;

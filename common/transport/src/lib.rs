@@ -29,6 +29,7 @@ pub mod identity;
 pub mod memory;
 pub mod pki;
 pub mod protocol;
+pub mod quic;
 pub mod reconnect;
 pub mod tls;
 pub mod typed;
