@@ -108,7 +108,7 @@ impl<In: DeserializeOwned> TypedReceiver<In> {
     }
 }
 
-fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError> {
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError> {
     let bytes = rmp_serde::to_vec_named(message)
         .map_err(|error| TransportError::Encode { reason: error.to_string() })?;
     if bytes.len() > FRAME_BYTES_MAX {
@@ -117,7 +117,7 @@ fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError> {
     Ok(bytes.into())
 }
 
-fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<T, String> {
+pub(crate) fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(frame.as_ref()));
     let message = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     match u64::try_from(frame.len()) {

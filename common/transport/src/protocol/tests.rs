@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod recording;
+
 use super::*;
 
 fn range(min: u16, max: u16) -> VersionRange {
