@@ -104,6 +104,10 @@ impl Lead {
             () = lost.lost() => {}
             () = serving => {}
         }
+    }
+
+    /// Parts with the workers, which look for another coordinator.
+    pub fn end(&self) {
         self.registry.dismiss();
     }
 

@@ -36,23 +36,42 @@ pub struct Leadership {
 }
 
 impl Leadership {
+    /// Takes the leadership, which must be free.
     pub async fn acquire(
         leases: Arc<dyn LeaseStore>,
         keys: FleetKeys,
         name: &str,
         ttl: Duration,
     ) -> Result<Leadership, Failure> {
+        let value = Bytes::copy_from_slice(name.as_bytes());
+        let leadership = Leadership::campaign(leases, keys, value, ttl).await?;
+        leadership.ok_or_else(|| Failure::new(ErrorCode::LockAcquire, "another process leads already"))
+    }
+
+    /// Takes the leadership if it is free. `value` is what others read of the leader.
+    pub async fn campaign(
+        leases: Arc<dyn LeaseStore>,
+        keys: FleetKeys,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Option<Leadership>, Failure> {
         let keep_alive = KeepAlive::start(leases.clone(), ttl).await?;
         let key = keys.leader(Shard(0));
-        let value = Bytes::copy_from_slice(name.as_bytes());
         match leases.acquire(key.clone(), value, keep_alive.lease(), None).await? {
             Acquire::Granted(token) => {
-                Ok(Leadership { leases, keys, keep_alive, guard: Guard { key, token } })
+                Ok(Some(Leadership { leases, keys, keep_alive, guard: Guard { key, token } }))
             }
-            Acquire::Held(entry) => Err(Failure::new(
-                ErrorCode::LockAcquire,
-                format!("{} leads already", String::from_utf8_lossy(&entry.value)),
-            )),
+            Acquire::Held(_) => {
+                keep_alive.stop().await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets another one lead at once.
+    pub async fn resign(&self) {
+        if let Err(error) = self.leases.revoke(self.keep_alive.lease()).await {
+            tracing::debug!("the leadership was not given back, and expires by itself: {error}");
         }
     }
 

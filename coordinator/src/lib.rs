@@ -1,6 +1,7 @@
 //! The coordinator: accepts workers, runs jobs, decides through core's machines and does what they want done.
 //!
-//! Code map: [`start`] is a coordinator within a command, [`running`] begins a backup and [`effects`] is the one place where an
+//! Code map: [`start`] is a coordinator within a command, [`fleet`] one of several, [`lead`] what it does while it leads;
+//! [`running`] begins a backup and [`effects`] is the one place where an
 //! effect becomes I/O; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
 //! repositories for a new backup and `announce` makes it known there; [`progress`] is what watchers see.
@@ -17,6 +18,7 @@ pub mod actors;
 mod announce;
 pub mod effects;
 pub mod errand;
+pub mod fleet;
 pub mod jobs;
 pub mod lead;
 pub mod leader;

@@ -49,7 +49,7 @@ pub async fn a_batch_that_is_fenced_or_without_lease_grants_nothing(scene: &Scen
 }
 
 pub async fn a_claim_under_a_lease_that_is_over_is_lost_though_the_key_is_held(scene: &Scene) {
-    scene.hold(&scene.job().lease(UnitId(1)), scene.lease().await).await;
+    scene.hold(&scene.job().lease(UnitId(1), Attempt(1)), scene.lease().await).await;
     let over = scene.lease().await;
     scene.store.revoke(over).await.unwrap();
     for units in [vec![1], vec![]] {
@@ -105,7 +105,7 @@ pub async fn the_largest_batch_of_conditions_fits_under_a_guard(scene: &Scene) {
     let units = 0..u32::try_from(BATCH_KEYS_MAX).unwrap();
     let granted = scene.store.acquire_each(claims(scene, units.clone()), lease, Some(&leader)).await.unwrap();
     let releases = units.zip(granted).map(|(unit, answer)| match answer {
-        Acquire::Granted(token) => Write::Release { key: job.lease(UnitId(unit)), token },
+        Acquire::Granted(token) => Write::Release { key: job.lease(UnitId(unit), Attempt(1)), token },
         Acquire::Held(entry) => panic!("{entry:?}"),
     });
     scene.store.commit(releases.collect(), Some(&leader)).await.unwrap();

@@ -3,7 +3,7 @@
 use crate::proxy::{Line, Proxy};
 use crate::support::{PATIENCE, connect, fleet, hold, job, next_value, options, put, until_answered};
 use pgconvoy_core::failure::Classify as _;
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::ids::{Attempt, UnitId};
 use pgconvoy_lease::etcd::CALL_TIMEOUT;
 use pgconvoy_lease::store::LeaseStore as _;
 use pgconvoy_lease::testing::etcd::EtcdCluster;
@@ -20,7 +20,7 @@ const SLACK: Duration = Duration::from_secs(3);
 async fn a_restarted_node_keeps_leases_and_keys_and_watches_miss_nothing() {
     let mut cluster = EtcdCluster::start(1).unwrap();
     let store = connect(cluster.endpoints()).await;
-    let key = job().lease(UnitId(1));
+    let key = job().lease(UnitId(1), Attempt(1));
     let lease = hold(&store, key.clone()).await;
     put(&store, job().spec(), "spec").await.unwrap();
     let (held, spec) = (store.get(&key).await.unwrap(), store.get(&job().spec()).await.unwrap());
