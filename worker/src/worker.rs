@@ -17,12 +17,12 @@ use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
 use crate::slots::SlotPool;
 use crate::sources;
-use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName, WorkerName};
 use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
 use pgconvoy_repository::RepositorySet;
+use pgconvoy_transport::reconnect::Reconnect;
 use pgconvoy_transport::{
-    Channel, CloseKind, CloseReason, Connection, Connector, TransportError, TypedReceiver, TypedSender,
+    Channel, CloseKind, CloseReason, Connection, TransportError, TypedReceiver, TypedSender,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -68,11 +68,7 @@ pub struct WorkerDeps {
 pub enum Dial {
     /// This one, and it ends with it.
     Once(Connection),
-    Again {
-        connector: Arc<dyn Connector>,
-        /// How long to wait after so many failures in a row.
-        pause: Arc<dyn Fn(u32) -> Duration + Send + Sync>,
-    },
+    Again(Arc<dyn Reconnect>),
 }
 
 pub struct Worker;
@@ -115,7 +111,7 @@ async fn run(deps: WorkerDeps, draining: CancellationToken, stopping: Cancellati
     let right = Arc::new(Right::default());
     let outbox = Outbox::new(right.clone());
     let slots = Arc::new(SlotPool::start(deps.slots, &deps.runtime));
-    let looks = matches!(deps.dial, Dial::Again { .. });
+    let looks = matches!(deps.dial, Dial::Again(_));
     let mut state = State {
         ground: Arc::new(Ground {
             worker: deps.name.clone(),
@@ -155,43 +151,36 @@ struct State {
 
 impl State {
     async fn live(&mut self, dial: Dial, orphan_timeout: Duration) {
-        let (connector, pause) = match dial {
-            Dial::Once(connection) => return self.serve(connection).await,
-            Dial::Again { connector, pause } => (connector, pause),
+        let connector = match dial {
+            Dial::Once(connection) => return drop(self.serve(connection).await),
+            Dial::Again(connector) => connector,
         };
-        let (mut failures, mut alone_since) = (0, Instant::now());
-        loop {
-            match connector.connect().await {
+        let mut alone_since = Instant::now();
+        while !self.is_drained() {
+            let attempt = tokio::select! {
+                attempt = connector.connect() => attempt,
+                () = self.draining.cancelled(), if self.keepers.is_empty() => return,
+            };
+            match attempt {
                 Ok(connection) => {
-                    let before = self.epoch;
-                    let begun = Instant::now();
-                    self.serve(connection).await;
-                    // A coordinator that sends us away at once is no better than none.
-                    let was_served = self.epoch != before || begun.elapsed() > WELCOME_TIMEOUT;
-                    failures = if was_served { 0 } else { failures + 1 };
-                    if was_served {
+                    let end = self.serve(connection).await;
+                    if end.kind() != CloseKind::Refused && end.kind() != CloseKind::NotLeader {
                         alone_since = Instant::now();
                     }
+                    tracing::info!("the connection to the coordinator is over: {end}");
+                    connector.ended(&end);
                 }
-                Err(error) => {
-                    failures += 1;
-                    let futile = error.retry() == Retry::IsFutile;
-                    tracing::warn!(attempt = failures, futile, "no coordinator: {error}");
-                }
-            }
-            if self.is_drained() {
-                return;
+                Err(error) => tracing::warn!("no coordinator: {error}"),
             }
             if alone_since.elapsed() >= orphan_timeout && !self.keepers.is_empty() {
                 tracing::warn!("no coordinator for {} s: sessions are ended", orphan_timeout.as_secs());
                 self.end_all().await;
             }
-            tokio::time::sleep(pause(failures)).await;
         }
     }
 
-    /// Speaks with one coordinator until the connection is over.
-    async fn serve(&mut self, connection: Connection) {
+    /// Speaks with one coordinator until the connection is over; answers with why.
+    async fn serve(&mut self, connection: Connection) -> CloseReason {
         let Channel { sender, mut receiver, incoming: _incoming } =
             Channel::<Report, Instruction>::new(connection);
         let sent = boot_time();
@@ -204,15 +193,21 @@ impl State {
             Ok(welcome) if welcome.epoch >= self.epoch => welcome,
             Ok(welcome) => {
                 let reason = format!("epoch {} is over: {} is known", welcome.epoch, self.epoch);
-                tracing::warn!("a coordinator was refused: {reason}");
-                return sender.close(CloseReason::new(CloseKind::Refused, reason));
+                let reason = CloseReason::new(CloseKind::Refused, reason);
+                sender.close(reason.clone());
+                return reason;
             }
-            Err(error) => return tracing::debug!("a coordinator did not welcome us: {error}"),
+            Err(error) => {
+                let reason = over(&error);
+                sender.close(reason.clone());
+                return reason;
+            }
         };
         self.begin(&sender, welcome, sent).await;
         let end = self.obey_until_the_end(&sender, &mut receiver).await;
         self.outbox.disconnect();
-        sender.close(end);
+        sender.close(end.clone());
+        end
     }
 
     async fn hello(&self) -> Hello {
@@ -279,10 +274,7 @@ impl State {
                             self.obey(instruction).await;
                         }
                         Ok(None) => return CloseReason::new(CloseKind::Done, "the coordinator is done"),
-                        Err(error) => {
-                            tracing::debug!("the coordinator's connection ended: {error}");
-                            return CloseReason::new(CloseKind::Done, "the connection ended");
-                        }
+                        Err(error) => return over(&error),
                     }
                     continue;
                 }
@@ -305,8 +297,7 @@ impl State {
                 }
             };
             if let Err(error) = sender.send(&Report { job: None, body }).await {
-                tracing::debug!("the coordinator's connection ended: {error}");
-                return CloseReason::new(CloseKind::Done, "the connection ended");
+                return over(&error);
             }
         }
     }
@@ -364,4 +355,10 @@ async fn welcome(receiver: &mut TypedReceiver<Instruction>) -> Result<Welcome, T
         Some(Instruction::Welcome(welcome)) => Ok(welcome),
         _ => Err(silence()),
     }
+}
+
+/// Why a connection is over, as far as an error tells.
+fn over(error: &TransportError) -> CloseReason {
+    let lost = || CloseReason::new(CloseKind::Lost, error.to_string());
+    error.close_reason().cloned().unwrap_or_else(lost)
 }

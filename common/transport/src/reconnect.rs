@@ -27,6 +27,12 @@ pub trait Dial: Send + Sync {
     async fn dial(&self, address: &str) -> Result<Connection, TransportError>;
 }
 
+/// Connects again and again: each call of `connect` is one attempt, after the wait that is due.
+pub trait Reconnect: Connector {
+    /// The connection made last is over, for this reason. Follows it where it leads.
+    fn ended(&self, reason: &CloseReason);
+}
+
 /// Where randomness comes from: any number, equally likely.
 pub type Random = Box<dyn FnMut() -> u64 + Send>;
 
@@ -50,16 +56,6 @@ impl<D: Dial> Redial<D> {
         Some(Redial { dial, state: Mutex::new(State { course, random, connected_at: None }) })
     }
 
-    /// The connection made last is over, for this reason. Follows it where it leads.
-    pub fn ended(&self, reason: &CloseReason) {
-        let mut state = self.state();
-        let held_for = state.connected_at.take().map(|at| at.elapsed()).unwrap_or_default();
-        state.course.ended(held_for);
-        if let Some(address) = hint(reason) {
-            state.course.hinted(address);
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,6 +70,17 @@ impl<D: Dial> Redial<D> {
 /// Where a peer that does not lead says that the leader is.
 fn hint(reason: &CloseReason) -> Option<&str> {
     (reason.kind() == CloseKind::NotLeader && !reason.text().is_empty()).then(|| reason.text())
+}
+
+impl<D: Dial> Reconnect for Redial<D> {
+    fn ended(&self, reason: &CloseReason) {
+        let mut state = self.state();
+        let held_for = state.connected_at.take().map(|at| at.elapsed()).unwrap_or_default();
+        state.course.ended(held_for);
+        if let Some(address) = hint(reason) {
+            state.course.hinted(address);
+        }
+    }
 }
 
 #[async_trait]

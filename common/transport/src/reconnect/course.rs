@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The first wait is at most this: shorter than anybody notices, longer than a listener needs to come up.
 pub const DELAY_MIN: Duration = Duration::from_millis(250);
 
-/// No wait is longer: a fleet is whole again within this time after its coordinator is.
-pub const DELAY_MAX: Duration = Duration::from_secs(15);
+/// No wait is longer: after a change of leader the work goes on within 15 s, and most of that is for its lease to end.
+pub const DELAY_MAX: Duration = Duration::from_secs(3);
 
 /// A connection that held this long was progress.
 pub const STEADY_AFTER: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::keys::{FleetKeys, JobKeys, Shard};
 use crate::store::BATCH_KEYS_MAX;
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::ids::{Attempt, UnitId};
 
 /// etcd's own, for one list of a transaction, and for the sum along nested ones.
 const ETCD_OPERATIONS_MAX: usize = 128;
@@ -17,7 +17,7 @@ fn leader() -> Guard {
 }
 
 fn unit(number: u32) -> Key {
-    job().lease(UnitId(number))
+    job().lease(UnitId(number), Attempt(1))
 }
 
 fn put(key: Key, expected: Expected) -> Write {

@@ -12,6 +12,7 @@ use pgconvoy_core::format::{BackupLabel, BlockHash};
 use pgconvoy_core::ids::{
     Attempt, ClusterNumber, Epoch, FencingToken, Identity, Oid, PlanNumber, RepoKey, SystemId, UnitId,
 };
+use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentSize};
 use pgconvoy_core::plan::inventory::{EntryKind, ScannedEntry};
 use pgconvoy_core::units::Timestamp;
@@ -50,39 +51,61 @@ fn label() -> BackupLabel {
     "20261122-103000F_20261123-103000I".parse().unwrap()
 }
 
+fn instructions() -> Vec<(&'static str, Instruction)> {
+    let welcome = Welcome { epoch: Epoch(7), ttl_ms: 15_000, jobs: vec![job()], same_lease: true };
+    let around = [
+        ("welcome", Instruction::Welcome(welcome)),
+        ("confirmed", Instruction::Confirmed { sequence: 3, ttl_ms: 15_000 }),
+        ("settled", Instruction::Settled { job: job(), units: vec![(UNIT, ATTEMPT)] }),
+    ];
+    let orders = orders().into_iter().map(|(name, order)| (name, Instruction::Order(order)));
+    around.into_iter().chain(orders).collect()
+}
+
 fn orders() -> Vec<(&'static str, Order)> {
     let bodies = vec![
         (
             "preflight",
-            OrderBody::Preflight(PreflightOrder {
-                stanza: "main".parse().unwrap(),
-                options: SourceOptions {
-                    online: true,
-                    force: false,
-                    start_fast: true,
-                    archive_check: true,
-                    archive_mode_check: true,
-                    checksum_page: None,
-                    exclude: vec!["log/".to_owned()],
-                    db_timeout_ms: 1_830_000,
-                },
-            }),
+            OrderBody::Preflight(PreflightOrder { stanza: "main".parse().unwrap(), options: options() }),
         ),
         ("open-session", OrderBody::OpenSession { label: label().to_string() }),
         ("scan", OrderBody::Scan),
         ("prepare", OrderBody::Prepare(Box::new(context()))),
         ("run-unit", OrderBody::RunUnit(Box::new(unit()))),
+        ("give-back", OrderBody::GiveBack { units: vec![UNIT] }),
         ("supply-wal", OrderBody::SupplyWal(supply())),
         ("close-session", OrderBody::CloseSession { repositories: vec![REPO, OTHER_REPO] }),
+        ("errand", OrderBody::Errand(Box::new(errand()))),
         ("end", OrderBody::End),
     ];
     let order = |(name, body)| (name, Order { epoch: Epoch(7), job: job(), body });
     bodies.into_iter().map(order).collect()
 }
 
+fn options() -> SourceOptions {
+    SourceOptions {
+        online: true,
+        force: false,
+        start_fast: true,
+        archive_check: true,
+        archive_mode_check: true,
+        checksum_page: None,
+        exclude: vec!["log/".to_owned()],
+        db_timeout_ms: 1_830_000,
+    }
+}
+
+fn errand() -> ErrandOrder {
+    let mut options = JobOptions::default();
+    options.set("set", vec!["latest".to_owned()]);
+    ErrandOrder { kind: JobKind::Verify, stanza: "main".parse().unwrap(), options }
+}
+
 fn context() -> UnitContext {
     UnitContext {
         stanza: "main".parse().unwrap(),
+        options: options(),
+        start: Some(Lsn(0x1_0200_0028)),
         cluster: ClusterNumber(1),
         archive: ARCHIVE,
         label: label(),
@@ -126,8 +149,12 @@ fn supply() -> SupplyOrder {
 }
 
 fn reports() -> Vec<(&'static str, Report)> {
-    let hello = ReportBody::Hello { slots: 4, stanzas: vec!["main".parse().unwrap()] };
-    let of_no_job = [("hello", hello), ("alive", ReportBody::Alive)].map(|(name, body)| (name, None, body));
+    let of_no_job = [
+        ("hello", ReportBody::Hello(Box::new(hello()))),
+        ("alive", ReportBody::Alive { sequence: 3 }),
+        ("draining", ReportBody::Draining),
+    ]
+    .map(|(name, body)| (name, None, body));
     let of_the_job = vec![
         ("preflighted", ReportBody::Preflighted(Ok(preflight_facts()))),
         ("session-opened", ReportBody::SessionOpened(Ok(session_facts()))),
@@ -137,13 +164,45 @@ fn reports() -> Vec<(&'static str, Report)> {
         ("ready", ReportBody::Ready { units: 4 }),
         ("unit-done", ReportBody::UnitDone(receipt())),
         ("unit-failed", ReportBody::UnitFailed(unit_failure())),
+        ("unit-returned", ReportBody::UnitReturned(held_unit())),
         ("wal-supplied", wal_supplied()),
         ("session-lost", ReportBody::SessionLost(failure())),
         ("session-closed", ReportBody::SessionClosed(Ok(session_end()))),
+        ("errand-ended", ReportBody::ErrandEnded(Ok(errand_end()))),
     ];
     let of_the_job = of_the_job.into_iter().map(|(name, body)| (name, Some(job()), body));
-    let report = |(name, job, body)| (name, Report { worker: "db1".parse().unwrap(), job, body });
+    let report = |(name, job, body)| (name, Report { job, body });
     of_no_job.into_iter().chain(of_the_job).map(report).collect()
+}
+
+fn hello() -> Hello {
+    let seen = |stanza: &str, server| SourceSeen {
+        stanza: stanza.parse().unwrap(),
+        directory: "/srv/pg".to_owned(),
+        server,
+    };
+    Hello {
+        worker: "db1".parse().unwrap(),
+        incarnation: Identity::from_random_bytes([4; 16]),
+        program: "0.1.0".to_owned(),
+        slots: 4,
+        sources: vec![
+            seen("main", ServerSeen::Primary(SystemId(7_000_000_000_000_000_001))),
+            seen("other", ServerSeen::Standby(SystemId(7_000_000_000_000_000_002))),
+            seen("third", ServerSeen::Down("connection refused".to_owned())),
+            seen("fourth", ServerSeen::Unknown),
+        ],
+        held: vec![Held { job: job(), session: true, prepared: true, units: vec![held_unit()] }],
+        draining: false,
+    }
+}
+
+fn held_unit() -> HeldUnit {
+    HeldUnit { unit: UNIT, attempt: ATTEMPT, token: TOKEN }
+}
+
+fn errand_end() -> ErrandEnd {
+    ErrandEnd { result: Some("[]".to_owned()), failure: Some(failure()) }
 }
 
 fn preflight_facts() -> PreflightFacts {
@@ -292,13 +351,15 @@ fn replay<T: Serialize + DeserializeOwned + PartialEq + Debug>(recording: &str, 
 #[test]
 fn a_recorded_conversation_of_version_1_reads_and_is_said_again_in_the_same_bytes() {
     replay(WORKER, &reports());
-    replay(COORDINATOR, &orders());
+    replay(COORDINATOR, &instructions());
 }
 
 #[test]
 fn what_is_spoken_today_is_what_was_recorded() {
-    let directions =
-        [("worker.hex", spoken(&reports()), WORKER), ("coordinator.hex", spoken(&orders()), COORDINATOR)];
+    let directions = [
+        ("worker.hex", spoken(&reports()), WORKER),
+        ("coordinator.hex", spoken(&instructions()), COORDINATOR),
+    ];
     for (name, today, recorded) in directions {
         match std::env::var_os(OUT).map(PathBuf::from) {
             Some(folder) => write(&folder, name, &today),

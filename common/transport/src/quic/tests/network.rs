@@ -7,6 +7,7 @@ use crate::error::{CloseKind, CloseReason, TransportError};
 use crate::memory::Direction;
 use crate::pki::Revoked;
 use crate::quic::{HANDSHAKE_TIMEOUT, KEEP_ALIVE_INTERVAL};
+use crate::reconnect::Reconnect;
 use crate::reconnect::{Dial, Redial};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
