@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly benchmarks=(plan pipeline compare)
+readonly benchmarks=(plan pipeline compare scaling)
 readonly results=benches/RESULTS.md
 form=full
 case ${1-} in
@@ -30,6 +30,9 @@ install_what_is_missing() {
     local missing=()
     [[ -x /usr/lib/postgresql/15/bin/initdb ]] || command -v pg_config >/dev/null || missing+=(postgresql-15)
     command -v "${PGBACKREST:-pgbackrest}" >/dev/null || missing+=(pgbackrest)
+    command -v etcd >/dev/null || missing+=(etcd-server)
+    command -v etcdctl >/dev/null || missing+=(etcd-client)
+    command -v protoc >/dev/null || missing+=(protobuf-compiler libprotobuf-dev)
     if ((${#missing[@]} > 0)); then
         echo "installing ${missing[*]}" >&2
         as_root apt-get update --quiet >&2

@@ -62,7 +62,11 @@ pub fn source(stanza: &StanzaConfig, db_timeout: Duration, purpose: &str) -> Res
     })
 }
 
-fn connect_options(pg: &PgConfig, db_timeout: Duration, purpose: &str) -> Result<ConnectOptions, Failure> {
+pub fn connect_options(
+    pg: &PgConfig,
+    db_timeout: Duration,
+    purpose: &str,
+) -> Result<ConnectOptions, Failure> {
     let place = match &pg.address {
         Some(host) => Place::Tcp {
             host: host.clone(),

@@ -66,7 +66,9 @@ async fn settle_with_rivals(
 
 async fn beat(repository: Arc<Repository>, stanza: StanzaName, plan: PlanBody) {
     let mut interval = tokio::time::interval(HEARTBEAT_INTERVAL);
-    let mut sequence = 0;
+    // Beyond those of an earlier leader of the same backup: watchers look at the newest name.
+    let intervals_so_far = now().0.max(0) / i64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(i64::MAX);
+    let mut sequence = u64::try_from(intervals_so_far).unwrap_or_default();
     loop {
         interval.tick().await;
         let heartbeat = HeartbeatBody { writer: plan.writer.clone(), sequence };

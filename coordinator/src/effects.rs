@@ -17,9 +17,11 @@ use crate::wal_wait::WalWait;
 use actix::Addr;
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
 use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId, WorkerName};
+use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, UnitLease};
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
 use pgconvoy_core::wire::Instruction;
@@ -126,29 +128,7 @@ impl Effects {
             Effect::GiveUpLabel { repositories, label, reason } => {
                 self.give_up(repositories, label, &reason).await;
             }
-            Effect::Publish { repository, contents, record } => {
-                let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
-                // Until its entry is in place, somebody else may still wonder whether its writer lives.
-                let heartbeat = self.heartbeats.remove(&repository);
-                // Too late to cancel: only this repository is lost with it.
-                let lost = move |failure| Event::Published { repository, result: Err(failure) };
-                self.beside_or(lost, async move {
-                    let result = async {
-                        let opened = set.open(repository).await?;
-                        let label = record.label;
-                        let published = opened.publish(&stanza, contents, *record).await;
-                        if let Some(stop) = heartbeat {
-                            stop.cancel();
-                        }
-                        published?;
-                        if let Err(error) = opened.tidy_published(&stanza, label).await {
-                            tracing::debug!("heartbeats of {label} stay: {error}");
-                        }
-                        Ok::<_, Failure>(())
-                    };
-                    Event::Published { repository, result: result.await }
-                });
-            }
+            Effect::Publish { repository, contents, record } => self.publish(repository, contents, record),
             Effect::Dropped { repository, failure } => {
                 self.stop_heartbeat(repository);
                 tracing::warn!("repo {repository} is left out of this backup: [{}] {failure}", failure.code);
@@ -183,6 +163,30 @@ impl Effects {
             other => return Ok(Some(other)),
         }
         Ok(None)
+    }
+
+    fn publish(&mut self, repository: RepoKey, contents: Arc<BackupContents>, record: Box<BackupRecord>) {
+        let (set, stanza) = (self.repositories.clone(), self.spec.stanza.clone());
+        // Until its entry is in place, somebody else may still wonder whether its writer lives.
+        let heartbeat = self.heartbeats.remove(&repository);
+        // Too late to cancel: only this repository is lost with it.
+        let lost = move |failure| Event::Published { repository, result: Err(failure) };
+        self.beside_or(lost, async move {
+            let result = async {
+                let opened = set.open(repository).await?;
+                let label = record.label;
+                let published = opened.publish(&stanza, contents, *record).await;
+                if let Some(stop) = heartbeat {
+                    stop.cancel();
+                }
+                published?;
+                if let Err(error) = opened.tidy_published(&stanza, label).await {
+                    tracing::debug!("heartbeats of {label} stay: {error}");
+                }
+                Ok::<_, Failure>(())
+            };
+            Event::Published { repository, result: result.await }
+        });
     }
 
     fn beside(&self, work: impl Future<Output = Event> + Send + 'static) {

@@ -25,7 +25,7 @@ use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
 use pgconvoy_core::job::{Begun, JobKind, JobOptions, JobRecord, JobState};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Recovered, Status};
 use pgconvoy_core::machine::queue::{JobQueue, QueuedJob, Start};
-use pgconvoy_core::wire::{JobId, ServerSeen};
+use pgconvoy_core::wire::{Hello, JobId, ServerSeen};
 use pgconvoy_transport::Connection;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,7 +73,12 @@ pub struct Lead {
 impl Lead {
     /// Loads what an earlier leader left and goes on with it. Must be called on the arbiter that actors live on.
     pub async fn take_over(deps: LeadDeps) -> Result<Arc<Lead>, Failure> {
-        let registry = Registry::new(deps.leadership.clone(), deps.runtime.clone(), deps.ttls.worker);
+        let workshop = deps.workshop.clone();
+        let admission = Arc::new(move |hello: &Hello| {
+            hello.sources.iter().try_for_each(|source| workshop.may_serve(&hello.worker, &source.stanza))
+        });
+        let (leadership, runtime) = (deps.leadership.clone(), deps.runtime.clone());
+        let registry = Registry::new(leadership, runtime, deps.ttls.worker, admission);
         registry.adopt().await?;
         let lead = Arc::new(Lead {
             deps,

@@ -70,6 +70,7 @@ impl Leadership {
 
     /// Lets another one lead at once.
     pub async fn resign(&self) {
+        self.keep_alive.give_up();
         if let Err(error) = self.leases.revoke(self.keep_alive.lease()).await {
             tracing::debug!("the leadership was not given back, and expires by itself: {error}");
         }

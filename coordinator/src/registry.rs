@@ -78,16 +78,25 @@ struct State {
     connections: Connected,
 }
 
+/// Whether a worker may be what it says it is.
+pub type Admission = Arc<dyn Fn(&Hello) -> Result<(), Failure> + Send + Sync>;
+
 pub struct Registry {
     leadership: Arc<Leadership>,
     runtime: Handle,
     ttl: Duration,
+    admission: Admission,
     state: Mutex<State>,
 }
 
 impl Registry {
-    pub fn new(leadership: Arc<Leadership>, runtime: Handle, ttl: Duration) -> Arc<Registry> {
-        Arc::new(Registry { leadership, runtime, ttl, state: Mutex::default() })
+    pub fn new(
+        leadership: Arc<Leadership>,
+        runtime: Handle,
+        ttl: Duration,
+        admission: Admission,
+    ) -> Arc<Registry> {
+        Arc::new(Registry { leadership, runtime, ttl, admission, state: Mutex::default() })
     }
 
     pub(crate) fn leadership(&self) -> &Arc<Leadership> {
@@ -125,6 +134,7 @@ impl Registry {
 
     /// Registers a worker that said hello, or finds it registered; what to answer, and the number of its connection.
     pub(crate) async fn admit(self: &Arc<Self>, hello: &Hello) -> Result<(Welcome, Connected), Failure> {
+        (self.admission)(hello)?;
         let name = &hello.worker;
         let known = self.known(name);
         let same_lease = match known {

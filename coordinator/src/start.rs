@@ -37,7 +37,13 @@ impl Coordinator {
         let leadership = Leadership::acquire(deps.leases, deps.fleet, &deps.name, deps.ttls.leader).await?;
         let leadership = Arc::new(leadership);
         let stage = Stage {
-            registry: Registry::new(leadership.clone(), deps.runtime.clone(), deps.ttls.worker),
+            registry: Registry::new(
+                leadership.clone(),
+                deps.runtime.clone(),
+                deps.ttls.worker,
+                // The worker is this very process.
+                Arc::new(|_| Ok(())),
+            ),
             repositories: deps.repositories,
             runtime: deps.runtime,
             archive_timeout: deps.archive_timeout,

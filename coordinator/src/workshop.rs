@@ -1,7 +1,7 @@
 //! What a fleet's coordinator is told by whoever knows the configuration: what a job's options mean, and with what it is done.
 
 use pgconvoy_core::failure::Failure;
-use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName};
+use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_repository::RepositorySet;
@@ -17,6 +17,9 @@ pub struct Tools {
 }
 
 pub trait Workshop: Send + Sync {
+    /// Whether the configuration gives the stanza's data to that worker.
+    fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure>;
+
     /// Whether such a job makes sense here; if it does, the repositories that it writes to. What is wrong with it is for
     /// whoever submits it to read.
     fn check(

@@ -22,6 +22,7 @@ pub mod config;
 pub mod damage;
 pub mod data;
 pub mod files;
+pub mod fleet;
 pub mod limits;
 pub mod pgconvoy;
 pub mod process;

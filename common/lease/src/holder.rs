@@ -165,6 +165,11 @@ impl KeepAlive {
         self.shared.lost.child_token()
     }
 
+    /// The holder acts no more from now on, whatever the store thinks.
+    pub fn give_up(&self) {
+        self.shared.lose();
+    }
+
     /// Ends the renewal, waits for it, and frees at once what the lease holds.
     pub async fn stop(self) -> Result<(), LeaseError> {
         self.stop.cancel();

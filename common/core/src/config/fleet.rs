@@ -48,6 +48,9 @@ pub struct EtcdConfig {
 pub struct CoordinatorConfig {
     pub quic_listen: SocketAddr,
     pub http_listen: SocketAddr,
+    /// `host:port`, as others reach it; `None`: what can be told from where it listens.
+    pub quic_address: Option<String>,
+    pub http_address: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +138,8 @@ pub(super) fn read_coordinator(coordinator: &Reader<'_>) -> CoordinatorConfig {
     CoordinatorConfig {
         quic_listen: coordinator.get_default("quic-listen"),
         http_listen: coordinator.get_default("http-listen"),
+        quic_address: coordinator.get("quic-address"),
+        http_address: coordinator.get("http-address"),
     }
 }
 

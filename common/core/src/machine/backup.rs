@@ -44,7 +44,7 @@ use crate::ids::{RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
+    HeldUnit, OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
 };
 use contents::{BackupContents, RepositoryState};
 pub use event::{Announced, BackupSpec, Effect, Event, Outcome, Recovered, RepositoryFacts, Status};
@@ -93,6 +93,10 @@ pub struct BackupMachine {
     absence: u32,
     is_paused: bool,
     recovered: Recovered,
+    /// What workers said that they hold, before there was a board to compare it with.
+    held_before: BTreeMap<WorkerName, Vec<HeldUnit>>,
+    /// What came of units that an earlier leader had ordered, before there was a board.
+    early: Vec<(WorkerName, ReportBody)>,
     facts: Option<PreflightFacts>,
     cluster: Option<ClusterBody>,
     session: Option<SessionFacts>,
@@ -142,6 +146,8 @@ impl BackupMachine {
             board: UnitBoard::default(),
             contents: None,
             warnings: Vec::new(),
+            held_before: BTreeMap::new(),
+            early: Vec::new(),
             recovered,
             spec,
         };
@@ -288,6 +294,10 @@ impl BackupMachine {
             ReportBody::Scanned(_) | ReportBody::ScanEnded(_) => Ok(()),
             ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
             ReportBody::Ready { units } => self.on_ready(now, worker, units, effects),
+            early @ (ReportBody::UnitDone(_) | ReportBody::UnitFailed(_)) if self.phase < Phase::Copying => {
+                self.early.push((worker, early));
+                Ok(())
+            }
             ReportBody::UnitDone(receipt) => self.on_receipt(now, worker, receipt, effects),
             ReportBody::UnitFailed(failure) => self.on_unit_failure(now, worker, failure, effects),
             ReportBody::UnitReturned(returned) => {

@@ -210,6 +210,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 
     coordinator("quic-listen", Listen, "where workers are served (QUIC, UDP)").default("0.0.0.0:7432"),
     coordinator("http-listen", Listen, "where the API and the dashboard are served").default("0.0.0.0:7433"),
+    coordinator("quic-address", Text, "host:port by which workers reach this coordinator; from quic-listen and the host's name when absent"),
+    coordinator("http-address", Text, "host:port by which others reach its API; from http-listen and the host's name when absent"),
 
     worker("name", Name, "name of this worker; the host's when absent"),
     worker("slots", Integer(1, PROCESS_MAX), "units to work on at once; a quarter of the cores when absent"),

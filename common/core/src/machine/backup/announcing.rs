@@ -70,7 +70,8 @@ impl BackupMachine {
             return Ok(());
         }
         self.phase = Phase::Copying;
-        self.adopt_leases(now);
+        self.adopt_leases(now, effects);
+        self.hear_early_reports(now, effects)?;
         for worker in self.present_readers() {
             effects.push(self.order_to(&worker, self.prepare()?));
         }

@@ -36,18 +36,26 @@ impl BackupMachine {
         self.readers.insert(worker.clone(), Reader::Here);
         self.board.forget_wishes(&worker);
         let known: &[HeldUnit] = held.as_ref().map_or(&[], |held| &held.units);
+        if self.phase < Phase::Copying {
+            self.held_before.insert(worker.clone(), known.to_vec());
+        }
         for (unit, attempt, token) in self.board.leased_to(&worker) {
             if !known.contains(&HeldUnit { unit, attempt, token }) {
                 effects.push(Effect::ReleaseLease { unit, attempt });
                 self.board.give_back(unit, attempt);
             }
         }
+        let (has_session, is_prepared) =
+            held.as_ref().map_or((false, false), |held| (held.session, held.prepared));
         if worker == self.source {
             self.source_is_away = false;
-            self.say_again_to_source(held.is_some_and(|held| held.session), effects)?;
+            self.say_again_to_source(has_session, effects)?;
         }
         if self.phase == Phase::Copying {
-            effects.push(self.order_to(&worker, self.prepare()?));
+            // One that is prepared says by itself how many units it can take.
+            if !is_prepared {
+                effects.push(self.order_to(&worker, self.prepare()?));
+            }
             self.lease_units(now, effects);
         }
         Ok(())
@@ -124,7 +132,8 @@ impl BackupMachine {
         units: u16,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        if self.readers.get(&worker) != Some(&Reader::Useless) {
+        // Before copying there is nothing to give; who is told to prepare then asks again.
+        if self.phase == Phase::Copying && self.readers.get(&worker) != Some(&Reader::Useless) {
             self.board.asked(worker, units);
             self.lease_units(now, effects);
         }
@@ -138,6 +147,7 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         self.readers.remove(worker);
+        self.held_before.remove(worker);
         self.board.lost(worker);
         self.lease_units(now, effects);
         if *worker != self.source || self.source_is_away {

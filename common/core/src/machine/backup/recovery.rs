@@ -3,7 +3,7 @@
 //! The lease store says which attempt of which unit was accepted, in which repositories. What the receipt said stands in the
 //! footer of the pack, so it is read from there. A pack that cannot be read is no pack: its unit is done again.
 
-use super::event::{AcceptedUnit, RecalledPack};
+use super::event::{AcceptedUnit, RecalledPack, UnitLease};
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::format::HashSecret;
@@ -11,7 +11,7 @@ use crate::ids::{FencingToken, RepoKey};
 use crate::plan::backup::{Unit, Work};
 use crate::plan::inventory::{FileIndex, Inventory};
 use crate::units::Timestamp;
-use crate::wire::{PartReceipt, Receipt};
+use crate::wire::{HeldUnit, PartReceipt, Receipt};
 use std::collections::BTreeSet;
 
 impl BackupMachine {
@@ -93,10 +93,31 @@ impl BackupMachine {
         self.begin_copying(now, effects)
     }
 
-    pub(super) fn adopt_leases(&mut self, now: Timestamp) {
+    /// Leases of an earlier leader go on, where their worker has not said already that it knows nothing of them.
+    pub(super) fn adopt_leases(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let held_before = std::mem::take(&mut self.held_before);
         for (worker, lease) in std::mem::take(&mut self.recovered.leases) {
-            self.board.adopt(now, worker, lease);
+            let UnitLease { unit, attempt, token } = lease;
+            match held_before.get(&worker) {
+                Some(held) if !held.contains(&HeldUnit { unit, attempt, token }) => {
+                    self.board.was_tried(unit, attempt);
+                    effects.push(Effect::ReleaseLease { unit, attempt });
+                }
+                _ => self.board.adopt(now, worker, lease),
+            }
         }
+    }
+
+    /// What workers reported before the board could take it.
+    pub(super) fn hear_early_reports(
+        &mut self,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        for (worker, report) in std::mem::take(&mut self.early) {
+            self.on_report(now, worker, report, effects)?;
+        }
+        Ok(())
     }
 }
 

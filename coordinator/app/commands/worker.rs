@@ -1,0 +1,134 @@
+//! `worker`: serves a fleet's coordinators on this host until it is told to stop.
+
+use crate::context::Context;
+use crate::host::{connect_options, cores, random_identity};
+use crate::member;
+use crate::repositories::repository_set;
+use crate::runtime::block_on;
+use crate::signals::{Stop, Stops};
+use pgconvoy_core::config::{Config, PgConfig};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{StanzaName, WorkerName};
+use pgconvoy_transport::Role;
+use pgconvoy_transport::quic::{DialConfig, QuicDialer};
+use pgconvoy_transport::reconnect::Redial;
+use pgconvoy_transport::tls::Admission;
+use pgconvoy_worker::bandwidth::Bandwidth;
+use pgconvoy_worker::keeper::SourceConfig;
+use pgconvoy_worker::{Dial, Worker, WorkerDeps};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// How long a backup's session is kept without any coordinator.
+const SESSION_ORPHAN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a worker that was told to stop may go on with what it has.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the last words to leave the socket.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub fn run(context: &Context) -> Result<ExitCode, Failure> {
+    block_on(serve(context))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(context: &Context) -> Result<(), Failure> {
+    let config = &context.config;
+    let fleet = member::fleet(config)?;
+    let credentials = member::credentials(fleet)?;
+    let name = name(config, credentials.member().identity.worker())?;
+    let dialer = QuicDialer::new(DialConfig {
+        credentials,
+        expects: Admission::of([Role::Coordinator]),
+        revoked: Default::default(),
+        runtime: Handle::current(),
+    });
+    let dialer = dialer.map_err(|error| {
+        Failure::new(ErrorCode::HostConnect, format!("cannot open a UDP socket: {error}"))
+    })?;
+    let redial = Redial::new(dialer.clone(), fleet.coordinators.clone(), Box::new(member::random));
+    let redial = redial.ok_or_else(|| {
+        Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
+            .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
+    })?;
+    let policy = config.effective(None, &context.overrides).map_err(|mut problems| problems.swap_remove(0))?;
+    let repos: Vec<_> = config.repos.values().cloned().collect();
+    let mut worker = Worker::start(WorkerDeps {
+        name: name.clone(),
+        incarnation: random_identity()?,
+        slots: slots(config),
+        bandwidth: config.worker.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0))),
+        sources: sources(config, &name, policy.db_timeout)?,
+        repositories: repository_set(&repos, policy.io_timeout)?,
+        errands: None,
+        dial: Dial::Again(Arc::new(redial)),
+        spool: Some(PathBuf::from(&config.paths.spool)),
+        orphan_timeout: SESSION_ORPHAN_TIMEOUT,
+        runtime: Handle::current(),
+    });
+    tracing::info!("worker {name} serves {}", fleet.coordinators.join(", "));
+    let mut stops = Stops::listen()?;
+    stops.tell_ready();
+    loop {
+        tokio::select! {
+            () = worker.stopped() => break,
+            stop = stops.next(DRAIN_TIMEOUT) => match stop {
+                Stop::Drain => {
+                    tracing::warn!("draining; a second signal, or {} s, ends at once", DRAIN_TIMEOUT.as_secs());
+                    worker.drain();
+                }
+                Stop::Now => worker.stop(),
+            },
+        }
+    }
+    // What is not said in time is told by silence.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, dialer.idle()).await;
+    Ok(())
+}
+
+/// The certificate's, which is also the configured one if there is one.
+fn name(config: &Config, certified: Option<&WorkerName>) -> Result<WorkerName, Failure> {
+    let certified = certified.ok_or_else(|| {
+        Failure::new(ErrorCode::Access, "the certificate is not a worker's")
+            .hint("pgconvoy cert issue --role=worker --name=NAME")
+    })?;
+    match &config.worker.name {
+        Some(configured) if configured != certified => Err(Failure::new(
+            ErrorCode::OptionInvalidValue,
+            format!("[worker] name is {configured}, and the certificate is of {certified}"),
+        )
+        .hint("a worker is known by the name in its certificate")),
+        _ => Ok(certified.clone()),
+    }
+}
+
+fn slots(config: &Config) -> u16 {
+    let quarter = || u32::try_from(cores() / 4).unwrap_or(1);
+    let slots = config.worker.slots.unwrap_or_else(quarter).max(1);
+    u16::try_from(slots).unwrap_or(u16::MAX)
+}
+
+/// The data directories that the configuration gives to this worker, or to whatever machine reads it.
+fn sources(
+    config: &Config,
+    name: &WorkerName,
+    db_timeout: Duration,
+) -> Result<BTreeMap<StanzaName, SourceConfig>, Failure> {
+    let mut sources = BTreeMap::new();
+    for stanza in config.stanzas.values() {
+        let named = stanza.pg.iter().find(|pg| pg.host.as_ref() == Some(name));
+        let Some(pg) = named.or_else(|| stanza.pg.iter().find(|pg| pg.host.is_none())) else { continue };
+        sources.insert(stanza.name.clone(), source(pg, db_timeout)?);
+    }
+    Ok(sources)
+}
+
+fn source(pg: &PgConfig, db_timeout: Duration) -> Result<SourceConfig, Failure> {
+    Ok(SourceConfig {
+        directory: PathBuf::from(&pg.path),
+        connect: connect_options(pg, db_timeout, "worker")?,
+    })
+}

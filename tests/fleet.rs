@@ -1,0 +1,248 @@
+//! A fleet of real processes: coordinators with etcd, workers over QUIC, jobs from the command line; and what they survive.
+
+mod support;
+
+use std::time::{Duration, Instant};
+use support::fleet::{Fleet, FleetOptions};
+use support::{Context, Json, Result, Site, assert_refused, data, ensure, labels, limits, note, same_data};
+
+/// Progress is back within this time after a leader's loss (DESIGN's budget), and a busy machine's margin.
+const TAKE_OVER_MAX: Duration = Duration::from_secs(15 + 10);
+
+/// Units small enough for every worker to get many, and slow enough for something to happen meanwhile.
+const SLOW: [&str; 3] = ["--unit-size=256KiB", "--compress-type=zst", "--compress-level=12"];
+
+fn site() -> Result<Site> {
+    let mut site = Site::start()?;
+    site.config = site.config.clone().backup("archive-timeout", "\"30s\"");
+    site.config.write(&site.scratch.config_file())?;
+    Ok(site)
+}
+
+fn limited(bandwidth: &str) -> FleetOptions {
+    FleetOptions { bandwidth_max: Some(bandwidth.to_owned()), ..FleetOptions::default() }
+}
+
+/// A published backup restores from each repository alone, to what the cluster holds.
+fn restores_from_each(site: &Site, expected: &str) -> Result<()> {
+    for number in [1, 2] {
+        let repo = format!("--repo={number}");
+        let copy =
+            site.restore(&format!("copy-{number}"), &[&repo, "--type=immediate", "--target-action=promote"])?;
+        copy.start_and_recover()?;
+        same_data(&copy, expected)?;
+    }
+    site.pgconvoy.run(["verify"])?.ok()?;
+    Ok(())
+}
+
+fn is_done(job: &Json) -> Result<()> {
+    ensure!(job["state"] == "done", "{job}");
+    Ok(())
+}
+
+#[test]
+fn a_backup_is_a_job_that_all_workers_share_and_that_is_followed_to_its_end() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let fleet = Fleet::start(&site, &FleetOptions::default())?;
+    let report =
+        fleet.client.run(["backup", "--type=full", "--unit-size=512KiB", "--output=json"])?.ok()?.json()?;
+    assert_eq!(report["status"], "ok", "{report}");
+    let workers = report["workers"].as_array().context("workers")?;
+    ensure!(workers.len() == 2, "only some workers took part: {report}");
+    for worker in workers {
+        ensure!(worker["units"].as_u64() > Some(0), "{report}");
+    }
+    let listed = fleet.client.run(["job", "list", "--output=json"])?.ok()?.json()?;
+    assert_eq!(listed[0]["state"], "done", "{listed}");
+    assert_eq!(listed[0]["label"], report["label"], "{listed}");
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_leader_that_is_killed_in_mid_backup_is_replaced_and_the_same_backup_ends() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    let before = fleet.await_units(&id, 20)?;
+    let leader = fleet.leader()?;
+    fleet.coordinators[leader].kill()?;
+    let killed = Instant::now();
+    let done_before = before["units"]["done"].as_u64().context("units done")?;
+    let after = fleet.await_units(&id, done_before + 20)?;
+    note(format!("progress again after {:?}", killed.elapsed()));
+    ensure!(killed.elapsed() < TAKE_OVER_MAX, "it took {:?}", killed.elapsed());
+    assert_eq!(after["label"], before["label"]);
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    assert_eq!(end["label"], before["label"], "the same backup goes on");
+    let result = &end["result"];
+    let (read, database) = (result["bytes"]["read"].as_u64(), result["bytes"]["database"].as_u64());
+    let (read, database) = (read.context("bytes read")?, database.context("bytes")?);
+    ensure!(read <= database + database / 20, "accepted units were read again: {result}");
+    assert_eq!(labels(&site.pgconvoy, 1)?.len(), 1);
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_only_its_share() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    let source = source_of(&fleet, &id)?;
+    let other = fleet.workers.iter().position(|worker| worker.name != source).context("another worker")?;
+    fleet.workers[other].kill()?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    restores_from_each(&site, &expected)
+}
+
+/// The worker that keeps the session: the only one that has an open backup in PostgreSQL.
+fn source_of(fleet: &Fleet, id: &str) -> Result<String> {
+    let job = fleet.job(id)?;
+    Ok(job["source"].as_str().context("the job's source")?.to_owned())
+}
+
+#[test]
+fn the_worker_that_keeps_the_session_is_the_backup() -> Result<()> {
+    let site = site()?;
+    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    let source = source_of(&fleet, &id)?;
+    let number = fleet.workers.iter().position(|worker| worker.name == source).context("the source")?;
+    fleet.workers[number].kill()?;
+    fleet.workers[number].start()?;
+    let end = fleet.await_end(&id)?;
+    assert_eq!(end["state"], "failed", "{end}");
+    assert!(labels(&site.pgconvoy, 1)?.is_empty() && labels(&site.pgconvoy, 2)?.is_empty());
+    let id = fleet.submit_backup(&[])?;
+    is_done(&fleet.await_end(&id)?)
+}
+
+#[test]
+fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    let source = source_of(&fleet, &id)?;
+    let other = fleet.workers.iter().position(|worker| worker.name != source).context("another worker")?;
+    fleet.workers[other].freeze()?;
+    let name = fleet.workers[other].name.clone();
+    limits::wait_for("the end of its lease", limits::SOON, || {
+        Ok(fleet.workers_in_state("lost")?.contains(&name).then_some(()))
+    })?;
+    fleet.workers[other].thaw()?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_leader_that_slept_past_its_lease_cannot_publish_what_the_next_one_gave_up() -> Result<()> {
+    let site = site()?;
+    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    let leader = fleet.leader()?;
+    fleet.coordinators[leader].freeze()?;
+    limits::wait_for("another leader", limits::SOON, || Ok((fleet.leader()? != leader).then_some(())))?;
+    limits::wait_for("the job under the new leader", limits::SOON, || Ok(fleet.job(&id).ok()))?;
+    fleet.client.run(["job", "cancel", &id])?.ok()?;
+    let end = fleet.await_end(&id)?;
+    assert_eq!(end["state"], "cancelled", "{end}");
+    fleet.coordinators[leader].thaw()?;
+    // It wakes as a follower; a backup of the fleet works with it there.
+    let id = fleet.submit_backup(&[])?;
+    is_done(&fleet.await_end(&id)?)?;
+    for number in [1, 2] {
+        assert_eq!(labels(&site.pgconvoy, number)?.len(), 1, "what was given up was published");
+    }
+    site.pgconvoy.run(["verify"])?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn etcd_may_restart_and_lose_its_quorum_for_a_while() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let options = FleetOptions { etcd_nodes: 3, ..limited("2MiB") };
+    let mut fleet = Fleet::start(&site, &options)?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    fleet.etcd.kill(0)?;
+    fleet.etcd.kill(1)?;
+    let taken = Instant::now();
+    limits::wait_for("20 s without a quorum", limits::SOON, || {
+        Ok((taken.elapsed() >= Duration::from_secs(20)).then_some(()))
+    })?;
+    fleet.etcd.launch(0)?;
+    fleet.etcd.launch(1)?;
+    fleet.etcd.await_healthy([0, 1, 2])?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_job_is_paused_resumed_and_cancelled() -> Result<()> {
+    let site = site()?;
+    let fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 5)?;
+    fleet.client.run(["job", "pause", &id])?.ok()?;
+    let paused = fleet.await_job(&id, "paused, with nothing under way", |job| {
+        job["state"] == "paused" && job["units"]["leased"] == 0
+    })?;
+    let again = fleet.job(&id)?;
+    assert_eq!(again["units"]["done"], paused["units"]["done"], "nothing is done while it is paused");
+    fleet.client.run(["job", "resume", &id])?.ok()?;
+    let done = paused["units"]["done"].as_u64().context("units")?;
+    fleet.await_units(&id, done + 5)?;
+    fleet.client.run(["job", "cancel", &id])?.ok()?;
+    let end = fleet.await_end(&id)?;
+    assert_eq!(end["state"], "cancelled", "{end}");
+    assert!(labels(&site.pgconvoy, 1)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn two_backups_of_one_stanza_never_run_at_once() -> Result<()> {
+    let site = site()?;
+    let fleet = Fleet::start(&site, &limited("4MiB"))?;
+    let first = fleet.submit_backup(&SLOW)?;
+    let second = fleet.submit_backup(&[])?;
+    fleet.await_units(&first, 5)?;
+    assert_eq!(fleet.job(&second)?["state"], "queued");
+    is_done(&fleet.await_end(&first)?)?;
+    is_done(&fleet.await_end(&second)?)
+}
+
+#[test]
+fn a_viewer_may_look_and_not_submit() -> Result<()> {
+    const ACCESS: i32 = 105;
+    let site = site()?;
+    let fleet = Fleet::start(&site, &FleetOptions::default())?;
+    let viewer = fleet.client_of(&site, "viewer")?;
+    viewer.run(["job", "list"])?.ok()?;
+    assert_refused(&viewer.run(["backup", "--type=full", "--detach"])?, ACCESS)
+}
+
+#[test]
+fn a_fleet_that_cannot_be_reached_is_an_error_and_never_a_silent_backup_here() -> Result<()> {
+    const HOST: i32 = 49;
+    let site = site()?;
+    let fleet = Fleet::prepare(&site, &FleetOptions::default())?;
+    let finished = fleet.client.run(["backup", "--type=full"])?;
+    assert_refused(&finished, HOST)?;
+    ensure!(finished.stderr.contains("--embedded"), "no hint at --embedded\n{finished}");
+    assert!(labels(&site.pgconvoy, 1)?.is_empty());
+    fleet.client.run(["backup", "--type=full", "--embedded"])?.ok()?;
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! A fleet of real processes on this machine: etcd, coordinators, workers, certificates and a client's configuration.
+//!
+//! All of it stands beside a [`Site`]: the same cluster, repositories and scratch folder.
+
+use super::process::{Finished, Running};
+use super::{Config, Context, Json, Pgconvoy, Result, Site, ensure, files, limits, note, user};
+use pgconvoy_lease::testing::etcd::EtcdCluster;
+use rustix::process::Signal;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+
+/// Of a worker whose limit no test sets.
+const UNLIMITED: &str = "";
+
+#[derive(Debug, Clone)]
+pub struct FleetOptions {
+    pub coordinators: usize,
+    pub workers: usize,
+    pub etcd_nodes: usize,
+    pub slots: u32,
+    /// As in the configuration; for all workers.
+    pub bandwidth_max: Option<String>,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        FleetOptions { coordinators: 2, workers: 2, etcd_nodes: 1, slots: 2, bandwidth_max: None }
+    }
+}
+
+/// Where a coordinator listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    quic: u16,
+    http: u16,
+}
+
+/// A process that goes on until it is told to stop. Dropping it kills it.
+pub struct Daemon {
+    pub name: String,
+    kind: &'static str,
+    program: Pgconvoy,
+    running: Option<Running>,
+}
+
+impl Daemon {
+    fn new(kind: &'static str, name: &str, program: Pgconvoy) -> Daemon {
+        Daemon { name: name.to_owned(), kind, program, running: None }
+    }
+
+    pub fn start(&mut self) -> Result<()> {
+        ensure!(self.running.is_none(), "{} runs already", self.name);
+        self.running = Some(self.program.start([self.kind])?);
+        Ok(())
+    }
+
+    pub fn is_running(&self) -> Result<bool> {
+        Ok(match &self.running {
+            Some(running) => !running.has_ended()?,
+            None => false,
+        })
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.running.as_mut().with_context(|| format!("{} does not run", self.name))?.signal(signal)
+    }
+
+    /// SIGKILL; what it had said is noted.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(running) = self.running.take() {
+            note(format!("{} was killed: {}", self.name, running.kill_and_wait()?));
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and the end that follows.
+    pub fn stop(&mut self) -> Result<Finished> {
+        let mut running = self.running.take().with_context(|| format!("{} does not run", self.name))?;
+        running.signal(Signal::TERM)?;
+        running.wait(limits::SERVER)
+    }
+
+    pub fn freeze(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub fn thaw(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Err(error) = self.thaw_if_frozen().and_then(|()| self.kill()) {
+            note(format!("{}: {error}", self.name));
+        }
+    }
+}
+
+impl Daemon {
+    fn thaw_if_frozen(&mut self) -> Result<()> {
+        if self.running.is_some() { self.thaw() } else { Ok(()) }
+    }
+}
+
+/// Fields drop in this order: who depends goes before whom it depends on.
+pub struct Fleet {
+    pub workers: Vec<Daemon>,
+    pub coordinators: Vec<Daemon>,
+    /// Whose configuration names the fleet and an operator's token.
+    pub client: Pgconvoy,
+    pub etcd: EtcdCluster,
+    ports: Vec<Ports>,
+    pki: PathBuf,
+    options: FleetOptions,
+}
+
+impl Fleet {
+    /// Everything started, and every worker known to the leader.
+    pub fn start(site: &Site, options: &FleetOptions) -> Result<Fleet> {
+        let mut fleet = Fleet::prepare(site, options)?;
+        fleet.start_all()?;
+        Ok(fleet)
+    }
+
+    pub fn prepare(site: &Site, options: &FleetOptions) -> Result<Fleet> {
+        let etcd = EtcdCluster::start(options.etcd_nodes)?;
+        let pki = site.scratch.private_dir("pki")?;
+        let ports: Vec<Ports> = (0..options.coordinators).map(|_| free_ports()).collect::<Result<_>>()?;
+        let mut fleet = Fleet {
+            workers: Vec::new(),
+            coordinators: Vec::new(),
+            client: site.pgconvoy.clone(),
+            etcd,
+            ports,
+            pki,
+            options: options.clone(),
+        };
+        fleet.make_certificates(site)?;
+        for number in 0..options.coordinators {
+            let name = format!("coordinator-{number}");
+            let program = fleet.member(site, &name, &fleet.coordinator_section(number)?)?;
+            fleet.coordinators.push(Daemon::new("coordinator", &name, program));
+        }
+        for number in 0..options.workers {
+            fleet.add_worker(site, number)?;
+        }
+        fleet.client = fleet.client_of(site, "operator")?;
+        Ok(fleet)
+    }
+
+    pub fn start_all(&mut self) -> Result<()> {
+        for daemon in self.coordinators.iter_mut().chain(&mut self.workers) {
+            daemon.start()?;
+        }
+        self.await_workers(self.workers.len())
+    }
+
+    /// Not started.
+    pub fn add_worker(&mut self, site: &Site, number: usize) -> Result<()> {
+        let name = format!("worker-{number}");
+        let limit = match &self.options.bandwidth_max {
+            Some(limit) => format!("bandwidth-max = \"{limit}\"\n"),
+            None => UNLIMITED.to_owned(),
+        };
+        let section = format!("[worker]\nslots = {}\n{limit}", self.options.slots);
+        let program = self.member(site, &name, &section)?;
+        self.workers.push(Daemon::new("worker", &name, program));
+        Ok(())
+    }
+
+    /// Waits until the leader knows so many workers that are up.
+    pub fn await_workers(&self, count: usize) -> Result<()> {
+        limits::wait_for(&format!("{count} workers"), limits::SOON, || {
+            let up = self.workers_in_state("up").unwrap_or_default();
+            Ok((up.len() >= count).then_some(()))
+        })
+    }
+
+    pub fn workers_in_state(&self, state: &str) -> Result<Vec<String>> {
+        let listed = self.client.run(["workers", "list", "--output=json"])?.ok()?.json()?;
+        let workers = listed.as_array().context("an array of workers")?;
+        let names = workers.iter().filter(|worker| worker["state"] == state);
+        Ok(names.filter_map(|worker| Some(worker["name"].as_str()?.to_owned())).collect())
+    }
+
+    /// The coordinator that leads, by its place; the others follow.
+    pub fn leader(&self) -> Result<usize> {
+        limits::wait_for("a leader", limits::SOON, || {
+            for (number, daemon) in self.coordinators.iter().enumerate() {
+                if daemon.is_running()? && self.leads(number)? {
+                    return Ok(Some(number));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Asks etcd itself who leads: a frozen coordinator answers nobody.
+    fn leads(&self, number: usize) -> Result<bool> {
+        let endpoints = self.etcd.endpoints().join(",");
+        let answer = super::Program::as_ourselves("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &endpoints, "get", "/pgconvoy/test/leader/0", "--print-value-only"])
+            .run(limits::TOOL)?;
+        Ok(answer.stdout.contains(&format!("coordinator-{number}")))
+    }
+
+    /// Submits a full backup; its job.
+    pub fn submit_backup(&self, more: &[&str]) -> Result<String> {
+        let arguments = ["backup", "--type=full", "--detach"];
+        let finished = self.client.run(arguments.iter().chain(more))?.ok()?;
+        Ok(finished.stdout.trim().to_owned())
+    }
+
+    pub fn job(&self, id: &str) -> Result<Json> {
+        self.client.run(["job", "show", id, "--output=json"])?.ok()?.json()
+    }
+
+    /// Waits until the job says what is asked of it.
+    pub fn await_job(&self, id: &str, what: &str, is_so: impl Fn(&Json) -> bool) -> Result<Json> {
+        let mut last = Json::Null;
+        let waited = limits::wait_for(&format!("job {id}: {what}"), limits::COMMAND, || {
+            // While nobody leads there is no answer.
+            if let Ok(job) = self.job(id) {
+                last = job;
+            }
+            Ok(is_so(&last).then(|| last.clone()))
+        });
+        waited.with_context(|| format!("the last that was seen: {last}"))
+    }
+
+    pub fn await_end(&self, id: &str) -> Result<Json> {
+        self.await_job(id, "its end", |job| {
+            ["done", "partial", "failed", "cancelled"].iter().any(|state| job["state"] == *state)
+        })
+    }
+
+    /// Waits until so many units are done.
+    pub fn await_units(&self, id: &str, count: u64) -> Result<Json> {
+        self.await_job(id, &format!("{count} units done"), |job| {
+            job["units"]["done"].as_u64().is_some_and(|done| done >= count)
+        })
+    }
+
+    /// A client of its own with a token of that role.
+    pub fn client_of(&self, site: &Site, role: &str) -> Result<Pgconvoy> {
+        let host = self.coordinators.first().context("no coordinator")?.program.clone();
+        let arguments = ["token", "create", "--name", role, "--role", role];
+        let token = host.run(arguments)?.ok()?.stdout;
+        let token_file = site.scratch.join(&format!("{role}.token"));
+        std::fs::write(&token_file, token.lines().next().context("a token")?)?;
+        user::give(&token_file)?;
+        let apis: Vec<String> =
+            self.ports.iter().map(|ports| format!("\"https://127.0.0.1:{}\"", ports.http)).collect();
+        let section = format!(
+            "\n[fleet]\nname = \"test\"\napi = [{}]\nca-file = \"{}\"\ntoken-file = \"{}\"\n",
+            apis.join(", "),
+            self.pki.join("ca.crt").display(),
+            token_file.display(),
+        );
+        let config = site.config.clone().extra(&section);
+        site.pgconvoy.with_config(&site.scratch, &format!("client-{role}.toml"), &config)
+    }
+
+    fn make_certificates(&self, site: &Site) -> Result<()> {
+        let dir = format!("--dir={}", self.pki.display());
+        let program = self.member(site, "ca", "")?;
+        program.run(["cert", "init", &dir])?.ok()?;
+        let coordinators = (0..self.options.coordinators).map(|number| ("coordinator", number));
+        let workers = (0..self.options.workers.max(8)).map(|number| ("worker", number));
+        for (role, number) in coordinators.chain(workers) {
+            let (role, name) = (format!("--role={role}"), format!("--name={role}-{number}"));
+            let arguments = ["cert", "issue", &dir, &role, &name, "--san=127.0.0.1"];
+            program.run(arguments)?.ok()?;
+        }
+        ensure!(files::walk(&self.pki)?.len() > 2, "no certificate was made");
+        Ok(())
+    }
+
+    fn coordinator_section(&self, number: usize) -> Result<String> {
+        let ports = self.ports.get(number).context("no such coordinator")?;
+        let mut section = String::from("[coordinator]\n");
+        writeln!(section, "quic-listen = \"127.0.0.1:{}\"", ports.quic)?;
+        writeln!(section, "http-listen = \"127.0.0.1:{}\"", ports.http)?;
+        Ok(section)
+    }
+
+    /// The program with the configuration of one member.
+    fn member(&self, site: &Site, name: &str, section: &str) -> Result<Pgconvoy> {
+        let quoted = |texts: Vec<String>| {
+            texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
+        };
+        let quic = self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.quic)).collect();
+        let pki = self.pki.display();
+        let fleet = format!(
+            "\n[fleet]\nname = \"test\"\netcd = [{}]\ncoordinators = [{}]\nca-file = \"{pki}/ca.crt\"\n\
+             cert-file = \"{pki}/{name}.crt\"\nkey-file = \"{pki}/{name}.key\"\n\n{section}\n\
+             [log]\nlevel-console = \"info\"\n",
+            quoted(self.etcd.endpoints()),
+            quoted(quic),
+        );
+        let config: Config = site.config.clone().extra(&fleet);
+        site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)
+    }
+}
+
+fn free_ports() -> Result<Ports> {
+    let quic = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    Ok(Ports { quic, http })
+}
