@@ -4,7 +4,8 @@
 //! [`running`] begins a backup and [`effects`] is the one place where an
 //! effect becomes I/O; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
-//! repositories for a new backup and `announce` makes it known there; [`progress`] is what watchers see.
+//! repositories for a new backup and `announce` makes it known there; [`progress`] is what watchers see. [`api`] is how people and
+//! programs ask over HTTPS, by the [`tokens`] that say who they are; [`revocations`] are the certificates that are refused.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
 //!
@@ -16,6 +17,7 @@
 
 pub mod actors;
 mod announce;
+pub mod api;
 pub mod effects;
 pub mod errand;
 pub mod fleet;
@@ -27,8 +29,10 @@ pub mod progress;
 mod recall;
 pub mod records;
 pub mod registry;
+pub mod revocations;
 pub mod running;
 pub mod start;
+pub mod tokens;
 mod wal_wait;
 pub mod workshop;
 

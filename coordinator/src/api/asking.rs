@@ -1,0 +1,122 @@
+//! Who asks, and who answers: before anything is looked at, the token; then either this coordinator leads, or the one that does
+//! is asked.
+//!
+//! A refused token is told of, without its secret, and costs whoever sent it time.
+
+use super::refusal::Refusal;
+use super::{Shared, forward};
+use crate::fleet::Standing;
+use crate::lead::{Caller, Lead};
+use crate::tokens::{Bearer, Refused, TokenRole};
+use actix_web::body::MessageBody;
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::error::PayloadError;
+use actix_web::http::StatusCode;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::Next;
+use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
+use pgconvoy_core::failure::ErrorCode;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a refused token waits for its answer: nothing to somebody who mistyped, much to somebody who guesses.
+const REFUSAL_DELAY: Duration = Duration::from_millis(500);
+/// The whole body must be there by then; a slow one only holds a connection.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A question with a known asker, to a leader. Handlers take it as an argument.
+#[derive(Clone)]
+pub(crate) struct Asked {
+    pub(crate) lead: Arc<Lead>,
+    bearer: Bearer,
+}
+
+impl Asked {
+    /// The asker, if the role is high enough.
+    pub(crate) fn by(&self, role: TokenRole) -> Result<Caller, Refusal> {
+        if self.bearer.role < role {
+            let message =
+                format!("token '{}' is that of a {}: this takes {role}", self.bearer.name, self.bearer.role);
+            return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::Access, message)
+                .hint("pgconvoy token create makes one with another role"));
+        }
+        Ok(Caller { name: self.bearer.name.clone(), role: self.bearer.role.name().to_owned() })
+    }
+}
+
+impl FromRequest for Asked {
+    type Error = Refusal;
+    type Future = Ready<Result<Asked, Refusal>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let asked = request.extensions().get::<Asked>().cloned();
+        ready(asked.ok_or_else(|| Refusal::unavailable("this coordinator does not lead")))
+    }
+}
+
+/// Stands in front of every question of the API.
+pub(crate) async fn settle(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let shared = request.app_data::<web::Data<Shared>>().cloned().expect("the app was given its data");
+    let bearer = bearer(&request, &shared).await?;
+    let body = body(&mut request).await?;
+    let standing = shared.fleet.standing().borrow().clone();
+    match standing {
+        Standing::Leading(lead) => {
+            request.set_payload(Payload::from(body));
+            request.extensions_mut().insert(Asked { lead, bearer });
+            Ok(next.call(request).await?.map_into_left_body())
+        }
+        Standing::Following(leader) => {
+            let answer = forward::to_leader(&shared, request.request(), body, leader).await?;
+            Ok(request.into_response(answer).map_into_right_body())
+        }
+    }
+}
+
+async fn body(request: &mut ServiceRequest) -> Result<web::Bytes, Refusal> {
+    match tokio::time::timeout(BODY_TIMEOUT, request.extract::<web::Bytes>()).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if matches!(error.as_error(), Some(PayloadError::Overflow)) => {
+            let message = "the request's body is too large";
+            Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::Format, message))
+        }
+        Ok(Err(error)) => Err(Refusal::malformed(format!("the request's body cannot be read: {error}"))),
+        Err(_) => Err(Refusal::malformed("the request's body did not come in time")),
+    }
+}
+
+async fn bearer(request: &ServiceRequest, shared: &Shared) -> Result<Bearer, Refusal> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(text) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
+        return Err(unauthorized("a token is needed").hint("send it as 'Authorization: Bearer TOKEN'"));
+    };
+    let refused = match shared.tokens.bearer(text.trim()).await {
+        Ok(bearer) => return Ok(bearer),
+        Err(refused) => refused,
+    };
+    let id = match refused {
+        Refused::CannotTell(failure) => return Err(Refusal::unavailable(failure.message)),
+        Refused::NotAToken => "of no known form".to_owned(),
+        Refused::Unknown(id) => id,
+    };
+    let peer = request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    let Ok(_waiting) = shared.refusals.try_acquire() else {
+        tracing::warn!("token {id} from {peer} was turned away: too many are refused at once");
+        return Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Access,
+            "too many tokens are refused at once",
+        ));
+    };
+    tracing::warn!("token {id} from {peer} was refused");
+    tokio::time::sleep(REFUSAL_DELAY).await;
+    Err(unauthorized("the token is not known, or was revoked").hint("check token-file in [fleet]"))
+}
+
+fn unauthorized(message: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, ErrorCode::Access, message)
+}

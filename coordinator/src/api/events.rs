@@ -1,0 +1,143 @@
+//! A job as a stream of server-sent events: `progress` whenever it changes, `end` when it is over, a comment when all is quiet.
+//!
+//! An event's id is `<epoch>-<n>`: which leader told it, and the how-manieth change of its jobs. Who comes with the id of the
+//! present state has missed nothing and is told of the next change; who comes with any other is told the present state at once.
+//! Each event tells all there is, so that none has to be kept for those who come back.
+//!
+//! Failure story: a leader that leads no more ends its streams without `end`, and so does one that stops; who follows asks again.
+
+use super::Shared;
+use super::asking::Asked;
+use super::json;
+use super::refusal::Refusal;
+use crate::lead::Lead;
+use actix_web::HttpResponse;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::web::Bytes;
+use futures::Stream;
+use pgconvoy_core::wire::JobId;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Proxies and clients take a silent connection for a dead one.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Between two events: often enough for a progress bar.
+const EVENT_INTERVAL: Duration = Duration::from_millis(200);
+
+pub(super) fn too_many() -> Refusal {
+    Refusal::unavailable("too many streams are open")
+        .hint("close some, or ask for the job now and then instead")
+}
+
+pub(super) fn stream(
+    asked: &Asked,
+    shared: &Shared,
+    id: JobId,
+    last_event: Option<&str>,
+) -> Result<HttpResponse, Refusal> {
+    let permit = shared.followers.clone().try_acquire_owned().map_err(|_| too_many())?;
+    let follower = Follower {
+        version: asked.lead.watch(),
+        lead: asked.lead.clone(),
+        id,
+        known_event: last_event.map(str::to_owned),
+        told: None,
+        quiet_since: Instant::now(),
+        not_before: Instant::now(),
+        is_over: false,
+        stop: shared.stop.clone(),
+        _permit: permit,
+    };
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/event-stream").insert_header((CACHE_CONTROL, "no-store"));
+    Ok(response.streaming(follower.events()))
+}
+
+/// One who follows a job.
+struct Follower {
+    lead: Arc<Lead>,
+    id: JobId,
+    version: watch::Receiver<u64>,
+    /// What the follower brought along.
+    known_event: Option<String>,
+    /// The data of the last event.
+    told: Option<String>,
+    quiet_since: Instant,
+    not_before: Instant,
+    is_over: bool,
+    stop: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        futures::stream::unfold(self, |mut follower| async {
+            let text = follower.next().await?;
+            Some((Ok(Bytes::from(text)), follower))
+        })
+    }
+
+    /// What to send next; `None`: the stream is over.
+    async fn next(&mut self) -> Option<String> {
+        if self.is_over {
+            return None;
+        }
+        let (lead, stop) = (self.lead.clone(), self.stop.clone());
+        tokio::select! {
+            text = self.event_or_comment() => text,
+            () = lead.leadership().lost() => None,
+            () = stop.cancelled() => None,
+        }
+    }
+
+    async fn event_or_comment(&mut self) -> Option<String> {
+        tokio::time::sleep_until(self.not_before).await;
+        loop {
+            if let Some(text) = self.event()? {
+                self.quiet_since = Instant::now();
+                self.not_before = self.quiet_since + EVENT_INTERVAL;
+                return Some(text);
+            }
+            let comment_at = self.quiet_since + KEEP_ALIVE;
+            match tokio::time::timeout_at(comment_at, self.version.changed()).await {
+                Ok(changed) => changed.ok()?,
+                Err(_) => {
+                    self.quiet_since = Instant::now();
+                    return Some(":\n\n".to_owned());
+                }
+            }
+        }
+    }
+
+    /// The present state, if it is news. Outer `None`: there is no such job any more.
+    fn event(&mut self) -> Option<Option<String>> {
+        let version = *self.version.borrow_and_update();
+        let epoch = self.lead.leadership().epoch();
+        let id = format!("{}-{version}", epoch.0);
+        let view = self.lead.job(self.id)?;
+        self.is_over = view.record.state.is_over();
+        let data = json::job(&view, epoch).to_string();
+        let is_known = self.known_event.take().is_some_and(|known| known == id);
+        if is_known {
+            self.told = Some(data.clone());
+        }
+        if self.is_over {
+            return Some(Some(event(&id, "progress", &data) + &event(&id, "end", "{}")));
+        }
+        if self.told.as_ref() == Some(&data) {
+            return Some(None);
+        }
+        let text = event(&id, "progress", &data);
+        self.told = Some(data);
+        Some(Some(text))
+    }
+}
+
+/// `data` is one line, as compact JSON is.
+fn event(id: &str, name: &str, data: &str) -> String {
+    format!("id: {id}\nevent: {name}\ndata: {data}\n\n")
+}
