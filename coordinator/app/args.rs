@@ -6,15 +6,22 @@
 //! Invariant: whatever is typed ends in a [`Typed`], in text to show, or in a failure with one of pgBackRest's codes.
 
 mod definition;
+mod fleet;
 mod mistake;
 mod order;
 mod parse;
+mod submitted;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 pub use definition::definition;
+pub use fleet::{
+    CertCommand, JobArgs, JobCommand, MemberRole, OutputArgs, PkiDir, TokenCommand, TokenRoleName,
+    WorkerArgs, WorkersCommand,
+};
 pub use parse::{Parsed, Typed, parse};
+pub use submitted::as_typed;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -77,6 +84,18 @@ pub enum Command {
     /// Keys of repositories
     #[command(subcommand)]
     RepoKey(RepoKeyCommand),
+    /// Jobs of the fleet
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Workers of the fleet
+    #[command(subcommand)]
+    Workers(WorkersCommand),
+    /// Tokens for the fleet's API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Certificates of the fleet's members
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -106,6 +125,10 @@ impl Command {
             Command::RepoLs(_) => "repo-ls",
             Command::RepoGet(_) => "repo-get",
             Command::RepoKey(_) => "repo-key",
+            Command::Job(_) => "job",
+            Command::Workers(_) => "workers",
+            Command::Token(_) => "token",
+            Command::Cert(_) => "cert",
             Command::Config(_) => "config",
             Command::Version(_) => "version",
             Command::Help(_) => "help",
@@ -201,6 +224,9 @@ pub struct RestoreArgs {
     /// Write PostgreSQL's own backup_manifest too, for pg_verifybackup
     #[arg(long)]
     pub backup_manifest: bool,
+    /// Worker of the fleet that restores, on its own host (repeatable: one of them)
+    #[arg(long, value_name = "NAME")]
+    pub worker: Vec<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,

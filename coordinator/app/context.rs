@@ -5,6 +5,7 @@ use crate::args::{Common, Typed};
 use crate::output::Failures;
 use pgconvoy_core::config::{Config, ConfigProblem, Overrides};
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::StanzaName;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,21 @@ impl Context {
             is_root: invocation.is_root,
             arguments: arguments.collect(),
         })
+    }
+
+    /// The same process, as if a job's command had been typed.
+    pub fn for_job(&self, stanza: &StanzaName, typed: &Typed) -> Context {
+        Context {
+            config: self.config.clone(),
+            config_file: self.config_file.clone(),
+            overrides: typed.overrides.clone(),
+            stanza: Some(stanza.to_string()),
+            embedded: true,
+            command: typed.command.name(),
+            environment: BTreeMap::new(),
+            is_root: self.is_root,
+            arguments: Vec::new(),
+        }
     }
 }
 

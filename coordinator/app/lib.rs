@@ -1,7 +1,7 @@
 //! The composition root: what the process was given comes in, one command runs, an exit status goes out.
 //!
 //! Code map: [`args`] is what was typed and [`settings`] what it means; [`context`] holds the configuration; [`commands`]
-//! has one file for each verb; [`output`] and [`logging`] are the two ways out.
+//! has one file for each verb; [`fleet`] is for what is done elsewhere; [`output`] and [`logging`] are the two ways out.
 //!
 //! Invariants
 //! 1. The environment, the arguments and the configuration file are read here and nowhere below.
@@ -12,6 +12,7 @@ pub mod args;
 pub mod commands;
 pub mod context;
 pub mod embedded;
+pub mod fleet;
 pub mod host;
 pub mod logging;
 pub mod output;
@@ -22,8 +23,10 @@ pub mod settings;
 
 use args::{Command, Parsed, Typed};
 use context::Context;
+use fleet::submit::{Submission, is_wanted};
 use output::Failures;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::job::JobKind;
 use settings::{
     ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest,
     RepoLsRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest,
@@ -84,15 +87,32 @@ fn dispatch(invocation: &Invocation, typed: Typed) -> Result<ExitCode, Failures>
         Command::Man(args) => Ok(commands::man::run(args)?),
         Command::Config(command) => commands::config::run(invocation, &typed.common, command),
         Command::RepoKey(command) => Ok(commands::repo_key::run(command)?),
+        Command::Cert(command) => commands::cert::run(invocation, &typed.common, command),
         Command::ArchiveGet(args) => commands::archive_get::run(invocation, &typed, args),
         _ => {
             let context = Context::open(invocation, &typed)?;
             let run = logging::start(&context);
-            let outcome = work(&context, &typed.command);
+            let outcome = match submission(&context, &typed) {
+                Some(submission) => fleet::submit::run(&context, &submission),
+                None => work(&context, &typed.command),
+            };
             run.end(&outcome);
             Ok(outcome?)
         }
     }
+}
+
+/// What the fleet is to do instead of this process.
+fn submission<'a>(context: &Context, typed: &'a Typed) -> Option<Submission<'a>> {
+    let (kind, detach, output) = match &typed.command {
+        Command::Backup(args) if is_wanted(context) && !args.plan => {
+            (JobKind::Backup, args.detach, args.output)
+        }
+        Command::Verify(args) if is_wanted(context) => (JobKind::Verify, false, args.output),
+        Command::Restore(args) if !args.worker.is_empty() => (JobKind::Restore, false, args.output),
+        _ => return None,
+    };
+    Some(Submission { kind, options: &typed.options, detach, output })
 }
 
 /// Commands that work on a cluster or on repositories.
@@ -112,6 +132,9 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
             commands::archive_push::run(context, &ArchivePushRequest::new(context, args)?)
         }
         Command::Restore(args) => commands::restore::run(context, &RestoreRequest::new(context, args)?),
+        Command::Job(command) => commands::job::run(context, command),
+        Command::Workers(command) => commands::workers::run(context, command),
+        Command::Token(command) => commands::token::run(context, command),
         other => Err(Failure::new(
             ErrorCode::CommandInvalid,
             format!("command '{}' is not part of this build", other.name()),

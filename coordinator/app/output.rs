@@ -53,6 +53,20 @@ pub fn json(value: &serde_json::Value) -> Result<ExitCode, Failure> {
     text(&format!("{value}\n"))
 }
 
+/// Rows under their heads, each column as wide as its widest text.
+pub fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
+    let head = head.map(str::to_owned);
+    let all = || std::iter::once(&head).chain(rows);
+    let widths: Vec<usize> =
+        (0..N).map(|column| all().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(text, width)| format!("{text:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    all().map(line).collect()
+}
+
 /// For results that are written piece by piece.
 pub fn stdout_writer() -> impl Write + Send {
     std::io::BufWriter::new(UntilEnough(stdout()))

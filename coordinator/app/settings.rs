@@ -43,7 +43,7 @@ impl Context {
     }
 
     /// For commands that work on one stanza, whether the configuration has it or not.
-    fn stanza_named(&self) -> Result<StanzaName, Failure> {
+    pub fn stanza_named(&self) -> Result<StanzaName, Failure> {
         self.stanza_if_named()?.ok_or_else(|| {
             let failure = Failure::new(
                 ErrorCode::OptionRequired,

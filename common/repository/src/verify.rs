@@ -31,7 +31,7 @@ mod wal;
 
 pub use report::{
     ArchiveVerification, BackupStatus, BackupVerification, Finding, RepoVerification, StanzaVerification,
-    to_json, to_text,
+    json_to_text, to_json, to_text,
 };
 
 use crate::error::RepositoryError;

@@ -1,9 +1,10 @@
 //! From the words of the command line to [`Typed`].
 
-use super::{Cli, Command, Common, VersionArgs, VersionOutput, definition, mistake, order};
+use super::{Cli, Command, Common, VersionArgs, VersionOutput, definition, mistake, order, submitted};
 use clap::FromArgMatches;
 use pgconvoy_core::config::{Overrides, registry};
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::job::JobOptions;
 use std::ffi::OsString;
 
 /// What was typed, complete and of the right form.
@@ -13,6 +14,8 @@ pub struct Typed {
     pub command: Command,
     /// Settings of the configuration that were given as options.
     pub overrides: Overrides,
+    /// The command's own options and settings, as a job would carry them.
+    pub options: JobOptions,
 }
 
 pub enum Parsed {
@@ -41,7 +44,11 @@ pub fn parse(arguments: &[OsString]) -> Result<Parsed, Failure> {
         }
     };
     let overrides = overrides(&matches, command.name())?;
-    Ok(Parsed::Typed(Box::new(Typed { common: cli.common, command, overrides })))
+    let options = match (definition.find_subcommand(command.name()), matches.subcommand()) {
+        (Some(definition), Some((_, matches))) => submitted::of_line(definition, matches),
+        _ => JobOptions::default(),
+    };
+    Ok(Parsed::Typed(Box::new(Typed { common: cli.common, command, overrides, options })))
 }
 
 /// Collects the settings among the options; those of all commands may stand at any level.

@@ -12,7 +12,7 @@ use crate::settings::BackupRequest;
 use pgconvoy_coordinator::Progress;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupKind;
-use pgconvoy_core::ids::{Epoch, Identity};
+use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Phase};
 use pgconvoy_core::units::ByteCount;
@@ -20,7 +20,7 @@ use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
 use pgconvoy_repository::codec::Codec;
 use serde_json::{Value, json};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const LOCK_KIND: &str = "backup";
@@ -44,7 +44,7 @@ pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failu
     };
     let outcome = block_on(embedded.backup(|epoch| spec(request, identity, epoch), show))??;
     drop(locks);
-    report(request, &outcome, begun)
+    report(request, &outcome, begun.elapsed())
 }
 
 fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
@@ -63,7 +63,8 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
     Ok(())
 }
 
-fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec {
+/// What a backup is to do; a fleet's job changes some of it.
+pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec {
     let options = &request.options;
     let codec: Codec = options.compression.kind.into();
     BackupSpec {
@@ -116,27 +117,35 @@ async fn show(mut progress: watch::Receiver<Progress>) {
     }
 }
 
-fn report(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Result<ExitCode, Failure> {
-    let verdict = outcome.verdict();
-    for (file, block) in &outcome.bad_pages {
-        tracing::warn!("page {block} of {file} does not match its checksum");
+fn report(request: &BackupRequest, outcome: &Outcome, took: Duration) -> Result<ExitCode, Failure> {
+    let result = outcome.label.map(|_| as_json(&request.stanza.name, outcome, took));
+    tell(request.output, &result.unwrap_or_default(), outcome.verdict())
+}
+
+/// Prints a result, wherever it came from; it is null where nothing came of the backup.
+pub fn tell(form: Output, result: &Value, verdict: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    for error in result["pages"]["errors"].as_array().into_iter().flatten() {
+        let file = error["file"].as_str().unwrap_or_default();
+        tracing::warn!("page {} of {file} does not match its checksum", error["block"]);
     }
-    match request.output {
-        Output::Json if outcome.label.is_some() => {
-            output::json(&as_json(request, outcome, begun))?;
+    match form {
+        Output::Json if !result.is_null() => {
+            output::json(result)?;
         }
         Output::Json => {}
         Output::Text => {
-            if let Some(label) = outcome.label.filter(|_| verdict.is_ok()) {
-                let size = ByteCount(outcome.bytes_database);
-                output::text(&format!("{label}: {size} in {:.1} s\n", begun.elapsed().as_secs_f64()))?;
+            if let Some(label) = result["label"].as_str().filter(|_| verdict.is_ok()) {
+                let size = ByteCount(result["bytes"]["database"].as_u64().unwrap_or_default());
+                let took = Duration::from_millis(result["duration-ms"].as_u64().unwrap_or_default());
+                output::text(&format!("{label}: {size} in {:.1} s\n", took.as_secs_f64()))?;
             }
         }
     }
     verdict.map(|()| ExitCode::SUCCESS)
 }
 
-fn as_json(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Value {
+/// The command's result.
+pub fn as_json(stanza: &StanzaName, outcome: &Outcome, took: Duration) -> Value {
     let head = outcome.contents.as_ref().map(|contents| &contents.head);
     let errors: Vec<Value> =
         outcome.bad_pages.iter().map(|(file, block)| json!({"file": file, "block": block})).collect();
@@ -151,7 +160,7 @@ fn as_json(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Value 
         "label": text(outcome.label.map(|label| label.to_string())),
         "type": BackupKind::Full.name(),
         "prior": Value::Null,
-        "stanza": request.stanza.name.as_str(),
+        "stanza": stanza.as_str(),
         "status": outcome.status.name(),
         "lsn": {
             "start": text(head.and_then(|head| head.lsn_start).map(|lsn| lsn.to_string())),
@@ -161,7 +170,7 @@ fn as_json(request: &BackupRequest, outcome: &Outcome, begun: Instant) -> Value 
             "start": text(head.and_then(|head| head.wal_start).map(|segment| segment.to_string())),
             "stop": text(head.and_then(|head| head.wal_stop).map(|segment| segment.to_string())),
         },
-        "duration-ms": u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "duration-ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         "bytes": {
             "database": outcome.bytes_database,
             "read": outcome.bytes_read,

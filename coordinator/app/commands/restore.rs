@@ -11,7 +11,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::plan::recovery::{RecoveryOptions, restore_command};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_worker::restore::{Progress, RestoreOrder, RestoreReport, Surroundings, restore};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,21 +119,44 @@ async fn show(progress: Arc<Progress>, over: CancellationToken) {
 }
 
 fn report(request: &RestoreRequest, report: &RestoreReport) -> Result<ExitCode, Failure> {
-    let (label, seconds) = (report.label, report.elapsed.as_secs_f64());
+    let result = as_json(request, report);
     match request.output {
-        Output::Json => output::json(&json!({
-            "label": label.to_string(),
-            "repo": report.repository.0,
-            "bytes": report.bytes,
-            "files": report.files,
-            "duration-ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
-        })),
-        Output::Text => {
-            let (size, directory) = (ByteCount(report.bytes), &request.target.directory);
-            output::text(&format!(
-                "{label}: {size} in {} files restored to {directory} in {seconds:.1} s\n",
-                report.files
-            ))
-        }
+        Output::Json => output::json(&result),
+        Output::Text => output::text(&to_text(&result)),
     }
+}
+
+fn as_json(request: &RestoreRequest, report: &RestoreReport) -> Value {
+    json!({
+        "label": report.label.to_string(),
+        "repo": report.repository.0,
+        "path": request.target.directory,
+        "bytes": report.bytes,
+        "files": report.files,
+        "duration-ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The command's result for people, wherever it came from.
+pub fn to_text(result: &Value) -> String {
+    let text = |key: &str| result[key].as_str().unwrap_or_default();
+    let number = |key: &str| result[key].as_u64().unwrap_or_default();
+    let (size, files) = (ByteCount(number("bytes")), number("files"));
+    let took = Duration::from_millis(number("duration-ms")).as_secs_f64();
+    format!("{}: {size} in {files} files restored to {} in {took:.1} s\n", text("label"), text("path"))
+}
+
+/// Does it on behalf of a fleet's coordinator, and answers with the command's result.
+pub async fn as_errand(
+    context: &Context,
+    request: &RestoreRequest,
+    stop: CancellationToken,
+) -> Result<Value, Failure> {
+    let order = order(context, request)?;
+    let around = Surroundings { runtime: Handle::current(), stop, progress: Arc::default() };
+    let restored = tokio::task::spawn_blocking(move || restore(&order, &around)).await;
+    let report = restored.map_err(|error| {
+        Failure::new(ErrorCode::Assert, format!("the restore's thread is gone: {error}"))
+    })??;
+    Ok(as_json(request, &report))
 }

@@ -3,9 +3,10 @@
 //! Invariants
 //! 1. A token that was revoked opens nothing [`FRESH_FOR`] later, or [`STALE_FOR`] later while the store does not answer.
 //! 2. However many requests come, the store is asked by one of them at a time, and at most once in [`LIST_INTERVAL`].
+//! 3. A store that does not answer holds up one request in [`RETRY_INTERVAL`], for [`LIST_TIMEOUT`], and those that come meanwhile.
 
 use super::{TokenRecord, TokenRole, list, parts};
-use pgconvoy_core::failure::Failure;
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_lease::{FleetKeys, LeaseStore};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +19,13 @@ const FRESH_FOR: Duration = Duration::from_secs(3);
 /// How long an old list is believed while the store does not answer: about as long as etcd takes to elect a leader, so that
 /// nobody is locked out by that.
 const STALE_FOR: Duration = Duration::from_secs(15);
-/// A token that is not in the list may be newer than the list. Whoever invents tokens makes the store list no more often.
+/// A token that is not in the list may be newer than the list. Whoever comes with one waits for the next
+/// list; whoever invents tokens makes the store list no more often.
 const LIST_INTERVAL: Duration = Duration::from_millis(250);
+/// Everybody waits for whoever asks the store. A healthy one answers within milliseconds.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Before a store that did not answer is asked again, so that not every request waits for it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +50,8 @@ struct Known {
     tokens: BTreeMap<String, TokenRecord>,
     /// When the list that is known was asked for.
     as_of: Option<Instant>,
+    /// The store is not asked before.
+    not_before: Option<Instant>,
 }
 
 impl Known {
@@ -67,9 +75,20 @@ impl Tokens {
     pub async fn bearer(&self, text: &str) -> Result<Bearer, Refused> {
         let (id, secret) = parts(text).ok_or(Refused::NotAToken)?;
         let mut known = self.known.lock().await;
-        let age = known.age();
-        if age >= FRESH_FOR || (age >= LIST_INTERVAL && !known.tokens.contains_key(id)) {
-            self.refresh(&mut known).await?;
+        if let Some(moment) = known.not_before.filter(|_| !known.tokens.contains_key(id)) {
+            drop(known);
+            tokio::time::sleep_until(moment).await;
+            known = self.known.lock().await;
+        }
+        if known.age() >= FRESH_FOR || !known.tokens.contains_key(id) {
+            self.refresh(&mut known).await;
+        }
+        if known.age() >= STALE_FOR {
+            let failure = Failure::new(
+                ErrorCode::HostConnect,
+                "the lease store, which knows the tokens, does not answer",
+            );
+            return Err(Refused::CannotTell(failure.retryable()));
         }
         match known.tokens.get(id) {
             Some(token) if token.opens_with(secret) => {
@@ -79,18 +98,25 @@ impl Tokens {
         }
     }
 
-    async fn refresh(&self, known: &mut Known) -> Result<(), Refused> {
+    async fn refresh(&self, known: &mut Known) {
         let asked = Instant::now();
-        match list(self.leases.as_ref(), &self.keys).await {
-            Ok(tokens) => {
-                *known = Known { tokens: tokens.into_iter().collect(), as_of: Some(asked) };
-                Ok(())
+        if known.not_before.is_some_and(|not_before| asked < not_before) {
+            return;
+        }
+        let listing = list(self.leases.as_ref(), &self.keys);
+        match tokio::time::timeout(LIST_TIMEOUT, listing).await {
+            Ok(Ok(tokens)) => {
+                let not_before = Some(asked + LIST_INTERVAL);
+                *known = Known { tokens: tokens.into_iter().collect(), as_of: Some(asked), not_before };
             }
-            Err(error) if known.age() < STALE_FOR => {
-                tracing::debug!("the tokens of {:?} ago are used: {error}", known.age());
-                Ok(())
+            failed => {
+                known.not_before = Some(Instant::now() + RETRY_INTERVAL);
+                let why = failed.map_or_else(
+                    |_| "it is too slow".to_owned(),
+                    |answer| answer.err().map(|error| error.to_string()).unwrap_or_default(),
+                );
+                tracing::warn!("the tokens known so far are used: {why}");
             }
-            Err(error) => Err(Refused::CannotTell(error.into())),
         }
     }
 }

@@ -149,6 +149,7 @@ fn repository(repository: &RepoVerification) -> Value {
     let archive = |archive: &ArchiveVerification| {
         json!({
             "id": archive.id,
+            "files": archive.files,
             "ranges": archive.ranges.iter().map(range).collect::<Vec<_>>(),
             "errors": texts(&archive.errors),
         })
@@ -169,47 +170,59 @@ fn texts(findings: &[Finding]) -> Vec<String> {
 }
 
 pub fn to_text(stanzas: &[StanzaVerification]) -> String {
+    json_to_text(&to_json(stanzas))
+}
+
+/// A result for people, from where it was written as JSON.
+pub fn json_to_text(stanzas: &Value) -> String {
     let mut out = String::new();
-    for stanza in stanzas {
-        line(&mut out, format_args!("stanza: {}", stanza.name));
-        line(&mut out, format_args!("status: {}", status(stanza.is_ok())));
-        stanza.repositories.iter().for_each(|repository| repository_text(&mut out, repository));
+    for stanza in elements(stanzas) {
+        line(&mut out, format_args!("stanza: {}", text(&stanza["name"])));
+        line(&mut out, format_args!("status: {}", text(&stanza["status"])));
+        elements(&stanza["repo"]).for_each(|repository| repository_text(&mut out, repository));
     }
     out
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 fn line(out: &mut String, text: fmt::Arguments<'_>) {
     writeln!(out, "{text}").expect("a string takes every line");
 }
 
-fn errors_text(out: &mut String, findings: &[Finding]) {
-    findings.iter().for_each(|finding| line(out, format_args!("      error: {finding}")));
+fn errors_text(out: &mut String, findings: &Value) {
+    elements(findings).for_each(|finding| line(out, format_args!("      error: {}", text(finding))));
 }
 
-fn repository_text(out: &mut String, repository: &RepoVerification) {
-    line(out, format_args!("  repo{}: {}", repository.key, status(repository.is_ok())));
-    errors_text(out, &repository.errors);
-    for backup in &repository.backups {
-        let recoverable = match (backup.status, backup.recoverable) {
-            (BackupStatus::InProgress, _) => "",
-            (_, true) => ", recoverable",
-            (_, false) => ", not recoverable",
+fn repository_text(out: &mut String, repository: &Value) {
+    line(out, format_args!("  repo{}: {}", repository["key"], text(&repository["status"])));
+    errors_text(out, &repository["errors"]);
+    for backup in elements(&repository["backup"]) {
+        let (label, status) = (text(&backup["label"]), text(&backup["status"]));
+        let recoverable = match backup["recoverable"].as_bool() {
+            _ if status == BackupStatus::InProgress.name() => "",
+            Some(true) => ", recoverable",
+            _ => ", not recoverable",
         };
-        line(
-            out,
-            format_args!("    backup: {}, status: {}{recoverable}", backup.label, backup.status.name()),
-        );
-        errors_text(out, &backup.errors);
+        line(out, format_args!("    backup: {label}, status: {status}{recoverable}"));
+        errors_text(out, &backup["errors"]);
     }
-    for archive in &repository.archives {
-        line(out, format_args!("    archive: {}, WAL files checked: {}", archive.id, archive.files));
-        for range in &archive.ranges {
-            line(out, format_args!("      range: {} - {}", range.first, range.last));
+    for archive in elements(&repository["archive"]) {
+        let (id, files) = (text(&archive["id"]), &archive["files"]);
+        line(out, format_args!("    archive: {id}, WAL files checked: {files}"));
+        for range in elements(&archive["ranges"]) {
+            line(out, format_args!("      range: {} - {}", text(&range["start"]), text(&range["stop"])));
         }
-        errors_text(out, &archive.errors);
+        errors_text(out, &archive["errors"]);
     }
-    for range in &repository.pitr {
-        let (from, to) = (range.from, range.to);
-        line(out, format_args!("    recoverable on timeline {} from {from} to {to}", range.timeline));
+    for range in elements(&repository["pitr"]) {
+        let (timeline, from, to) = (&range["timeline"], text(&range["from"]), text(&range["to"]));
+        line(out, format_args!("    recoverable on timeline {timeline} from {from} to {to}"));
     }
 }

@@ -1,0 +1,112 @@
+//! What this program tells a coordinator of its fleet: what a job's options mean by the configuration, and with what it is done.
+
+use crate::args::{Command, as_typed};
+use crate::commands::backup;
+use crate::context::Context;
+use crate::repositories::repository_set;
+use crate::settings::{BackupRequest, RestoreRequest, VerifyRequest};
+use pgconvoy_coordinator::errand::WORKER_OPTION;
+use pgconvoy_coordinator::workshop::{Tools, Workshop};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName};
+use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
+use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a backup waits for its source's worker to come back: a restart of its host, and a DBA who looks why.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(10 * 60);
+const PATH_OPTION: &str = "pg-path";
+
+/// The commands, by the configuration of a coordinator's host.
+pub struct CommandWorkshop(Arc<Context>);
+
+impl CommandWorkshop {
+    pub fn new(context: Arc<Context>) -> CommandWorkshop {
+        CommandWorkshop(context)
+    }
+
+    fn backup(&self, stanza: &StanzaName, options: &JobOptions) -> Result<BackupRequest, Failure> {
+        let (context, command) = of_job(&self.0, JobKind::Backup, stanza, options)?;
+        match command {
+            Command::Backup(args) => BackupRequest::new(&context, &args),
+            other => Err(not_that(&other)),
+        }
+    }
+}
+
+/// A job as if it had been typed here.
+pub(super) fn of_job(
+    context: &Context,
+    kind: JobKind,
+    stanza: &StanzaName,
+    options: &JobOptions,
+) -> Result<(Context, Command), Failure> {
+    let typed = as_typed(kind, options)?;
+    Ok((context.for_job(stanza, &typed), typed.command))
+}
+
+pub(super) fn not_that(command: &Command) -> Failure {
+    Failure::new(ErrorCode::Assert, format!("command '{}' is no job of that kind", command.name()))
+}
+
+impl Workshop for CommandWorkshop {
+    fn check(
+        &self,
+        kind: JobKind,
+        stanza: &StanzaName,
+        options: &JobOptions,
+    ) -> Result<Vec<RepoKey>, Failure> {
+        match kind {
+            JobKind::Backup => {
+                let request = self.backup(stanza, options)?;
+                Ok(request.repos.iter().map(|repo| repo.key).collect())
+            }
+            JobKind::Verify => match of_job(&self.0, kind, stanza, options)? {
+                (context, Command::Verify(args)) => VerifyRequest::new(&context, &args).map(|_| Vec::new()),
+                (_, other) => Err(not_that(&other)),
+            },
+            JobKind::Restore => check_restore(&self.0, stanza, options).map(|()| Vec::new()),
+        }
+    }
+
+    fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure> {
+        let request = self.backup(&record.stanza, &record.options)?;
+        Ok(BackupSpec {
+            source_patience_ms: u64::try_from(SOURCE_PATIENCE.as_millis()).unwrap_or(u64::MAX),
+            ..backup::spec(&request, record.id.0, epoch)
+        })
+    }
+
+    fn tools(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Tools, Failure> {
+        let request = self.backup(stanza, options)?;
+        Ok(Tools {
+            repositories: repository_set(&request.all_repos, request.options.io_timeout)?,
+            archive_timeout: request.options.archive_timeout,
+        })
+    }
+
+    fn result(&self, record: &JobRecord, outcome: &Outcome, took: Duration) -> Option<String> {
+        outcome.label.map(|_| backup::as_json(&record.stanza, outcome, took).to_string())
+    }
+}
+
+/// Where it goes is for the worker's configuration to say, unless the job does.
+fn check_restore(context: &Context, stanza: &StanzaName, options: &JobOptions) -> Result<(), Failure> {
+    if options.values(WORKER_OPTION).is_empty() {
+        let failure =
+            Failure::new(ErrorCode::OptionRequired, "a job that restores requires option: --worker");
+        return Err(failure.hint("name the worker on whose host the data directory is to be"));
+    }
+    let mut options = options.clone();
+    if options.values(PATH_OPTION).is_empty() {
+        options.set(PATH_OPTION, vec!["/".to_owned()]);
+    }
+    match of_job(context, JobKind::Restore, stanza, &options)? {
+        (context, Command::Restore(args)) => RestoreRequest::new(&context, &args).map(|_| ()),
+        (_, other) => Err(not_that(&other)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
