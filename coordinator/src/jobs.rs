@@ -30,6 +30,13 @@ impl RunControl {
         }
     }
 
+    pub(crate) fn backup(&self) -> Option<&BackupControl> {
+        match self {
+            RunControl::Backup(backup) => Some(backup),
+            RunControl::Nothing | RunControl::Errand(_) => None,
+        }
+    }
+
     pub(crate) fn pause(&self, paused: bool) {
         if let RunControl::Backup(backup) = self {
             if paused { backup.pause() } else { backup.resume() }

@@ -4,7 +4,7 @@
 //! [`running`] begins a backup and [`effects`] is the one place where an
 //! effect becomes I/O; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
-//! repositories for a new backup and `announce` makes it known there; [`progress`] is what watchers see. [`api`] is how people and
+//! repositories for a new backup and `announce` makes it known there; [`progress`] and [`units`] are what watchers see. [`api`] is how people and
 //! programs ask over HTTPS, by the [`tokens`] that say who they are; [`revocations`] are the certificates that are refused.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
@@ -33,6 +33,7 @@ pub mod revocations;
 pub mod running;
 pub mod start;
 pub mod tokens;
+pub mod units;
 mod wal_wait;
 pub mod workshop;
 

@@ -5,6 +5,7 @@ use crate::effects::{Effects, by_record};
 use crate::progress::Progress;
 use crate::records::JobKeeper;
 use crate::registry::Registry;
+use crate::units::{ListUnits, UnitView};
 use actix::{Actor, Addr};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
@@ -44,6 +45,11 @@ impl BackupControl {
 
     pub fn resume(&self) {
         self.0.do_send(Happened(Event::Resumed));
+    }
+
+    /// Where units stand; none of a backup that is over.
+    pub async fn units(&self, page: ListUnits) -> Vec<UnitView> {
+        self.0.send(page).await.unwrap_or_default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::worker_link::FromWorker;
 use crate::progress::Progress;
+use crate::units::{self, ListUnits, UnitView};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Effect, Event, Recovered};
@@ -68,6 +69,14 @@ impl Handler<Happened> for BackupActor {
 
     fn handle(&mut self, Happened(event): Happened, _: &mut Self::Context) {
         self.tell(event);
+    }
+}
+
+impl Handler<ListUnits> for BackupActor {
+    type Result = Vec<UnitView>;
+
+    fn handle(&mut self, ListUnits { from, count }: ListUnits, _: &mut Self::Context) -> Self::Result {
+        units::list(self.machine.board(), from, count)
     }
 }
 

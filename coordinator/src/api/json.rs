@@ -2,8 +2,9 @@
 
 use crate::jobs::JobView;
 use crate::registry::{WorkerState, WorkerView};
+use crate::units::UnitView;
 use pgconvoy_core::failure::Failure;
-use pgconvoy_core::ids::Epoch;
+use pgconvoy_core::ids::{Epoch, WorkerName};
 use pgconvoy_core::job::AuditRecord;
 use pgconvoy_core::units::Timestamp;
 use serde_json::{Value, json};
@@ -54,6 +55,18 @@ pub fn job(view: &JobView, epoch: Epoch) -> Value {
 
 fn failure(failure: &Failure) -> Value {
     json!({"code": failure.code.number(), "message": failure.message, "hints": failure.hints})
+}
+
+pub(super) fn unit(view: &UnitView, source: Option<&WorkerName>) -> Value {
+    json!({
+        "id": view.id.0,
+        "state": view.state,
+        "worker": view.worker.as_ref().map(WorkerName::as_str),
+        "token": view.token.map(|token| token.0),
+        "source": source.map(WorkerName::as_str),
+        "attempt": view.attempt.map(|attempt| attempt.0),
+        "bytes": view.bytes,
+    })
 }
 
 pub(super) fn worker((view, busy): &(WorkerView, u32), epoch: Epoch) -> Value {

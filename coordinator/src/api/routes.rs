@@ -6,11 +6,12 @@ use super::{Shared, events, json};
 use crate::fleet::Standing;
 use crate::jobs::JobView;
 use crate::tokens::TokenRole;
+use crate::units::ListUnits;
 use actix_web::http::StatusCode;
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
+use pgconvoy_core::ids::{Identity, StanzaName, UnitId, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::wire::JobId;
 use serde::Deserialize;
@@ -29,6 +30,7 @@ pub(super) fn of_jobs(config: &mut web::ServiceConfig) {
     config
         .service(web::resource("/jobs").get(jobs).post(submit))
         .service(web::resource("/jobs/{id}").get(job))
+        .service(web::resource("/jobs/{id}/units").get(units))
         .service(web::resource("/jobs/{id}/events").get(follow))
         .service(web::resource("/jobs/{id}/cancel").post(cancel))
         .service(web::resource("/jobs/{id}/pause").post(pause))
@@ -163,6 +165,29 @@ fn told(asked: &Asked, id: &str) -> Answer {
 async fn job(asked: Asked, id: web::Path<String>) -> Answer {
     asked.by(TokenRole::Viewer)?;
     told(&asked, &id)
+}
+
+/// Units of one answer: about a megabyte, and all of a backup of 300 GB.
+const UNITS_MAX: usize = 10_000;
+
+/// Which units: `?from=N&count=N`, for backups that have more than fit into one answer.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    from: u32,
+    count: Option<usize>,
+}
+
+async fn units(asked: Asked, id: web::Path<String>, request: HttpRequest) -> Answer {
+    asked.by(TokenRole::Viewer)?;
+    let (id, view) = known(&asked, &id)?;
+    let page = web::Query::<Page>::from_query(request.query_string());
+    let Page { from, count } = page.map_err(|error| Refusal::malformed(error.to_string()))?.into_inner();
+    let page = ListUnits { from: UnitId(from), count: count.unwrap_or(UNITS_MAX).min(UNITS_MAX) };
+    let source = view.record.begun.map(|begun| begun.source);
+    let units = asked.lead.units(id, page).await;
+    Ok(HttpResponse::Ok().json(units.iter().map(|unit| json::unit(unit, source.as_ref())).collect::<Value>()))
 }
 
 async fn follow(

@@ -5,6 +5,7 @@ use crate::actors::backup::now;
 use crate::jobs::Live;
 use crate::records::{self, JobKeeper};
 use crate::registry::WorkerView;
+use crate::units::{ListUnits, UnitView};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_core::job::{AuditRecord, JobState};
@@ -67,6 +68,15 @@ impl Lead {
         self.lock().queue.set_priority(id, priority);
         self.touch();
         Ok(())
+    }
+
+    /// Where the units of a job stand while it runs; none before and after, and none of a job that has no units.
+    pub async fn units(&self, id: JobId, page: ListUnits) -> Vec<UnitView> {
+        let backup = self.lock().jobs.get(&id).and_then(|job| job.control.backup().cloned());
+        match backup {
+            Some(backup) => backup.units(page).await,
+            None => Vec::new(),
+        }
     }
 
     pub fn workers(&self) -> Vec<(WorkerView, u32)> {

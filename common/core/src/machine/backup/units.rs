@@ -136,6 +136,12 @@ impl UnitBoard {
         self.plan.units.get(unit.0 as usize)
     }
 
+    /// Every unit and where it stands, in order.
+    pub fn units(&self) -> impl Iterator<Item = (UnitId, &Unit, &UnitState)> {
+        let both = self.plan.units.iter().zip(&self.states).enumerate();
+        both.map(|(number, (unit, state))| (unit_id(number), unit, state))
+    }
+
     pub fn states(&self) -> &[UnitState] {
         &self.states
     }
