@@ -2,6 +2,7 @@
 
 mod support;
 
+use pgconvoy_lease::testing::etcd::EtcdCluster;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use support::{Finished, Json, Program, Result, Scratch, ensure, limits};
@@ -146,5 +147,43 @@ fn a_fleet_that_does_not_answer_is_an_error_and_no_reason_to_work_here() -> Resu
     ensure!(asked.stderr.contains("[fleet] api") && asked.has_hint(), "{}", asked.stderr);
     site.with_config(without, "restore --stanza=main --worker=db1 --pg-path=/x")?.with_code(37)?;
     site.with_config(without, "token list")?.with_code(37)?;
+    site.with_config(&text, "restore --stanza=main --worker=db1 --embedded")?.with_code(31)?;
+    let detached = site.with_config(without, "backup --stanza=main --detach")?.with_code(31)?;
+    ensure!(detached.stderr.contains("[fleet] api"), "{}", detached.stderr);
+    Ok(())
+}
+
+#[test]
+fn tokens_and_revocations_need_the_lease_store_and_no_coordinator() -> Result<()> {
+    let site = Site::new()?;
+    let etcd = EtcdCluster::start(1)?;
+    let config = format!("[fleet]\nname = \"prod\"\netcd = {:?}\n", etcd.endpoints());
+    let call = |line: &str| site.with_config(&config, line);
+    let token = call("token create --name=ci --role=operator")?.ok()?.stdout;
+    let parts: Vec<&str> = token.trim_end().splitn(3, '_').collect();
+    ensure!(parts.len() == 3 && parts[0] == "pgc" && parts[2].len() == 43, "a token has three parts");
+    let made = call("token create --name=eyes --role=viewer --output=json")?.ok()?.json()?;
+    ensure!(made["token"].as_str().is_some_and(|token| token.starts_with("pgc_")), "the token is told once");
+    let listed = call("token list --output=json")?.ok()?;
+    ensure!(!listed.stdout.contains(parts[2]), "a secret is never told again");
+    let listed = listed.json()?;
+    let mut roles: Vec<(&str, &str)> = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|row| Some((row["name"].as_str()?, row["role"].as_str()?)))
+        .collect();
+    roles.sort_unstable();
+    assert_eq!(roles, [("ci", "operator"), ("eyes", "viewer")]);
+    assert_eq!(call("token revoke ci")?.ok()?.stdout, format!("{}\n", parts[1]));
+    call("token revoke ci")?.with_code(96)?;
+    assert_eq!(call("token list --output=json")?.ok()?.json()?.as_array().map(Vec::len), Some(1));
+    call("token create --name=a/b --role=viewer")?.with_code(32)?;
+    site.cert("init --fleet=prod")?.ok()?;
+    site.cert("issue --role=worker --name=db1")?.ok()?;
+    let dir = format!("--dir={}", site.pki.display());
+    let revoked = call(&format!("cert revoke db1 {dir}"))?.ok()?.stdout;
+    ensure!(revoked.starts_with("revoked: worker db1 (serial "), "{revoked}");
+    call(&format!("cert revoke 0a:0b {dir}"))?.ok()?;
     Ok(())
 }

@@ -58,7 +58,9 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
         return missing("--plan");
     }
     if request.detach {
-        return missing("--detach");
+        let failure =
+            Failure::new(ErrorCode::OptionInvalid, "option '--detach' needs a fleet that does the work");
+        return Err(failure.hint("set [fleet] api, and leave out --embedded"));
     }
     Ok(())
 }

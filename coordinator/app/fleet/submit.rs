@@ -29,6 +29,10 @@ pub fn is_wanted(context: &Context) -> bool {
 
 pub fn run(context: &Context, submission: &Submission<'_>) -> Result<ExitCode, Failure> {
     let stanza = context.stanza_named()?;
+    if context.embedded {
+        let message = "options '--embedded' and '--worker' contradict each other";
+        return Err(Failure::new(ErrorCode::OptionInvalid, message));
+    }
     let client = Client::new(context.config.fleet.as_ref())?;
     let body = json!({
         "kind": submission.kind.name(),
