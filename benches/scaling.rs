@@ -59,7 +59,7 @@ fn backup_with(site: &Site, workers: usize, rate: u64, unit_size: u64) -> Result
     };
     let fleet = Fleet::start(site, &options)?;
     let client = fleet.client.clone().with_limit(limits::LARGE_COMMAND);
-    let unit_size = format!("--unit-size={}KiB", (unit_size >> 10).next_power_of_two().max(128));
+    let unit_size = format!("--unit-size={}KiB", (unit_size >> 10).next_power_of_two().max(1024));
     let begin = Instant::now();
     client.run(["backup", "--type=full", &unit_size])?.ok()?;
     let seconds = begin.elapsed().as_secs_f64();

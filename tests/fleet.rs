@@ -10,7 +10,7 @@ use support::{Context, Json, Result, Site, assert_refused, data, ensure, labels,
 const TAKE_OVER_MAX: Duration = Duration::from_secs(15 + 10);
 
 /// Units small enough for every worker to get many, and slow enough for something to happen meanwhile.
-const SLOW: [&str; 3] = ["--unit-size=256KiB", "--compress-type=zst", "--compress-level=12"];
+const SLOW: [&str; 3] = ["--unit-size=1MiB", "--compress-type=zst", "--compress-level=12"];
 
 fn site() -> Result<Site> {
     let mut site = Site::start()?;
@@ -47,7 +47,7 @@ fn a_backup_is_a_job_that_all_workers_share_and_that_is_followed_to_its_end() ->
     let expected = data::fingerprint(&site.cluster)?;
     let fleet = Fleet::start(&site, &FleetOptions::default())?;
     let report =
-        fleet.client.run(["backup", "--type=full", "--unit-size=512KiB", "--output=json"])?.ok()?.json()?;
+        fleet.client.run(["backup", "--type=full", "--unit-size=1MiB", "--output=json"])?.ok()?.json()?;
     assert_eq!(report["status"], "ok", "{report}");
     let workers = report["workers"].as_array().context("workers")?;
     ensure!(workers.len() == 2, "only some workers took part: {report}");
@@ -66,12 +66,12 @@ fn a_leader_that_is_killed_in_mid_backup_is_replaced_and_the_same_backup_ends() 
     let expected = data::fingerprint(&site.cluster)?;
     let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
     let id = fleet.submit_backup(&SLOW)?;
-    let before = fleet.await_units(&id, 20)?;
+    let before = fleet.await_units(&id, 10)?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].kill()?;
     let killed = Instant::now();
     let done_before = before["units"]["done"].as_u64().context("units done")?;
-    let after = fleet.await_units(&id, done_before + 20)?;
+    let after = fleet.await_units(&id, done_before + 10)?;
     note(format!("progress again after {:?}", killed.elapsed()));
     ensure!(killed.elapsed() < TAKE_OVER_MAX, "it took {:?}", killed.elapsed());
     assert_eq!(after["label"], before["label"]);

@@ -87,6 +87,10 @@ pub enum Command {
     /// Jobs of the fleet
     #[command(subcommand)]
     Job(JobCommand),
+    /// Serve a fleet as one of its coordinators, until told to stop
+    Coordinator,
+    /// Serve a fleet's coordinators on this host, until told to stop
+    Worker,
     /// Workers of the fleet
     #[command(subcommand)]
     Workers(WorkersCommand),
@@ -126,6 +130,8 @@ impl Command {
             Command::RepoGet(_) => "repo-get",
             Command::RepoKey(_) => "repo-key",
             Command::Job(_) => "job",
+            Command::Coordinator => "coordinator",
+            Command::Worker => "worker",
             Command::Workers(_) => "workers",
             Command::Token(_) => "token",
             Command::Cert(_) => "cert",

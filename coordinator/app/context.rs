@@ -14,6 +14,7 @@ pub const CONFIG_FILE: &str = "/etc/pgconvoy/pgconvoy.toml";
 const CONFIG_VARIABLE: &str = "PGCONVOY_CONFIG";
 const STANZA_VARIABLE: &str = "PGCONVOY_STANZA";
 
+#[derive(Clone)]
 pub struct Context {
     pub config: Config,
     /// The file that was read; commands that write a restore_command name it there.

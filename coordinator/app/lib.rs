@@ -15,11 +15,13 @@ pub mod embedded;
 pub mod fleet;
 pub mod host;
 pub mod logging;
+pub mod member;
 pub mod output;
 pub mod progress;
 pub mod repositories;
 pub mod runtime;
 pub mod settings;
+pub mod signals;
 
 use args::{Command, Parsed, Typed};
 use context::Context;
@@ -133,6 +135,8 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
         }
         Command::Restore(args) => commands::restore::run(context, &RestoreRequest::new(context, args)?),
         Command::Job(command) => commands::job::run(context, command),
+        Command::Coordinator => commands::coordinator::run(context),
+        Command::Worker => commands::worker::run(context),
         Command::Workers(command) => commands::workers::run(context, command),
         Command::Token(command) => commands::token::run(context, command),
         other => Err(Failure::new(

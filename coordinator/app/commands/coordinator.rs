@@ -1,20 +1,26 @@
 //! `coordinator`: one of a fleet's coordinators, until it is told to stop.
 
 use crate::context::Context;
-use crate::fleet::workshop::ConfiguredWorkshop;
+use crate::fleet::store;
+use crate::fleet::workshop::CommandWorkshop;
 use crate::host::{random_identity, writer};
 use crate::member;
 use crate::runtime::block_on;
 use crate::signals::Stops;
 use pgconvoy_coordinator::Ttls;
+use pgconvoy_coordinator::api::{self, ApiDeps};
 use pgconvoy_coordinator::fleet::{Fleet, FleetDeps, LeaderAddress};
+use pgconvoy_coordinator::revocations;
+use pgconvoy_coordinator::tokens::Tokens;
 use pgconvoy_core::config::Config;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_lease::{FleetKeys, LeaseStore};
 use pgconvoy_transport::Role;
 use pgconvoy_transport::pki::{Credentials, Revoked};
 use pgconvoy_transport::quic::{ListenConfig, QuicListener};
-use pgconvoy_transport::tls::Admission;
-use std::net::SocketAddr;
+use pgconvoy_transport::tls::{Admission, https_client_config, https_server_config};
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,28 +43,25 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         return Err(Failure::new(ErrorCode::Access, "the certificate is not a coordinator's")
             .hint("pgconvoy cert issue --role=coordinator --name=NAME"));
     }
-    let leases = member::lease_store(configured).await?;
+    let store::Store { leases, keys } = store::connect(Some(configured)).await?;
     let revoked = Revoked::default();
+    // Nobody is admitted before it is known who is not welcome.
+    revoked.replace(revocations::list(leases.as_ref(), &keys).await?);
     let listener = listen(config, &credentials, revoked.clone())?;
     let fleet = Fleet::new(FleetDeps {
         address: address(config, &credentials),
-        fleet: member::keys(configured)?,
+        fleet: keys.clone(),
         leases: leases.clone(),
-        workshop: Arc::new(ConfiguredWorkshop::new(context)),
+        workshop: Arc::new(CommandWorkshop::new(Arc::new(context.clone()))),
         runtime: Handle::current(),
         ttls: Ttls::FLEET,
         identity: Arc::new(random_identity),
     });
     let stop = CancellationToken::new();
-    let api = crate::fleet::api::serve(crate::fleet::api::Serving {
-        fleet: fleet.clone(),
-        config,
-        credentials: &credentials,
-        leases,
-        revoked,
-        stop: stop.clone(),
-    })
-    .await?;
+    let api = Api { fleet: &fleet, credentials: &credentials, leases: &leases, keys: &keys, stop: &stop };
+    let serving = Handle::current().spawn(api.serve(config.coordinator.http_listen, &revoked)?);
+    let watching = revocations::follow(leases.clone(), keys.clone(), revoked.clone(), stop.clone());
+    let watching = Handle::current().spawn(watching);
     let admitting = actix::spawn(fleet.clone().listen(listener.clone()));
     let mut stops = Stops::listen()?;
     stops.tell_ready();
@@ -76,11 +79,42 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     pgconvoy_transport::Listener::close(listener.as_ref());
     let _ = tokio::time::timeout(STOP_TIMEOUT, async {
         listener.idle().await;
-        let _ = admitting.await;
-        let _ = api.await;
+        let _ = tokio::join!(admitting, serving, watching);
     })
     .await;
     Ok(())
+}
+
+/// What the API is made of.
+struct Api<'a> {
+    fleet: &'a Arc<Fleet>,
+    credentials: &'a Credentials,
+    leases: &'a Arc<dyn LeaseStore>,
+    keys: &'a FleetKeys,
+    stop: &'a CancellationToken,
+}
+
+impl Api<'_> {
+    /// Listens at once; the future serves.
+    fn serve(
+        self,
+        address: SocketAddr,
+        revoked: &Revoked,
+    ) -> Result<impl Future<Output = Result<(), Failure>> + Send + use<>, Failure> {
+        let listen = TcpListener::bind(address).map_err(|error| {
+            Failure::new(ErrorCode::HostConnect, format!("cannot listen on {address}: {error}"))
+                .hint("is another coordinator running here? [coordinator] http-listen sets the address")
+        })?;
+        let admission = Admission::of([Role::Coordinator]);
+        Ok(api::serve(ApiDeps {
+            fleet: self.fleet.clone(),
+            tokens: Tokens::new(self.leases.clone(), self.keys.clone()),
+            listen,
+            tls: https_server_config(self.credentials),
+            forward: https_client_config(self.credentials.authority(), admission, revoked),
+            stop: self.stop.clone(),
+        }))
+    }
 }
 
 fn listen(

@@ -1,6 +1,7 @@
 //! `worker`: serves a fleet's coordinators on this host until it is told to stop.
 
 use crate::context::Context;
+use crate::fleet::errands::CommandErrands;
 use crate::host::{connect_options, cores, random_identity};
 use crate::member;
 use crate::repositories::repository_set;
@@ -54,7 +55,8 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
             .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
     })?;
-    let policy = config.effective(None, &context.overrides).map_err(|mut problems| problems.swap_remove(0))?;
+    let policy =
+        config.effective(None, &context.overrides).map_err(|mut problems| problems.swap_remove(0))?;
     let repos: Vec<_> = config.repos.values().cloned().collect();
     let mut worker = Worker::start(WorkerDeps {
         name: name.clone(),
@@ -63,7 +65,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         bandwidth: config.worker.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0))),
         sources: sources(config, &name, policy.db_timeout)?,
         repositories: repository_set(&repos, policy.io_timeout)?,
-        errands: None,
+        errands: Some(Arc::new(CommandErrands::new(Arc::new(context.clone())))),
         dial: Dial::Again(Arc::new(redial)),
         spool: Some(PathBuf::from(&config.paths.spool)),
         orphan_timeout: SESSION_ORPHAN_TIMEOUT,

@@ -8,7 +8,7 @@ use crate::settings::{BackupRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::errand::WORKER_OPTION;
 use pgconvoy_coordinator::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName};
+use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use std::sync::Arc;
@@ -51,6 +51,22 @@ pub(super) fn not_that(command: &Command) -> Failure {
 }
 
 impl Workshop for CommandWorkshop {
+    fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure> {
+        let configured = self.0.config.stanzas.get(stanza);
+        let is_given = configured.is_some_and(|stanza| {
+            stanza.pg.iter().any(|pg| pg.host.as_ref().is_none_or(|host| host == worker))
+        });
+        if is_given {
+            return Ok(());
+        }
+        let message = format!(
+            "worker {worker} offers data of stanza {stanza}, which the configuration here does not give to it"
+        );
+        Err(Failure::new(ErrorCode::Access, message).hint(format!(
+            "add [[stanza.{stanza}.pg]] with host = \"{worker}\" to the coordinators' configuration"
+        )))
+    }
+
     fn check(
         &self,
         kind: JobKind,

@@ -8,7 +8,7 @@ use crate::leader::Ttls;
 use crate::tokens::{self, NewToken, RANDOM_BYTES, TokenRole, Tokens};
 use crate::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::ids::{Epoch, Identity, RepoKey, StanzaName};
+use pgconvoy_core::ids::{Epoch, Identity, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_core::units::Timestamp;
@@ -30,6 +30,10 @@ use zeroize::Zeroizing;
 struct Shop;
 
 impl Workshop for Shop {
+    fn may_serve(&self, _: &WorkerName, _: &StanzaName) -> Result<(), Failure> {
+        Ok(())
+    }
+
     fn check(&self, _: JobKind, _: &StanzaName, options: &JobOptions) -> Result<Vec<RepoKey>, Failure> {
         match options.0.keys().find(|name| !matches!(name.as_str(), "type" | "exclude")) {
             Some(name) => Err(Failure::new(ErrorCode::OptionInvalid, format!("invalid option '--{name}'"))
