@@ -390,7 +390,9 @@ impl BackupMachine {
             return Err(self.session_is_gone());
         }
         self.phase = Phase::Scanning;
-        if let Some(start) = session.start.filter(|_| self.spec.source.archive_check) {
+        self.inventory = Inventory::default();
+        let is_first = self.session.is_none();
+        if let Some(start) = session.start.filter(|_| is_first && self.spec.source.archive_check) {
             self.awaited_before = self.alive().into_iter().collect();
             for repository in self.alive() {
                 let (archive, segments) = (self.archive()?, vec![start.segment_before]);

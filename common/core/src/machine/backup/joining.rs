@@ -70,9 +70,11 @@ impl BackupMachine {
         match self.phase {
             Phase::Opening if self.facts.is_none() => effects.push(self.order(self.preflight())),
             Phase::Starting => effects.push(self.order(self.open_session())),
+            // Pages of a scan under way may still come. Orders are obeyed one after another, so that the answer to this one
+            // comes after all of them: until then none counts.
             Phase::Scanning if !self.is_scanned => {
-                self.inventory = Default::default();
-                effects.push(self.order(OrderBody::Scan));
+                self.phase = Phase::Starting;
+                effects.push(self.order(self.open_session()));
             }
             Phase::Stopping => {
                 effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));

@@ -1,6 +1,8 @@
 //! Whole backups on paper: events by hand, effects looked at.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod away;
+
 use super::event::{RepositoryResult, UnitLease};
 use super::*;
 use crate::format::manifest::Record;
@@ -13,8 +15,8 @@ use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentName, Wal
 use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
 use crate::wire::{
-    Compress, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd, SessionStart,
-    SourceOptions, StoredPack, UnitFailure, UnitOrder,
+    Compress, Held, HeldUnit, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
+    SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
 };
 
 const ONE: RepoKey = RepoKey(1);
