@@ -224,7 +224,7 @@ impl BackupMachine {
             }
             Event::WorkerJoined { worker, held } => self.on_worker_joined(now, worker, held, effects),
             Event::WorkerLost { worker } => self.on_worker_lost(now, &worker, effects),
-            Event::SourceOverdue { absence } => self.on_source_overdue(absence),
+            Event::SourceOverdue { absence } => self.on_source_overdue(absence, effects),
             Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
             Event::Ticked => {
                 self.spread(now, effects);
@@ -307,7 +307,10 @@ impl BackupMachine {
             ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),
             ReportBody::WalSupplied { repository, archiver_works, result } => {
                 self.archiver_works |= archiver_works;
-                self.supplying.remove(&repository);
+                // Asked for by an earlier leader, or said twice: it says nothing of the segments that are awaited.
+                if self.supplying.remove(&repository).is_none() {
+                    return Ok(());
+                }
                 self.settle(repository, result, effects)?;
                 self.wal_settled(now, repository, effects)
             }

@@ -156,10 +156,8 @@ impl BackupMachine {
             return Ok(());
         }
         self.source_is_away = true;
-        if self.phase <= Phase::Stopping {
-            if self.spec.source_patience_ms == 0 {
-                return Err(self.source_gone());
-            }
+        let is_needed = self.phase <= Phase::Stopping || self.phase == Phase::Awaiting;
+        if is_needed && self.spec.source_patience_ms > 0 {
             self.absence += 1;
             self.warn(
                 [format!("worker {worker}, which keeps the backup session, is away: waiting")],
@@ -169,7 +167,15 @@ impl BackupMachine {
             effects.push(Effect::WaitForSource { absence: self.absence, patience_ms });
             return Ok(());
         }
-        // The data are safe; only what this worker was to supply will not come.
+        self.give_up_source(effects)
+    }
+
+    /// Without the session there is no backup. Once it is closed the data are safe: only what this worker was to supply will
+    /// not come.
+    fn give_up_source(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase <= Phase::Stopping {
+            return Err(self.source_gone());
+        }
         self.source_is_lost = true;
         for repository in std::mem::take(&mut self.supplying).into_keys() {
             self.drop_repository(repository, self.source_gone(), effects)?;
@@ -178,9 +184,13 @@ impl BackupMachine {
         Ok(())
     }
 
-    pub(super) fn on_source_overdue(&self, absence: u32) -> Result<(), Failure> {
-        let is_overdue = self.source_is_away && absence == self.absence && self.phase <= Phase::Stopping;
-        if is_overdue { Err(self.source_gone()) } else { Ok(()) }
+    pub(super) fn on_source_overdue(
+        &mut self,
+        absence: u32,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let is_overdue = self.source_is_away && absence == self.absence;
+        if is_overdue { self.give_up_source(effects) } else { Ok(()) }
     }
 
     fn source_gone(&self) -> Failure {

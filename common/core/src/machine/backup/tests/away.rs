@@ -47,3 +47,40 @@ fn pages_of_a_scan_that_was_under_way_do_not_count_once_its_worker_is_back() {
     assert_eq!(world.outcome().status, Status::Ok);
     assert_eq!(world.outcome().bytes_database, 70 * MIB + 2 * 8192);
 }
+
+#[test]
+fn wal_that_nobody_waits_for_settles_nothing() {
+    let mut world = in_phase(patient(), Phase::Scanning);
+    let result = Ok(());
+    world.report(ReportBody::WalSupplied { repository: ONE, archiver_works: false, result });
+    world.tell(Event::WalFound { repository: TWO, result: Ok(vec![segment("0/2000028")]) });
+    assert!(world.outcome.is_none());
+    assert!(is_sent(&world.queue, |order| matches!(order, OrderBody::SupplyWal(_))));
+}
+
+#[test]
+fn a_source_that_is_away_while_wal_is_awaited_supplies_it_when_it_is_back() {
+    let mut world = patient();
+    world.archived = vec![ONE];
+    world.settle();
+    while world.machine.phase() < Phase::Awaiting {
+        while let Some(order) = (!world.orders.is_empty()).then(|| world.orders.remove(0)) {
+            let receipt = world.receipt(&order);
+            world.report(ReportBody::UnitDone(receipt));
+            world.report(ReportBody::Ready { units: 1 });
+        }
+        let effect = world.queue.remove(0);
+        world.carry_out(effect);
+    }
+    world.queue.clear();
+    world.tell(Event::WorkerLost { worker: worker() });
+    assert!(world.queue.iter().any(|effect| matches!(effect, Effect::WaitForSource { absence: 1, .. })));
+    world.queue.clear();
+    world.tell(Event::WalFound { repository: ONE, result: Ok(Vec::new()) });
+    world.tell(Event::WalFound { repository: TWO, result: Ok(vec![segment("0/3000028")]) });
+    world.queue.clear();
+    world.tell(back(Vec::new()));
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.supplied.last(), Some(&TWO));
+}
