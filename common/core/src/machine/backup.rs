@@ -87,6 +87,8 @@ pub struct BackupMachine {
     readers: BTreeMap<WorkerName, Reader>,
     /// The source will not come back in time.
     source_is_lost: bool,
+    /// It has been told what units are done under, and has said so.
+    source_is_prepared: bool,
     /// The source is not here now.
     source_is_away: bool,
     /// Counts how often the source went away.
@@ -128,6 +130,7 @@ impl BackupMachine {
             archiver_works: false,
             supplying: BTreeMap::new(),
             source_is_lost: false,
+            source_is_prepared: false,
             source_is_away: !readers.contains(&source),
             readers: readers.into_iter().map(|worker| (worker, Reader::Here)).collect(),
             absence: 0,

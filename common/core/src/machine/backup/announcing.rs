@@ -76,8 +76,7 @@ impl BackupMachine {
             effects.push(self.order_to(&worker, self.prepare()?));
         }
         self.lease_units(now, effects);
-        self.stop_when_done(effects);
-        Ok(())
+        self.stop_when_done(effects)
     }
 
     pub(super) fn prepare(&self) -> Result<OrderBody, Failure> {

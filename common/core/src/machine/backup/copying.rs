@@ -85,8 +85,7 @@ impl BackupMachine {
             }
         }
         self.lease_units(now, effects);
-        self.stop_when_done(effects);
-        Ok(())
+        self.stop_when_done(effects)
     }
 
     /// Repositories in the job that do not have the pack, with what is known of why.
@@ -140,11 +139,21 @@ impl BackupMachine {
         }
     }
 
-    pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) {
-        if self.phase == Phase::Copying && self.board.is_complete() {
-            self.phase = Phase::Stopping;
-            effects.push(Effect::PersistStopOrder);
-            effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
+    pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase != Phase::Copying || !self.board.is_complete() {
+            return Ok(());
         }
+        self.phase = Phase::Stopping;
+        effects.push(Effect::PersistStopOrder);
+        self.close_session(effects)
+    }
+
+    /// The source closes its session under the terms of the units, which it may not know yet: others can have done them all.
+    pub(super) fn close_session(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if !self.source_is_prepared {
+            effects.push(self.order(self.prepare()?));
+        }
+        effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
+        Ok(())
     }
 }

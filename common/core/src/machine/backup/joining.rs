@@ -77,7 +77,7 @@ impl BackupMachine {
                 effects.push(self.order(self.open_session()));
             }
             Phase::Stopping => {
-                effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
+                self.close_session(effects)?;
             }
             _ => {}
         }
@@ -105,6 +105,7 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         if *worker == self.source {
+            self.source_is_prepared = true;
             for failed in result? {
                 self.drop_repository(failed.repository, failed.failure, effects)?;
             }

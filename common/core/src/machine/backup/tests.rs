@@ -15,7 +15,7 @@ use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentName, Wal
 use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
 use crate::wire::{
-    Compress, Held, HeldUnit, JobId, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
+    Compress, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
     SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
 };
 

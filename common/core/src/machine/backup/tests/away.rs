@@ -84,3 +84,42 @@ fn a_source_that_is_away_while_wal_is_awaited_supplies_it_when_it_is_back() {
     assert_eq!(world.outcome().status, Status::Ok);
     assert_eq!(world.supplied.last(), Some(&TWO));
 }
+
+#[test]
+fn a_source_that_was_away_while_others_read_learns_of_the_units_before_it_closes() {
+    let mut world = in_phase(patient(), Phase::Announcing);
+    let other: WorkerName = "other".parse().unwrap();
+    world.tell(Event::WorkerJoined { worker: other.clone(), held: None });
+    world.tell(Event::WorkerLost { worker: worker() });
+    world.queue.clear();
+    for repository in [ONE, TWO] {
+        world.tell(Event::PlanWritten { repository, result: Ok(()) });
+    }
+    world.queue.clear();
+    while world.machine.phase() == Phase::Copying {
+        world.tell(Event::Reported { worker: other.clone(), report: ReportBody::Ready { units: 1 } });
+        let leases = world.queue.iter().find_map(|effect| match effect {
+            Effect::LeaseUnits { units, .. } => Some(units[0]),
+            _ => None,
+        });
+        let (unit, attempt) = leases.unwrap();
+        world.queue.clear();
+        let leases = vec![UnitLease { unit, attempt, token: FencingToken(9) }];
+        world.tell(Event::UnitsLeased { worker: other.clone(), leases });
+        let orders = world.queue.drain(..).find_map(|effect| match effect {
+            Effect::Send { order: Order { body: OrderBody::RunUnit(order), .. }, .. } => Some(order),
+            _ => None,
+        });
+        let report = ReportBody::UnitDone(world.receipt(&orders.unwrap()));
+        world.tell(Event::Reported { worker: other.clone(), report });
+    }
+    assert_eq!(world.machine.phase(), Phase::Stopping);
+    world.queue.clear();
+    world.tell(back(Vec::new()));
+    let orders = world.queue.iter().filter_map(|effect| match effect {
+        Effect::Send { order, .. } => Some(&order.body),
+        _ => None,
+    });
+    let orders: Vec<_> = orders.collect();
+    assert!(matches!(orders[..], [OrderBody::Prepare(_), OrderBody::CloseSession { .. }]), "{orders:?}");
+}
