@@ -17,15 +17,18 @@ impl BackupMachine {
         }
         self.phase = Phase::Announcing;
         let session = self.session.as_ref().map_or(now, |session| session.started);
-        let announced = self.recovered.announced.unwrap_or_else(|| {
-            let label = BackupLabel::next(BackupKind::Full, None, now, self.labels.iter().copied());
-            Announced { label, session }
-        });
+        let announced = match self.recovered.announced {
+            Some(known) => Announced { term: known.term.saturating_add(1), ..known },
+            None => {
+                let label = BackupLabel::next(BackupKind::Full, None, now, self.labels.iter().copied());
+                Announced { label, session, term: 0 }
+            }
+        };
         let label = announced.label;
         self.label = Some(label);
         effects.push(Effect::PersistAnnounced(announced));
         let plan = plan_backup(&self.inventory, SplitOptions::new(self.spec.unit_size, self.page_size()));
-        self.board = UnitBoard::new(plan);
+        self.board = UnitBoard::new(plan, announced.term);
         self.awaited = self.alive().into_iter().collect();
         self.write_plan_to(1, label, effects);
         Ok(())

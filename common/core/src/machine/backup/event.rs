@@ -127,6 +127,9 @@ pub struct Announced {
     pub label: BackupLabel,
     /// When the session began, by the database's clock: a session that began at another time is another session.
     pub session: Timestamp,
+    /// How many leaders have led the job from its plan on before this one.
+    #[serde(default)]
+    pub term: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

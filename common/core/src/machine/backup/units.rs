@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 
 /// A unit that failed this often will fail again.
 pub const UNIT_ATTEMPTS_MAX: u32 = 3;
+/// Attempts of the next leader begin so much higher: it does not know of each one that was given before it led, and what
+/// bears the same number would bear the same name. More than one leadership ever makes.
+pub const ATTEMPTS_PER_TERM: u32 = 1_000;
 /// The right of one worker to one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
@@ -52,6 +55,8 @@ pub struct UnitBoard {
     plan: BackupPlan,
     states: Vec<UnitState>,
     attempts: Vec<Attempt>,
+    /// What attempts count from.
+    first: u32,
     failures: Vec<u32>,
     /// Units that workers have asked for and not got.
     asked: BTreeMap<WorkerName, u16>,
@@ -73,11 +78,13 @@ pub struct UnitBoard {
 }
 
 impl UnitBoard {
-    pub fn new(plan: BackupPlan) -> Self {
+    pub fn new(plan: BackupPlan, term: u32) -> Self {
         let total = plan.units.len();
+        let first = term.saturating_mul(ATTEMPTS_PER_TERM);
         UnitBoard {
             states: vec![UnitState::Pending; total],
-            attempts: vec![Attempt(0); total],
+            attempts: vec![Attempt(first); total],
+            first,
             failures: vec![0; total],
             bytes: plan.units.iter().map(|unit| unit.bytes).sum(),
             plan,
@@ -190,9 +197,9 @@ impl UnitBoard {
     }
 
     fn give(&mut self, number: usize, worker: &WorkerName, now: Timestamp) -> (UnitId, Attempt) {
+        self.retried += u32::from(self.attempts[number].0 > self.first);
         self.attempts[number].0 += 1;
         let attempt = self.attempts[number];
-        self.retried += u32::from(attempt.0 > 1);
         self.hold(number, Hold { worker: worker.clone(), attempt, token: None, since: now });
         (unit_id(number), attempt)
     }

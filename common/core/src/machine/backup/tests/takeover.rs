@@ -1,0 +1,102 @@
+//! A leader finds what an earlier one left: leases, accepted units, perhaps the order to stop.
+
+use super::event::{AcceptedUnit, RecalledPack};
+use super::*;
+use crate::format::pack::{PackBody, PackRange};
+use crate::ids::PlanNumber;
+
+fn label() -> BackupLabel {
+    "20251122-083000F".parse().unwrap()
+}
+
+fn announced() -> Option<Announced> {
+    Some(Announced { label: label(), session: NOW, term: 0 })
+}
+
+/// Every unit of the backup, in the order in which a healthy run does them.
+fn all_orders() -> Vec<UnitOrder> {
+    let mut world = World::new();
+    let mut orders = Vec::new();
+    world.settle();
+    while let Some(order) = (!world.orders.is_empty()).then(|| world.orders.remove(0)) {
+        let receipt = world.receipt(&order);
+        world.report(ReportBody::UnitDone(receipt));
+        world.report(ReportBody::Ready { units: 1 });
+        orders.push(order);
+        world.settle();
+    }
+    orders
+}
+
+fn pack(order: &UnitOrder) -> RecalledPack {
+    let range = |part: &crate::wire::UnitPart| PackRange {
+        path: part.path.to_string(),
+        offset: part.offset,
+        length: part.length,
+        block_size: part.block_size,
+        hashes: Vec::new(),
+        runs: Vec::new(),
+        checksum: BlockHash([1; 16]),
+        bad_pages: Vec::new(),
+        sha1: None,
+    };
+    let body = PackBody {
+        backup: spec().backup,
+        label: label(),
+        plan: PlanNumber(1),
+        unit: order.unit,
+        attempt: order.attempt,
+        worker: worker(),
+        slot: 0,
+        ranges: order.parts.iter().filter(|part| part.length > 0).map(range).collect(),
+        foreign: Vec::new(),
+        vanished: Vec::new(),
+    };
+    let stored = [ONE, TWO].map(|repository| StoredPack { repository, bytes: 10 });
+    RecalledPack { body, stored: stored.to_vec() }
+}
+
+fn accepted(order: &UnitOrder, repositories: &[RepoKey]) -> AcceptedUnit {
+    AcceptedUnit { unit: order.unit, attempt: order.attempt, repositories: repositories.to_vec() }
+}
+
+fn lease(order: &UnitOrder) -> (WorkerName, UnitLease) {
+    (worker(), UnitLease { unit: order.unit, attempt: order.attempt, token: order.token })
+}
+
+fn held(units: &[&UnitOrder]) -> Option<Held> {
+    let units = units
+        .iter()
+        .map(|order| HeldUnit { unit: order.unit, attempt: order.attempt, token: order.token })
+        .collect();
+    Some(Held { job: spec().job, session: true, prepared: true, units })
+}
+
+fn taken_over(recovered: Recovered) -> World {
+    let (machine, queue) = BackupMachine::start(spec(), worker(), vec![worker()], recovered);
+    World { machine, queue, token: 1_000, ..World::new() }
+}
+
+/// What packs the machine asks for, at last.
+fn asked(world: &mut World) -> Vec<AcceptedUnit> {
+    let mut asked = None;
+    while !world.queue.is_empty() {
+        match world.queue.remove(0) {
+            Effect::RecallReceipts { units, .. } => asked = Some(units),
+            other => world.carry_out(other),
+        }
+    }
+    asked.expect("packs were asked for")
+}
+
+fn all_accepted(orders: &[UnitOrder]) -> Vec<AcceptedUnit> {
+    orders.iter().map(|order| accepted(order, &[ONE, TWO])).collect()
+}
+
+#[test]
+fn attempts_of_the_next_leader_bear_numbers_that_no_earlier_one_gave() {
+    let mut world = taken_over(Recovered { announced: announced(), ..Recovered::default() });
+    world.settle();
+    assert!(world.orders.iter().all(|order| order.attempt == Attempt(units::ATTEMPTS_PER_TERM + 1)));
+}
+
