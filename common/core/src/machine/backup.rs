@@ -44,11 +44,12 @@ use crate::ids::{RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    HeldUnit, OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
 };
 use contents::{BackupContents, RepositoryState};
 pub use event::{Announced, BackupSpec, Effect, Event, Outcome, Recovered, RepositoryFacts, Status};
 use joining::Reader;
+use recovery::Early;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::UnitBoard;
@@ -95,10 +96,7 @@ pub struct BackupMachine {
     absence: u32,
     is_paused: bool,
     recovered: Recovered,
-    /// What workers said that they hold, before there was a board to compare it with.
-    held_before: BTreeMap<WorkerName, Vec<HeldUnit>>,
-    /// What came of units that an earlier leader had ordered, before there was a board.
-    early: Vec<(WorkerName, ReportBody)>,
+    early: Early,
     facts: Option<PreflightFacts>,
     cluster: Option<ClusterBody>,
     session: Option<SessionFacts>,
@@ -149,9 +147,8 @@ impl BackupMachine {
             board: UnitBoard::default(),
             contents: None,
             warnings: Vec::new(),
-            held_before: BTreeMap::new(),
-            early: Vec::new(),
             recovered,
+            early: Early::default(),
             spec,
         };
         let own = machine.recovered.announced.map(|announced| announced.label);
@@ -257,7 +254,7 @@ impl BackupMachine {
         }
     }
 
-    fn on_report(
+    pub(super) fn on_report(
         &mut self,
         now: Timestamp,
         worker: WorkerName,
@@ -297,14 +294,10 @@ impl BackupMachine {
             ReportBody::Scanned(_) | ReportBody::ScanEnded(_) => Ok(()),
             ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
             ReportBody::Ready { units } => self.on_ready(now, worker, units, effects),
-            early @ (ReportBody::UnitDone(_) | ReportBody::UnitFailed(_)) if self.phase < Phase::Copying => {
-                self.early.push((worker, early));
-                Ok(())
-            }
             ReportBody::UnitDone(receipt) => self.on_receipt(now, worker, receipt, effects),
             ReportBody::UnitFailed(failure) => self.on_unit_failure(now, worker, failure, effects),
             ReportBody::UnitReturned(returned) => {
-                self.on_unit_returned(now, returned, effects);
+                self.on_unit_returned(now, worker, returned, effects);
                 Ok(())
             }
             ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),

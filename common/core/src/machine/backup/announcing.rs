@@ -74,7 +74,11 @@ impl BackupMachine {
         }
         self.phase = Phase::Copying;
         self.adopt_leases(now, effects);
-        self.hear_early_reports(now, effects)?;
+        // First what they have to tell: a worker that is told to prepare asks for what it has room for.
+        self.hear_early(now, effects)?;
+        if self.phase != Phase::Copying {
+            return Ok(());
+        }
         for worker in self.present_readers() {
             effects.push(self.order_to(&worker, self.prepare()?));
         }

@@ -5,7 +5,7 @@ use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::{RepoKey, WorkerName};
 use crate::units::Timestamp;
-use crate::wire::{HeldUnit, OrderBody, Receipt, RepositoryFailure, UnitFailure};
+use crate::wire::{HeldUnit, OrderBody, Receipt, ReportBody, RepositoryFailure, UnitFailure};
 
 impl BackupMachine {
     pub(super) fn lease_units(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -37,6 +37,11 @@ impl BackupMachine {
         receipt: Receipt,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
+        let held = HeldUnit { unit: receipt.unit, attempt: receipt.attempt, token: receipt.token };
+        if self.is_early(&held) {
+            self.keep_early(worker, held, ReportBody::UnitDone(receipt));
+            return Ok(());
+        }
         if self.phase != Phase::Copying
             || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token)
         {
@@ -114,6 +119,11 @@ impl BackupMachine {
         report: UnitFailure,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
+        let held = HeldUnit { unit: report.unit, attempt: report.attempt, token: report.token };
+        if self.is_early(&held) {
+            self.keep_early(worker, held, ReportBody::UnitFailed(report));
+            return Ok(());
+        }
         effects.push(Effect::Settle { worker, unit: report.unit, attempt: report.attempt });
         if self.phase != Phase::Copying || !self.board.is_current(report.unit, report.attempt, report.token) {
             return Ok(());
@@ -129,7 +139,16 @@ impl BackupMachine {
         Ok(())
     }
 
-    pub(super) fn on_unit_returned(&mut self, now: Timestamp, returned: HeldUnit, effects: &mut Vec<Effect>) {
+    pub(super) fn on_unit_returned(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerName,
+        returned: HeldUnit,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.is_early(&returned) {
+            return self.keep_early(worker, returned, ReportBody::UnitReturned(returned));
+        }
         if self.phase == Phase::Copying
             && self.board.is_current(returned.unit, returned.attempt, returned.token)
         {

@@ -5,6 +5,7 @@
 //!    attempts is settled as its reports come.
 //! 2. Only the source's own word, or its failure to come back in time, makes the session lost. A lost connection does not.
 
+use super::event::UnitLease;
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::WorkerName;
@@ -36,8 +37,8 @@ impl BackupMachine {
         self.readers.insert(worker.clone(), Reader::Here);
         self.board.forget_wishes(&worker);
         let known: &[HeldUnit] = held.as_ref().map_or(&[], |held| &held.units);
-        if self.phase < Phase::Copying {
-            self.held_before.insert(worker.clone(), known.to_vec());
+        for lease in self.forsake(|holder, lease| *holder == worker && !known.contains(&held_unit(lease))) {
+            effects.push(Effect::ReleaseLease { unit: lease.unit, attempt: lease.attempt });
         }
         for (unit, attempt, token) in self.board.leased_to(&worker) {
             if !known.contains(&HeldUnit { unit, attempt, token }) {
@@ -150,8 +151,8 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         self.readers.remove(worker);
-        self.held_before.remove(worker);
         self.board.lost(worker);
+        self.forsake(|holder, _| holder == worker);
         self.lease_units(now, effects);
         if *worker != self.source || self.source_is_away {
             return Ok(());
@@ -200,4 +201,8 @@ impl BackupMachine {
             .hint("is its host up, and can it reach a coordinator? See the worker's log")
             .retryable()
     }
+}
+
+fn held_unit(lease: &UnitLease) -> HeldUnit {
+    HeldUnit { unit: lease.unit, attempt: lease.attempt, token: lease.token }
 }

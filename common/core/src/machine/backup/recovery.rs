@@ -7,12 +7,21 @@ use super::event::{AcceptedUnit, RecalledPack, UnitLease};
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::format::HashSecret;
-use crate::ids::{FencingToken, RepoKey};
+use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{Unit, Work};
 use crate::plan::inventory::{FileIndex, Inventory};
 use crate::units::Timestamp;
-use crate::wire::{HeldUnit, PartReceipt, Receipt};
-use std::collections::BTreeSet;
+use crate::wire::{HeldUnit, PartReceipt, Receipt, ReportBody};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What workers tell a new leader before it knows what to make of it.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// Reports of units, one of each attempt.
+    reports: BTreeMap<(UnitId, Attempt), (WorkerName, ReportBody)>,
+    /// Attempts of which nothing is left.
+    tried: Vec<(UnitId, Attempt)>,
+}
 
 impl BackupMachine {
     /// Whether the job has to wait for receipts of an earlier leader first.
@@ -93,19 +102,46 @@ impl BackupMachine {
         self.begin_copying(now, effects)
     }
 
-    /// Leases of an earlier leader go on, where their worker has not said already that it knows nothing of them.
     pub(super) fn adopt_leases(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let held_before = std::mem::take(&mut self.held_before);
         for (worker, lease) in std::mem::take(&mut self.recovered.leases) {
-            let UnitLease { unit, attempt, token } = lease;
-            match held_before.get(&worker) {
-                Some(held) if !held.contains(&HeldUnit { unit, attempt, token }) => {
-                    self.board.was_tried(unit, attempt);
-                    effects.push(Effect::ReleaseLease { unit, attempt });
-                }
-                _ => self.board.adopt(now, worker, lease),
+            if !self.board.adopt(now, worker, lease) {
+                effects.push(Effect::ReleaseLease { unit: lease.unit, attempt: lease.attempt });
             }
         }
+        for (unit, attempt) in std::mem::take(&mut self.early.tried) {
+            self.board.was_tried(unit, attempt);
+        }
+    }
+
+    /// Leases of an earlier leader that nobody will make use of.
+    pub(super) fn forsake(&mut self, is_over: impl Fn(&WorkerName, &UnitLease) -> bool) -> Vec<UnitLease> {
+        let leases = std::mem::take(&mut self.recovered.leases);
+        let (over, left): (Vec<_>, Vec<_>) =
+            leases.into_iter().partition(|(worker, lease)| is_over(worker, lease));
+        self.recovered.leases = left;
+        let over: Vec<UnitLease> = over.into_iter().map(|(_, lease)| lease).collect();
+        self.early.tried.extend(over.iter().map(|lease| (lease.unit, lease.attempt)));
+        over
+    }
+
+    /// Whether that is of a lease which is not adopted yet: only then can be told what its report is worth.
+    pub(super) fn is_early(&self, held: &HeldUnit) -> bool {
+        self.phase < Phase::Copying
+            && self.recovered.leases.iter().any(|(_, lease)| {
+                lease.unit == held.unit && lease.attempt == held.attempt && lease.token == held.token
+            })
+    }
+
+    /// A report that is said again takes the place of the first one.
+    pub(super) fn keep_early(&mut self, worker: WorkerName, held: HeldUnit, report: ReportBody) {
+        self.early.reports.insert((held.unit, held.attempt), (worker, report));
+    }
+
+    pub(super) fn hear_early(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        for (worker, report) in std::mem::take(&mut self.early.reports).into_values() {
+            self.on_report(now, worker, report, effects)?;
+        }
+        Ok(())
     }
 
     /// What workers reported before the board could take it.

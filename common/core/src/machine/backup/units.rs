@@ -294,13 +294,11 @@ impl UnitBoard {
     pub(super) fn leased_to(&self, worker: &WorkerName) -> Vec<(UnitId, Attempt, FencingToken)> {
         let numbered = self.states.iter().enumerate();
         let held = numbered.filter_map(|(number, state)| match state {
-            UnitState::Held(holds) => {
-                let hold = holds.iter().find(|hold| hold.worker == *worker)?;
-                Some((unit_id(number), hold.attempt, hold.token?))
-            }
+            UnitState::Held(holds) => Some(holds.iter().map(move |hold| (unit_id(number), hold))),
             _ => None,
         });
-        held.collect()
+        let theirs = held.flatten().filter(|(_, hold)| hold.worker == *worker);
+        theirs.filter_map(|(unit, hold)| Some((unit, hold.attempt, hold.token?))).collect()
     }
 
     /// Whether a receipt says of every part of its unit what can be: completeness is computed from receipts, so a receipt
@@ -378,14 +376,22 @@ impl UnitBoard {
         }));
     }
 
-    /// A lease that an earlier leader granted. Its worker will tell whether it knows of it.
-    pub(super) fn adopt(&mut self, now: Timestamp, worker: WorkerName, lease: UnitLease) {
+    /// Whether the unit may be read before all others are done, or all others are.
+    pub(super) fn is_due(&self, unit: UnitId) -> bool {
+        let others = self.plan.units.iter().filter(|unit| !unit.last).count();
+        self.unit(unit).is_some_and(|unit| !unit.last || self.done as usize >= others)
+    }
+
+    /// A lease that an earlier leader granted. Its worker will tell whether it knows of it. `false`: the unit needs none.
+    pub(super) fn adopt(&mut self, now: Timestamp, worker: WorkerName, lease: UnitLease) -> bool {
         let number = lease.unit.0 as usize;
-        if number >= self.states.len() || matches!(self.states[number], UnitState::Done(_)) {
-            return;
+        if !self.is_due(lease.unit) || matches!(self.states[number], UnitState::Done(_)) {
+            self.was_tried(lease.unit, lease.attempt);
+            return false;
         }
         self.attempts[number] = self.attempts[number].max(lease.attempt);
         self.hold(number, Hold { worker, attempt: lease.attempt, token: Some(lease.token), since: now });
+        true
     }
 
     /// An attempt that was tried before, and of which nothing is left: the next one bears a higher number.
@@ -422,14 +428,12 @@ impl UnitBoard {
     /// A lost worker costs its share of the work: its units go back at once.
     pub(super) fn lost(&mut self, worker: &WorkerName) {
         self.asked.remove(worker);
-        let held = |(number, state): (usize, &UnitState)| match state {
-            UnitState::Held(holds) => {
-                let hold = holds.iter().find(|hold| hold.worker == *worker)?;
-                Some((unit_id(number), hold.attempt))
-            }
-            _ => None,
-        };
-        let theirs: Vec<(UnitId, Attempt)> = self.states.iter().enumerate().filter_map(held).collect();
+        let numbers = (0..self.total()).map(UnitId);
+        let held = numbers.flat_map(|unit| self.holds(unit).iter().map(move |hold| (unit, hold)));
+        let theirs: Vec<(UnitId, Attempt)> = held
+            .filter(|(_, hold)| hold.worker == *worker)
+            .map(|(unit, hold)| (unit, hold.attempt))
+            .collect();
         for (unit, attempt) in theirs {
             self.give_back(unit, attempt);
         }

@@ -94,9 +94,50 @@ fn all_accepted(orders: &[UnitOrder]) -> Vec<AcceptedUnit> {
 }
 
 #[test]
+fn a_receipt_that_comes_before_its_lease_is_adopted_is_accepted_once_it_is() {
+    let orders = all_orders();
+    let leases = vec![lease(&orders[0])];
+    let mut world = taken_over(Recovered { announced: announced(), leases, ..Recovered::default() });
+    let receipt = world.receipt(&orders[0]);
+    world.report(ReportBody::UnitDone(receipt));
+    assert!(!world.queue.iter().any(|effect| matches!(effect, Effect::Settle { .. })));
+    world.settle();
+    assert_eq!(world.machine.board().done(), 1);
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.outcome().units_retried, 0);
+}
+
+#[test]
+fn a_lease_that_its_worker_does_not_know_of_is_not_waited_for() {
+    let orders = all_orders();
+    let leases = vec![lease(&orders[0]), lease(&orders[1])];
+    let mut world = taken_over(Recovered { announced: announced(), leases, ..Recovered::default() });
+    world.tell(Event::WorkerJoined { worker: worker(), held: held(&[&orders[1]]) });
+    let released = Effect::ReleaseLease { unit: orders[0].unit, attempt: orders[0].attempt };
+    assert!(world.queue.contains(&released));
+    world.settle();
+    let receipt = world.receipt(&orders[1]);
+    world.report(ReportBody::UnitDone(receipt));
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+}
+
+#[test]
+fn the_leases_of_a_worker_that_is_lost_before_they_are_adopted_go_with_it() {
+    let orders = all_orders();
+    let (_, theirs) = lease(&orders[0]);
+    let other: WorkerName = "other".parse().unwrap();
+    let leases = vec![(other.clone(), theirs)];
+    let mut world = taken_over(Recovered { announced: announced(), leases, ..Recovered::default() });
+    world.tell(Event::WorkerLost { worker: other });
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+}
+
+#[test]
 fn attempts_of_the_next_leader_bear_numbers_that_no_earlier_one_gave() {
     let mut world = taken_over(Recovered { announced: announced(), ..Recovered::default() });
     world.settle();
     assert!(world.orders.iter().all(|order| order.attempt == Attempt(units::ATTEMPTS_PER_TERM + 1)));
 }
-
