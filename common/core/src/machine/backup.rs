@@ -243,10 +243,8 @@ impl BackupMachine {
             Event::Cancelled(_) | Event::Abandoned(_) if self.phase == Phase::Publishing => Ok(()),
             Event::Cancelled(failure) => Err(failure),
             Event::Abandoned(failure) => {
-                if let Some(label) = self.label.or(self.recovered.announced.map(|announced| announced.label))
-                {
-                    let (repositories, reason) = (self.alive(), failure.message.clone());
-                    effects.push(Effect::GiveUpLabel { repositories, label, reason });
+                if !self.recovered.stop_ordered {
+                    self.forbid_publishing(&failure, effects);
                 }
                 Err(failure)
             }
@@ -458,8 +456,22 @@ impl BackupMachine {
         }
     }
 
+    /// An earlier leader may have everything that it takes, and not know that it leads no more.
+    fn forbid_publishing(&self, failure: &Failure, effects: &mut Vec<Effect>) {
+        if let Some(label) = self.label.or(self.recovered.announced.map(|announced| announced.label)) {
+            // One that was left out may not have been by an earlier leader.
+            let had_another_leader = self.recovered.announced.is_some();
+            let repositories = if had_another_leader { self.spec.repositories.clone() } else { self.alive() };
+            let reason = failure.message.clone();
+            effects.push(Effect::GiveUpLabel { repositories, label, reason });
+        }
+    }
+
     fn give_up(&mut self, failure: Failure, effects: &mut Vec<Effect>) {
         self.phase = Phase::Over;
+        if self.recovered.stop_ordered {
+            self.forbid_publishing(&failure, effects);
+        }
         self.order_end(effects);
         effects.push(Effect::Finish(Box::new(self.outcome(Some(failure)))));
     }

@@ -21,6 +21,18 @@ pub(super) struct Early {
     reports: BTreeMap<(UnitId, Attempt), (WorkerName, ReportBody)>,
     /// Attempts of which nothing is left.
     tried: Vec<(UnitId, Attempt)>,
+    examined: Examined,
+}
+
+/// Which repositories were asked each by itself for what was accepted.
+#[derive(Debug, Default)]
+enum Examined {
+    /// None: nothing was missing so far.
+    #[default]
+    Not,
+    /// All but these, the first of which is asked.
+    But(Vec<RepoKey>),
+    Wholly,
 }
 
 impl BackupMachine {
@@ -29,10 +41,50 @@ impl BackupMachine {
         if self.recovered.accepted.is_empty() {
             return Ok(false);
         }
+        // Where a unit was accepted, lost and accepted again, the newest attempt is the one that others may have published.
+        let accepted = std::mem::take(&mut self.recovered.accepted);
+        let newest: BTreeMap<_, _> = accepted.into_iter().map(|one| (one.unit, one)).collect();
+        self.recovered.accepted = newest.into_values().collect();
         self.drop_what_was_left_out(effects)?;
         self.phase = Phase::Recalling;
-        let (label, units) = (self.known_label()?, self.recovered.accepted.clone());
-        effects.push(Effect::RecallReceipts { label, units });
+        let alive = self.alive();
+        self.ask_for_receipts(&alive, effects)?;
+        Ok(true)
+    }
+
+    /// What these repositories can all show.
+    fn ask_for_receipts(&self, of: &[RepoKey], effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let label = self.known_label()?;
+        let units =
+            self.recovered.accepted.iter().map(|one| AcceptedUnit { repositories: of.to_vec(), ..*one });
+        effects.push(Effect::RecallReceipts { label, units: units.collect() });
+        Ok(())
+    }
+
+    /// After the order to stop nothing can be read again: repositories are asked one by one, and those that cannot show what
+    /// they are said to have are left out. `true`: somebody is asked.
+    fn examine(&mut self, packs: &[RecalledPack], effects: &mut Vec<Effect>) -> Result<bool, Failure> {
+        let shown = |one: &AcceptedUnit| {
+            packs.iter().any(|pack| pack.body.unit == one.unit && pack.body.attempt == one.attempt)
+        };
+        let is_whole = self.recovered.accepted.iter().all(shown);
+        let left = match std::mem::take(&mut self.early.examined) {
+            Examined::Not if is_whole => return Ok(false),
+            Examined::Not => self.alive(),
+            Examined::Wholly => return Ok(false),
+            Examined::But(mut left) => {
+                let asked = left.remove(0);
+                if !is_whole {
+                    self.drop_repository(asked, read_after_stop(), effects)?;
+                }
+                left
+            }
+        };
+        match left.first() {
+            Some(next) => self.ask_for_receipts(&[*next], effects)?,
+            None => self.ask_for_receipts(&self.alive(), effects)?,
+        }
+        self.early.examined = if left.is_empty() { Examined::Wholly } else { Examined::But(left) };
         Ok(true)
     }
 
@@ -59,11 +111,17 @@ impl BackupMachine {
         if self.phase != Phase::Recalling {
             return Ok(());
         }
+        if self.recovered.stop_ordered && self.examine(&packs, effects)? {
+            return Ok(());
+        }
         let facts = self.facts.as_ref();
         let checks_pages =
             facts.is_some_and(|facts| facts.checksums) && self.spec.source.checksum_page != Some(false);
         let secret = self.known_cluster()?.hash_secret.clone();
         let mut recalled = BTreeSet::new();
+        let mut packs = packs;
+        // What is read last is of no use unless all the others are there.
+        packs.sort_by_key(|pack| self.board.unit(pack.body.unit).is_some_and(|unit| unit.last));
         for pack in packs {
             let unit = pack.body.unit;
             let accepted = self
@@ -74,7 +132,7 @@ impl BackupMachine {
             if !accepted || !recalled.insert(unit) {
                 continue;
             }
-            let Some(planned) = self.board.unit(unit) else { continue };
+            let Some(planned) = self.board.unit(unit).filter(|_| self.board.is_due(unit)) else { continue };
             let page_size = checks_pages.then_some(self.page_size());
             let receipt = receipt_of(&pack, planned, &self.inventory, &secret, page_size);
             if let Err(reason) = receipt
@@ -97,6 +155,9 @@ impl BackupMachine {
         }
         for one in std::mem::take(&mut self.recovered.accepted) {
             self.board.was_tried(one.unit, one.attempt);
+        }
+        if self.recovered.stop_ordered && !self.board.is_complete() {
+            return Err(read_after_stop());
         }
         self.phase = Phase::Announcing;
         self.begin_copying(now, effects)
@@ -143,18 +204,14 @@ impl BackupMachine {
         }
         Ok(())
     }
+}
 
-    /// What workers reported before the board could take it.
-    pub(super) fn hear_early_reports(
-        &mut self,
-        now: Timestamp,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
-        for (worker, report) in std::mem::take(&mut self.early) {
-            self.on_report(now, worker, report, effects)?;
-        }
-        Ok(())
-    }
+/// What is read now does not belong to a backup that was stopped before.
+fn read_after_stop() -> Failure {
+    Failure::new(ErrorCode::FileRead, "what was stored before the backup was stopped cannot be read back")
+        .hint("the log names the packs, and the repositories that did not show them")
+        .hint("start the backup again")
+        .retryable()
 }
 
 /// What a unit's receipt said, from the footer of its pack. `page_size` if pages were checked.

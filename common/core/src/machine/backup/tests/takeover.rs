@@ -141,3 +141,77 @@ fn attempts_of_the_next_leader_bear_numbers_that_no_earlier_one_gave() {
     world.settle();
     assert!(world.orders.iter().all(|order| order.attempt == Attempt(units::ATTEMPTS_PER_TERM + 1)));
 }
+
+#[test]
+fn a_repository_that_does_not_open_is_not_asked_for_what_was_accepted() {
+    let orders = all_orders();
+    let accepted = vec![accepted(&orders[0], &[ONE, TWO])];
+    let mut world = taken_over(Recovered { announced: announced(), accepted, ..Recovered::default() });
+    world.unplanned.insert(TWO, disk_full());
+    let asked = asked(&mut world);
+    assert_eq!(asked[0].repositories, [ONE]);
+}
+
+#[test]
+fn of_a_unit_that_was_accepted_twice_the_newest_attempt_counts() {
+    let orders = all_orders();
+    let again = UnitOrder { attempt: Attempt(7), ..orders[0].clone() };
+    let accepted = vec![accepted(&orders[0], &[ONE, TWO]), accepted(&again, &[ONE, TWO])];
+    let mut world = taken_over(Recovered { announced: announced(), accepted, ..Recovered::default() });
+    let asked = asked(&mut world);
+    assert_eq!(asked.iter().map(|one| one.attempt).collect::<Vec<_>>(), [Attempt(7)]);
+}
+
+#[test]
+fn pg_control_is_read_again_when_anything_else_is() {
+    let orders = all_orders();
+    let accepted = all_accepted(&orders);
+    let mut world = taken_over(Recovered { announced: announced(), accepted, ..Recovered::default() });
+    asked(&mut world);
+    // One pack cannot be shown.
+    let packs = orders[1..].iter().map(pack).collect();
+    world.tell(Event::ReceiptsRecalled { packs });
+    assert_eq!(world.machine.board().done() as usize, orders.len() - 2);
+    world.settle();
+    let first = world.orders[0].parts[0].path.to_string();
+    assert_eq!((world.orders.len(), first.as_str()), (1, "base/1/100"));
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+}
+
+#[test]
+fn after_the_order_to_stop_nothing_is_read_and_who_lacks_something_is_left_out() {
+    let orders = all_orders();
+    let accepted = all_accepted(&orders);
+    let recovered =
+        Recovered { announced: announced(), accepted, stop_ordered: true, ..Recovered::default() };
+    let mut world = taken_over(recovered);
+    asked(&mut world);
+    let all: Vec<RecalledPack> = orders.iter().map(pack).collect();
+    world.tell(Event::ReceiptsRecalled { packs: all[1..].to_vec() });
+    assert_eq!(asked(&mut world)[0].repositories, [ONE]);
+    world.tell(Event::ReceiptsRecalled { packs: all.clone() });
+    assert_eq!(asked(&mut world)[0].repositories, [TWO]);
+    world.tell(Event::ReceiptsRecalled { packs: all[1..].to_vec() });
+    assert_eq!(asked(&mut world)[0].repositories, [ONE]);
+    world.tell(Event::ReceiptsRecalled { packs: all });
+    world.settle();
+    assert!(world.orders.is_empty());
+    assert_eq!(world.outcome().status, Status::Partial);
+}
+
+#[test]
+fn a_job_that_fails_after_the_order_to_stop_leaves_its_label_to_nobody() {
+    let orders = all_orders();
+    let accepted = all_accepted(&orders);
+    let recovered =
+        Recovered { announced: announced(), accepted, stop_ordered: true, ..Recovered::default() };
+    let mut world = taken_over(recovered);
+    asked(&mut world);
+    world.tell(Event::WorkerLost { worker: worker() });
+    let given_up =
+        |effect: &Effect| matches!(effect, Effect::GiveUpLabel { label: of, .. } if *of == label());
+    assert!(world.queue.iter().any(given_up));
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Error);
+}
