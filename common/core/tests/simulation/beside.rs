@@ -1,0 +1,301 @@
+//! What a coordinator does in repositories beside the order of effects: it takes time, goes on though the leadership is lost, and
+//! ends in an event that only the same leadership hears.
+//!
+//! Mirrors `announce.rs`, `prepare.rs`, `recall.rs` and `wal_wait.rs` of `pgconvoy-coordinator`, and the parts of
+//! `pgconvoy-repository` that these call.
+
+use crate::Millis;
+use crate::coordinator::CoordinatorAct;
+use crate::effects::Answer;
+use crate::scenario::cluster;
+use crate::storage::{Entry, Plan};
+use crate::world::World;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
+use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
+use pgconvoy_core::machine::backup::{Event, RepositoryFacts};
+use pgconvoy_core::pg::WalSegmentName;
+use pgconvoy_core::wire::{JobId, StoredPack};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const WAL_POLL: Millis = 500;
+const HEARTBEAT_INTERVAL: Millis = 4_000;
+/// A live writer puts a heartbeat in this time.
+const LIVENESS_WINDOW: Millis = 12_000;
+
+#[derive(Debug, Clone)]
+pub(crate) struct WalWait {
+    pub(crate) epoch: FencingToken,
+    pub(crate) job: JobId,
+    pub(crate) repository: RepoKey,
+    pub(crate) missing: Vec<WalSegmentName>,
+    pub(crate) until: Millis,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Publishing {
+    pub(crate) epoch: FencingToken,
+    pub(crate) job: JobId,
+    pub(crate) repository: RepoKey,
+    pub(crate) label: BackupLabel,
+    pub(crate) backup: Identity,
+    pub(crate) contents: Arc<BackupContents>,
+    pub(crate) has_manifest: bool,
+}
+
+impl World {
+    /// Two looks: labels whose writer put no heartbeat in between are given up and swept.
+    pub(crate) fn prepare_repositories(
+        &mut self,
+        id: usize,
+        epoch: FencingToken,
+        job: JobId,
+        seen: Option<BTreeMap<(RepoKey, BackupLabel), u64>>,
+    ) {
+        let now = self.now;
+        let own = self.store.record(job).and_then(|record| record.begun.as_ref()?.announced).map(|a| a.label);
+        let mut watched = BTreeMap::new();
+        let mut results = Vec::new();
+        for key in self.scenario.repositories.clone() {
+            let repository = self.repository(job, key);
+            let looked = repository.ask(now).map(|repository| {
+                let mut is_busy = false;
+                for (label, is_void) in repository.unfinished() {
+                    let beats = repository.plans[&label].beats;
+                    if Some(label) == own {
+                        continue;
+                    }
+                    match seen.as_ref().map(|seen| seen.get(&(key, label))) {
+                        _ if is_void => repository.sweep(label),
+                        None | Some(None) => drop(watched.insert((key, label), beats)),
+                        Some(Some(before)) if *before == beats => {
+                            if repository.give_up(label) {
+                                repository.sweep(label);
+                            }
+                        }
+                        Some(_) => is_busy = true,
+                    }
+                }
+                is_busy
+            });
+            results.push((key, looked));
+        }
+        if !watched.is_empty() {
+            let act = CoordinatorAct::Prepare { epoch, job, seen: Some(watched) };
+            return self.coordinator_later(id, LIVENESS_WINDOW, act);
+        }
+        let result = |(key, looked): (RepoKey, Result<bool, Failure>)| {
+            let facts = looked.and_then(|is_busy| {
+                let repository = &self.repositories[&self.place(job, key)];
+                let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
+                labels.extend(repository.plans.keys().copied());
+                let facts = RepositoryFacts {
+                    identity: Identity::default(),
+                    cluster: cluster(),
+                    labels: labels.into_iter().collect(),
+                };
+                if is_busy {
+                    Err(Failure::new(ErrorCode::LockAcquire, "somebody backs up"))
+                } else {
+                    Ok(facts)
+                }
+            });
+            (key, facts)
+        };
+        let results = results.into_iter().map(result).collect();
+        self.tell_job(id, epoch, job, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    }
+
+    pub(crate) fn await_wal(&mut self, id: usize, mut wait: WalWait) {
+        let now = self.now;
+        let repository = self.repository(wait.job, wait.repository);
+        let result = repository.ask(now).map(|repository| {
+            let archived = now >= repository.archived_from;
+            wait.missing.retain(|segment| !archived && !repository.supplied.contains(segment));
+        });
+        let (epoch, job, repository) = (wait.epoch, wait.job, wait.repository);
+        if result.is_ok() && !wait.missing.is_empty() && now < wait.until {
+            return self.coordinator_later(id, WAL_POLL, CoordinatorAct::AwaitWal(Box::new(wait)));
+        }
+        let result = result.map(|()| wait.missing);
+        self.tell_job(id, epoch, job, Event::WalFound { repository, result });
+    }
+
+    pub(crate) fn write_plan(
+        &mut self,
+        id: usize,
+        epoch: FencingToken,
+        job: JobId,
+        key: RepoKey,
+        label: BackupLabel,
+    ) {
+        let (now, backup) = (self.now, self.backup_of(id, epoch, job));
+        let Some(backup) = backup else { return };
+        let repository = self.repository(job, key);
+        let result = repository.ask(now).and_then(|repository| {
+            let plan = repository.plans.entry(label).or_insert(Plan { backup, beats: 0 });
+            let is_ours = plan.backup == backup;
+            let foreign = || Failure::new(ErrorCode::RepoInvalid, "another backup has this label");
+            let rivals = repository.plans.iter().any(|(other, plan)| {
+                *other != label && plan.backup != backup && !repository.catalogue.contains_key(other)
+            });
+            if rivals {
+                return Err(Failure::new(
+                    ErrorCode::LockAcquire,
+                    "another backup was begun at the same time",
+                ));
+            }
+            if is_ours { Ok(()) } else { Err(foreign()) }
+        });
+        self.coordinator_later(
+            id,
+            HEARTBEAT_INTERVAL,
+            CoordinatorAct::Beat { epoch, job, repository: key, label },
+        );
+        self.tell_job(id, epoch, job, Event::PlanWritten { repository: key, result });
+    }
+
+    fn backup_of(&mut self, id: usize, epoch: FencingToken, job: JobId) -> Option<Identity> {
+        self.run_of(id, epoch, job).map(|run| run.executor.spec.backup)
+    }
+
+    pub(crate) fn beat(
+        &mut self,
+        id: usize,
+        epoch: FencingToken,
+        job: JobId,
+        key: RepoKey,
+        label: BackupLabel,
+    ) {
+        let now = self.now;
+        if !self.run_of(id, epoch, job).is_some_and(|run| run.executor.beating.contains(&key)) {
+            return;
+        }
+        if let Ok(repository) = self.repository(job, key).ask(now)
+            && let Some(plan) = repository.plans.get_mut(&label)
+        {
+            plan.beats += 1;
+        }
+        self.coordinator_later(
+            id,
+            HEARTBEAT_INTERVAL,
+            CoordinatorAct::Beat { epoch, job, repository: key, label },
+        );
+    }
+
+    pub(crate) fn recall(
+        &mut self,
+        id: usize,
+        epoch: FencingToken,
+        job: JobId,
+        label: BackupLabel,
+        units: Vec<AcceptedUnit>,
+    ) -> Vec<RecalledPack> {
+        let now = self.now;
+        let Some(run) = self.run_of(id, epoch, job) else { return Vec::new() };
+        let dropped = run.executor.dropped.clone();
+        let (mut packs, mut lost) = (Vec::new(), BTreeSet::new());
+        for unit in units {
+            let shown = |key: &RepoKey| {
+                let repository = &self.repositories[&self.place(job, *key)];
+                repository
+                    .is_whole(now)
+                    .then(|| repository.packs.get(&(label, unit.unit, unit.attempt)))
+                    .flatten()
+            };
+            let all: Option<Vec<_>> = unit.repositories.iter().map(shown).collect();
+            match all.as_ref().and_then(|all| all.first()) {
+                Some(pack) => {
+                    let stored = |key: &RepoKey| StoredPack { repository: *key, bytes: 1 };
+                    let stored = unit.repositories.iter().map(stored).collect();
+                    packs.push(RecalledPack { body: pack.body.clone(), stored });
+                }
+                None if unit
+                    .repositories
+                    .iter()
+                    .any(|key| !dropped.contains(key) && shown(key).is_none()) =>
+                {
+                    lost.insert(unit.unit);
+                }
+                None => {}
+            }
+        }
+        for key in lost.iter().flat_map(|_| self.scenario.repositories.clone()).collect::<BTreeSet<_>>() {
+            let repository = self.repository(job, key);
+            repository.ever_failed |= !repository.is_whole(now);
+        }
+        if let Some(run) = self.run_of(id, epoch, job) {
+            run.executor.lost.extend(lost);
+        }
+        packs
+    }
+
+    pub(crate) fn give_up(
+        &mut self,
+        id: usize,
+        epoch: FencingToken,
+        job: JobId,
+        label: BackupLabel,
+        mut left: Vec<RepoKey>,
+    ) {
+        let now = self.now;
+        let Some(key) = left.pop() else {
+            let answer = Box::new(Answer::GivenUp);
+            return self.coordinator_later(id, 0, CoordinatorAct::Answered { epoch, job, answer });
+        };
+        if let Ok(repository) = self.repository(job, key).ask(now) {
+            let is_void = repository.give_up(label);
+            self.note(format_args!("label {label} is given up in repo {key}: {is_void}"));
+        }
+        let after = self.rng.range(1, 300);
+        self.coordinator_later(id, after, CoordinatorAct::GiveUp { epoch, job, label, left });
+    }
+
+    pub(crate) fn publish(&mut self, id: usize, mut publishing: Publishing) {
+        let (now, repository) = (self.now, publishing.repository);
+        let (epoch, job, label, backup) =
+            (publishing.epoch, publishing.job, publishing.label, publishing.backup);
+        if let Some(run) = self.run_of(id, epoch, job) {
+            // Its heartbeats go on until the entry is there.
+            run.executor.beating.insert(repository);
+        }
+        let store = self.repository(job, repository);
+        let result = store.ask(now).and_then(|store| {
+            if !publishing.has_manifest {
+                let manifest = store.manifests.entry(label).or_insert_with(|| publishing.contents.clone());
+                let is_own = manifest.head.backup == publishing.contents.head.backup;
+                let foreign = || Failure::new(ErrorCode::RepoInvalid, "another manifest is there");
+                return if is_own { Ok(false) } else { Err(foreign()) };
+            }
+            let is_new = !store.catalogue.contains_key(&label);
+            match store.catalogue.entry(label).or_insert(Entry::Published(backup)) {
+                Entry::Published(known) if *known == backup => Ok(is_new),
+                _ => Err(Failure::new(ErrorCode::RepoInvalid, "the backup was given up")),
+            }
+        });
+        match result {
+            Ok(_) if !publishing.has_manifest => {
+                publishing.has_manifest = true;
+                let after = self.rng.range(1, 1_500);
+                self.coordinator_later(id, after, CoordinatorAct::Publish(Box::new(publishing)));
+            }
+            result => {
+                if let Ok(is_new) = result {
+                    self.note(format_args!(
+                        "{label} is published in repo {repository} by coordinator {id}: new {is_new}"
+                    ));
+                    if is_new {
+                        self.check_not_over(job, repository, label);
+                    }
+                    self.ledger.published(job, repository, label);
+                    self.check_entry(job, repository, label);
+                }
+                let result = result.map(|_| ());
+                self.tell_job(id, epoch, job, Event::Published { repository, result });
+            }
+        }
+    }
+}
