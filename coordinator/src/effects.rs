@@ -59,7 +59,13 @@ impl Effects {
         mut queue: mpsc::UnboundedReceiver<Vec<Effect>>,
         finished: oneshot::Sender<Outcome>,
     ) {
-        while let Some(batch) = queue.recv().await {
+        let leadership = self.registry.leadership().clone();
+        loop {
+            let batch = tokio::select! {
+                batch = queue.recv() => batch,
+                () = leadership.lost() => None,
+            };
+            let Some(batch) = batch else { return self.stop_heartbeats() };
             let mut failed = false;
             for effect in batch {
                 // Another one leads, or may: the job is its own by now.

@@ -12,6 +12,7 @@ use crate::leader::{Leadership, Ttls};
 use crate::workshop::Workshop;
 use bytes::Bytes;
 use pgconvoy_core::failure::Failure;
+use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::ids::Identity;
 use pgconvoy_lease::keys::Shard;
@@ -52,6 +53,8 @@ pub struct FleetDeps {
     pub workshop: Arc<dyn Workshop>,
     pub runtime: Handle,
     pub ttls: Ttls,
+    /// Who writes to repositories from here.
+    pub writer: Writer,
     pub identity: Arc<dyn Fn() -> Result<Identity, Failure> + Send + Sync>,
 }
 
@@ -107,6 +110,7 @@ impl Fleet {
             workshop: self.deps.workshop.clone(),
             runtime: self.deps.runtime.clone(),
             ttls: self.deps.ttls,
+            writer: self.deps.writer.clone(),
             identity: self.deps.identity.clone(),
         };
         match Lead::take_over(deps).await {

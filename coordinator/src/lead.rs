@@ -21,6 +21,7 @@ use crate::registry::{Registry, WorkerState, WorkerView};
 use crate::running::{BackupRun, Stage, Task};
 use crate::workshop::Workshop;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
 use pgconvoy_core::job::{Begun, JobKind, JobOptions, JobRecord, JobState};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Recovered, Status};
@@ -50,6 +51,8 @@ pub struct LeadDeps {
     pub workshop: Arc<dyn Workshop>,
     pub runtime: Handle,
     pub ttls: Ttls,
+    /// Who writes to repositories from here.
+    pub writer: Writer,
     /// For identities; from outside, because it is random.
     pub identity: Arc<dyn Fn() -> Result<Identity, Failure> + Send + Sync>,
 }
@@ -248,10 +251,17 @@ impl Lead {
         let record = keeper.record();
         let keys = job_keys(&self.deps.leadership, record.id);
         let paused = record.state == JobState::Paused;
-        let leases = self.deps.leadership.leases.as_ref();
-        let recovered = recall::recovered(leases, &keys, begun.announced, paused).await?;
-        let spec = BackupSpec { epoch: self.deps.leadership.epoch(), ..begun.spec };
-        self.run_backup(keeper.clone(), spec, begun.source, recovered).await
+        let recovered = recall::recovered(&self.deps.leadership, &keys, begun.announced, paused).await?;
+        let (epoch, writer) = (self.deps.leadership.epoch(), self.deps.writer.clone());
+        let spec = BackupSpec { epoch, writer, ..begun.spec };
+        self.run_backup(keeper.clone(), spec, begun.source, recovered).await?;
+        if record.state == JobState::Draining
+            && let Some(job) = self.lock().jobs.get_mut(&record.id)
+        {
+            job.is_cancelled = true;
+            job.control.cancel(Failure::new(ErrorCode::Term, "cancelled under an earlier leader"));
+        }
+        Ok(())
     }
 
     async fn start_what_can(self: &Arc<Self>) {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use pgconvoy_core::failure::{Classify, ErrorCode, Failure, Retry};
 use pgconvoy_core::ids::{Epoch, FencingToken, RepoKey, StanzaName};
 use pgconvoy_lease::keys::Shard;
-use pgconvoy_lease::store::{Claim, LeaseId, Write};
-use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseError, LeaseStore, LockKind};
+use pgconvoy_lease::store::{Claim, LeaseId, Listing, Write};
+use pgconvoy_lease::{Acquire, FleetKeys, Guard, KeepAlive, LeaseError, LeaseStore, LockKind, Prefix};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,16 @@ impl Leadership {
         }
     }
 
+    /// Everything under a prefix.
+    pub(crate) async fn list(&self, prefix: &Prefix) -> Result<Listing, LeaseError> {
+        loop {
+            match self.leases.list(prefix).await {
+                Err(error) if self.may_ask_again(&error).await => {}
+                answer => return answer,
+            }
+        }
+    }
+
     async fn may_ask_again(&self, error: &LeaseError) -> bool {
         if error.retry() != Retry::MayHelp || !self.is_alive() {
             return false;
@@ -139,8 +149,14 @@ impl Leadership {
     ) -> Result<FencingToken, Failure> {
         let key = self.keys.lock(stanza, repository, kind);
         let value = Bytes::copy_from_slice(holder.as_bytes());
-        match self.leases.acquire(key, value, self.keep_alive.lease(), Some(&self.guard)).await? {
+        let claim = Claim { key, value: value.clone() };
+        let answers = self.acquire_each(vec![claim], self.keep_alive.lease()).await?;
+        match answers.into_iter().next().expect("one claim has one answer") {
             Acquire::Granted(token) => Ok(token),
+            // Granted already, and the answer was lost.
+            Acquire::Held(entry) if entry.value == value && entry.lease == Some(self.keep_alive.lease()) => {
+                Ok(entry.token)
+            }
             Acquire::Held(entry) => Err(Failure::new(
                 ErrorCode::LockAcquire,
                 format!(
@@ -161,8 +177,14 @@ impl Leadership {
         token: FencingToken,
     ) {
         let key = self.keys.lock(stanza, repository, kind);
-        if let Err(error) = self.leases.release(key, token).await {
-            tracing::debug!("a lock was not released, and expires with its lease: {error}");
+        loop {
+            match self.leases.release(key.clone(), token).await {
+                Err(error) if self.may_ask_again(&error).await => {}
+                Err(error) => {
+                    return tracing::debug!("a lock was not released, and expires with its lease: {error}");
+                }
+                Ok(_) => return,
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reads back what an earlier leader left: records from the lease store, receipts from the footers of packs.
 
+use crate::leader::Leadership;
 use futures::StreamExt;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::layout::PackName;
@@ -8,7 +9,6 @@ use pgconvoy_core::ids::{Identity, PlanNumber, RepoKey, StanzaName};
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack, UnitLease};
 use pgconvoy_core::machine::backup::{Announced, Recovered};
 use pgconvoy_core::wire::StoredPack;
-use pgconvoy_lease::LeaseStore;
 use pgconvoy_lease::keys::{JobKeys, leased_unit};
 use pgconvoy_repository::pack::PackReader;
 use pgconvoy_repository::{Repository, RepositorySet};
@@ -21,13 +21,13 @@ const FOOTERS_AT_ONCE: usize = 16;
 
 /// What the lease store knows of a job that was under way.
 pub(crate) async fn recovered(
-    leases: &dyn LeaseStore,
+    leadership: &Leadership,
     keys: &JobKeys,
     announced: Option<Announced>,
     paused: bool,
 ) -> Result<Recovered, Failure> {
     let mut recovered = Recovered { announced, paused, ..Recovered::default() };
-    for entry in leases.list(&keys.all_done()).await?.entries {
+    for entry in leadership.list(&keys.all_done()).await?.entries {
         if entry.key == keys.stop_order() {
             recovered.stop_ordered = true;
             continue;
@@ -35,7 +35,7 @@ pub(crate) async fn recovered(
         let units: Vec<AcceptedUnit> = decode("record of accepted units", &entry.value)?;
         recovered.accepted.extend(units);
     }
-    for entry in leases.list(&keys.leases()).await?.entries {
+    for entry in leadership.list(&keys.leases()).await?.entries {
         let worker = std::str::from_utf8(&entry.value).ok().and_then(|name| name.parse().ok());
         if let (Some(worker), Some((unit, attempt))) = (worker, leased_unit(&entry.key)) {
             recovered.leases.push((worker, UnitLease { unit, attempt, token: entry.token }));

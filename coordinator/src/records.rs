@@ -22,12 +22,14 @@ pub struct JobKeeper {
     leadership: Arc<Leadership>,
     keys: JobKeys,
     record: Mutex<JobRecord>,
+    /// One change after the other: each is made to what the one before has stored.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl JobKeeper {
     pub fn new(leadership: Arc<Leadership>, record: JobRecord) -> Arc<JobKeeper> {
         let keys = job_keys(&leadership, record.id);
-        Arc::new(JobKeeper { leadership, keys, record: Mutex::new(record) })
+        Arc::new(JobKeeper { leadership, keys, record: Mutex::new(record), changing: Default::default() })
     }
 
     pub fn record(&self) -> JobRecord {
@@ -36,6 +38,7 @@ impl JobKeeper {
 
     /// Changes the record; nobody sees the change before it is stored.
     pub async fn change(&self, change: impl FnOnce(&mut JobRecord)) -> Result<JobRecord, Failure> {
+        let _one_at_a_time = self.changing.lock().await;
         let mut record = self.record();
         change(&mut record);
         let value = Bytes::from(encode_named(&record));
@@ -75,7 +78,7 @@ pub(crate) fn job_keys(leadership: &Leadership, job: JobId) -> JobKeys {
 /// Every job that the store knows. One that cannot be read is left alone and told.
 pub async fn load(leadership: &Arc<Leadership>) -> Result<Vec<JobRecord>, Failure> {
     let mut records = Vec::new();
-    for entry in leadership.leases.list(&leadership.keys.jobs()).await?.entries {
+    for entry in leadership.list(&leadership.keys.jobs()).await?.entries {
         if specified_job(&leadership.keys, &entry.key).is_none() {
             continue;
         }
@@ -96,7 +99,7 @@ pub async fn audit(leadership: &Leadership, id: &str, record: &AuditRecord) -> R
 
 /// The newest last.
 pub async fn audits(leadership: &Leadership) -> Result<Vec<AuditRecord>, Failure> {
-    let entries = leadership.leases.list(&leadership.keys.audits()).await?.entries;
+    let entries = leadership.list(&leadership.keys.audits()).await?.entries;
     let too_many = entries.len().saturating_sub(AUDIT_RECORDS_KEPT);
     for entry in entries.iter().take(too_many) {
         leadership.commit(vec![Write::Delete { key: entry.key.clone() }]).await?;

@@ -106,7 +106,7 @@ impl Registry {
     /// Takes over the workers that an earlier leader had, with their leases.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), Failure> {
         let leases = &self.leadership.leases;
-        for entry in leases.list(&self.leadership.keys.workers()).await?.entries {
+        for entry in self.leadership.list(&self.leadership.keys.workers()).await?.entries {
             let (Ok(name), Some(lease)) = (entry.key.last_part().parse::<WorkerName>(), entry.lease) else {
                 continue;
             };

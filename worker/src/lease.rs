@@ -21,13 +21,11 @@ struct State {
 pub(crate) struct Right(Mutex<State>);
 
 impl Right {
-    /// Takes note of a lease that was granted, or of one that goes on, upon something that was sent then.
-    pub(crate) fn grant(&self, sent: Duration, ttl: Duration, is_same_lease: bool) {
+    /// Takes note of a lease that was granted, or of one that goes on, upon something that was sent then. Whoever calls this
+    /// holds nothing by a right that was lost before.
+    pub(crate) fn grant(&self, sent: Duration, ttl: Duration) {
         let mut state = self.lock();
-        match &mut state.fence {
-            Some(fence) if is_same_lease => fence.confirm(sent, ttl, boot_time()),
-            fence => *fence = Some(Fence::new(sent, ttl)),
-        }
+        state.fence = Some(Fence::new(sent, ttl));
         state.unanswered.clear();
     }
 
@@ -79,27 +77,18 @@ mod tests {
     fn there_is_no_right_before_a_lease_and_none_after_it() {
         let right = Right::default();
         assert!(!right.is_alive());
-        right.grant(boot_time(), TTL, false);
+        right.grant(boot_time(), TTL);
         assert!(right.is_alive());
-        right.grant(boot_time(), Duration::ZERO, false);
+        right.grant(boot_time(), Duration::ZERO);
         assert!(!right.is_alive());
-    }
-
-    #[test]
-    fn a_lease_that_was_lost_is_not_revived_by_being_the_same_one() {
-        let right = Right::default();
-        right.grant(boot_time(), Duration::ZERO, false);
-        assert!(!right.is_alive());
-        right.grant(boot_time(), TTL, true);
-        assert!(!right.is_alive());
-        right.grant(boot_time(), TTL, false);
-        assert!(right.is_alive());
+        right.grant(boot_time(), TTL);
+        assert!(right.is_alive(), "a new hello begins anew");
     }
 
     #[test]
     fn a_confirmation_of_what_was_never_sent_counts_for_nothing() {
         let right = Right::default();
-        right.grant(boot_time(), Duration::from_millis(1), false);
+        right.grant(boot_time(), Duration::from_millis(1));
         right.confirmed(7, TTL);
         while right.is_alive() {
             std::thread::yield_now();

@@ -183,6 +183,11 @@ impl State {
     async fn serve(&mut self, connection: Connection) -> CloseReason {
         let Channel { sender, mut receiver, incoming: _incoming } =
             Channel::<Report, Instruction>::new(connection);
+        // What was held by a right that is lost is somebody else's, or will be: the hello must not claim it.
+        let had_right = self.right.is_alive();
+        if !had_right {
+            self.outbox.forget_units();
+        }
         let sent = boot_time();
         let hello = ReportBody::Hello(Box::new(self.hello().await));
         let welcomed = match sender.send(&Report { job: None, body: hello }).await {
@@ -203,6 +208,12 @@ impl State {
                 return reason;
             }
         };
+        if had_right && !self.right.is_alive() {
+            // The hello claimed more than is true by now.
+            let reason = CloseReason::new(CloseKind::Lost, "the lease ended before the welcome");
+            sender.close(reason.clone());
+            return reason;
+        }
         self.begin(&sender, welcome, sent).await;
         let end = self.obey_until_the_end(&sender, &mut receiver).await;
         self.outbox.disconnect();
@@ -235,7 +246,7 @@ impl State {
 
     async fn begin(&mut self, sender: &TypedSender<Report>, welcome: Welcome, sent: Duration) {
         self.epoch = welcome.epoch;
-        self.right.grant(sent, Duration::from_millis(welcome.ttl_ms), welcome.same_lease);
+        self.right.grant(sent, Duration::from_millis(welcome.ttl_ms));
         if !welcome.same_lease {
             self.outbox.forget_units();
         }
@@ -279,6 +290,9 @@ impl State {
                     continue;
                 }
                 _ = alive.tick() => {
+                    if self.looks && !self.right.is_alive() {
+                        return CloseReason::new(CloseKind::Lost, "the lease is over");
+                    }
                     if self.looks && confirmed.elapsed() > UNCONFIRMED_MAX {
                         tracing::warn!("the coordinator has confirmed nothing for {} s", UNCONFIRMED_MAX.as_secs());
                         return CloseReason::new(CloseKind::Lost, "nothing was confirmed");

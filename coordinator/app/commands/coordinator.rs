@@ -55,6 +55,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         workshop: Arc::new(CommandWorkshop::new(Arc::new(context.clone()))),
         runtime: Handle::current(),
         ttls: Ttls::FLEET,
+        writer: writer(),
         identity: Arc::new(random_identity),
     });
     let stop = CancellationToken::new();

@@ -93,6 +93,7 @@ impl Site {
             workshop: Arc::new(CommandWorkshop::new(Arc::new(context))),
             runtime: Handle::current(),
             ttls: Ttls::FLEET,
+            writer: crate::host::writer(),
             identity: Arc::new(random_identity),
         });
         let stop = CancellationToken::new();

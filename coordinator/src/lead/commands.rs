@@ -17,6 +17,10 @@ impl Lead {
         let keeper = self.keeper_of_live(id)?;
         self.audit(caller, "cancel", &id.to_string()).await?;
         let reason = Failure::new(ErrorCode::Term, format!("cancelled by {}", caller.name));
+        if keeper.record().state.is_under_way() {
+            // Whoever leads next knows what is wanted.
+            keeper.change(|record| record.state = JobState::Draining).await?;
+        }
         let was_waiting = {
             let mut state = self.lock();
             let was_waiting = state.queue.is_waiting(id) && state.queue.remove(id);

@@ -207,7 +207,7 @@ pub(crate) fn reporter() -> (Reporter, FarEnd) {
     let far = Channel::<Instruction, Report>::new(far);
     let open = (far.sender, near.receiver);
     let right = Arc::new(Right::default());
-    right.grant(boot_time(), LEASE, false);
+    right.grant(boot_time(), LEASE);
     let outbox = Outbox::new(right);
     outbox.connect(near.sender, &[], 0);
     (Reporter::new(outbox, JobId(Identity::default())), FarEnd { reports: far.receiver, _open: open })

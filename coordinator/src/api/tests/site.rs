@@ -8,6 +8,7 @@ use crate::leader::Ttls;
 use crate::tokens::{self, NewToken, RANDOM_BYTES, TokenRole, Tokens};
 use crate::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, Identity, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
@@ -113,6 +114,7 @@ impl Site {
             workshop: Arc::new(Shop),
             runtime: Handle::current(),
             ttls: Ttls::FLEET,
+            writer: Writer { host: "here".into(), boot: "1".into(), process: 1 },
             identity: Arc::new(identity),
         });
         let stop = CancellationToken::new();
