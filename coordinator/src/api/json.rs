@@ -37,6 +37,8 @@ pub fn job(view: &JobView, epoch: Epoch) -> Value {
         "finished": time(record.finished),
         "label": label.map(|label| label.to_string()),
         "epoch": epoch.0,
+        // The worker that keeps the backup's session.
+        "source": record.begun.as_ref().map(|begun| begun.source.as_str()),
         "units": units,
         "bytes": bytes,
         "eta-ms": eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),

@@ -20,8 +20,10 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// What this very process has begun is over: it holds the stanza's lock for one backup at a time.
     fn is_proved_dead(&self, ours: &Writer, process_runs: impl Fn(u32) -> bool) -> bool {
-        self.writer.as_ref().is_some_and(|writer| writer.is_proved_dead(ours, process_runs))
+        let is_over = |writer: &Writer| writer == ours || writer.is_proved_dead(ours, &process_runs);
+        self.writer.as_ref().is_some_and(is_over)
     }
 }
 
@@ -129,8 +131,11 @@ mod tests {
     #[test]
     fn remains_of_a_dead_writer_are_given_up_and_void_ones_are_swept() {
         let remains = |begun: &Begun, runs| judge_remains(begun, &writer("here"), |_| runs);
-        assert_eq!(remains(&begun(1, "here"), false), Remains::GiveUp);
-        assert_eq!(remains(&begun(1, "here"), true), Remains::Watch);
+        let other_process =
+            Begun { writer: Some(Writer { process: 8, ..writer("here") }), ..begun(1, "here") };
+        assert_eq!(remains(&other_process, true), Remains::Watch);
+        assert_eq!(remains(&other_process, false), Remains::GiveUp);
+        assert_eq!(remains(&begun(1, "here"), true), Remains::GiveUp, "of an earlier backup of this process");
         assert_eq!(remains(&begun(1, "there"), false), Remains::Watch);
         assert_eq!(remains(&Begun { is_void: true, ..begun(1, "there") }, true), Remains::Sweep);
     }
