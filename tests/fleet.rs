@@ -213,6 +213,59 @@ fn a_job_is_paused_resumed_and_cancelled() -> Result<()> {
 }
 
 #[test]
+fn a_server_that_dies_ends_its_backup_and_the_next_one_succeeds() -> Result<()> {
+    const DB: [u64; 2] = [56, 57];
+    let site = site()?;
+    let fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 5)?;
+    site.cluster.crash()?;
+    let end = fleet.await_end(&id)?;
+    assert_eq!(end["state"], "failed", "{end}");
+    ensure!(end["error"]["code"].as_u64().is_some_and(|code| DB.contains(&code)), "{end}");
+    site.cluster.start()?;
+    let id = fleet.submit_backup(&[])?;
+    is_done(&fleet.await_end(&id)?)?;
+    assert_eq!(labels(&site.pgconvoy, 1)?.len(), 1);
+    Ok(())
+}
+
+#[test]
+fn verify_and_restore_are_jobs_of_a_worker() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let fleet = Fleet::start(&site, &FleetOptions::default())?;
+    fleet.client.run(["backup", "--type=full"])?.ok()?;
+    let verified = fleet.client.run(["verify", "--output=json"])?.ok()?.json()?;
+    assert_eq!(verified[0]["status"], "ok", "{verified}");
+    let copy = site.copy("copy")?;
+    let path = format!("--pg-path={}", copy.data().display());
+    let arguments = ["restore", "--worker=worker-1", &path, "--type=immediate", "--target-action=promote"];
+    fleet.client.run(arguments)?.ok()?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)
+}
+
+#[test]
+fn a_worker_of_another_fleet_is_refused_and_told() -> Result<()> {
+    let site = site()?;
+    let mut fleet = Fleet::start(&site, &FleetOptions { workers: 1, ..FleetOptions::default() })?;
+    let mut stranger = fleet.stranger(&site, "worker-7")?;
+    stranger.start()?;
+    let started = Instant::now();
+    limits::wait_for("some attempts of the stranger", limits::SOON, || {
+        Ok((started.elapsed() >= Duration::from_secs(5)).then_some(()))
+    })?;
+    assert_eq!(fleet.workers_in_state("up")?, ["worker-0"]);
+    let said = stranger.stop()?;
+    ensure!(said.stderr.contains("identity"), "nobody says why\n{said}");
+    // The fleet's own are served all the same.
+    fleet.client.run(["backup", "--type=full"])?.ok()?;
+    fleet.workers[0].stop()?.ok()?;
+    Ok(())
+}
+
+#[test]
 fn two_backups_of_one_stanza_never_run_at_once() -> Result<()> {
     let site = site()?;
     let fleet = Fleet::start(&site, &limited("4MiB"))?;

@@ -8,7 +8,7 @@ use pgconvoy_lease::testing::etcd::EtcdCluster;
 use rustix::process::Signal;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Of a worker whose limit no test sets.
 const UNLIMITED: &str = "";
@@ -170,6 +170,18 @@ impl Fleet {
         Ok(())
     }
 
+    /// A worker with a good name and a certificate of somebody else's authority. Not started.
+    pub fn stranger(&self, site: &Site, name: &str) -> Result<Daemon> {
+        let pki = site.scratch.private_dir("other-pki")?;
+        let dir = format!("--dir={}", pki.display());
+        let program = self.member(site, "other-ca", "")?;
+        program.run(["cert", "init", &dir])?.ok()?;
+        program.run(["cert", "issue", &dir, "--role=worker", &format!("--name={name}")])?.ok()?;
+        let config = self.member_config(site, name, "", &pki);
+        let program = site.pgconvoy.with_config(&site.scratch, "stranger.toml", &config)?;
+        Ok(Daemon::new("worker", "stranger", program))
+    }
+
     /// Waits until the leader knows so many workers that are up.
     pub fn await_workers(&self, count: usize) -> Result<()> {
         limits::wait_for(&format!("{count} workers"), limits::SOON, || {
@@ -289,11 +301,16 @@ impl Fleet {
 
     /// The program with the configuration of one member.
     fn member(&self, site: &Site, name: &str, section: &str) -> Result<Pgconvoy> {
+        let config = self.member_config(site, name, section, &self.pki);
+        site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)
+    }
+
+    fn member_config(&self, site: &Site, name: &str, section: &str, pki: &Path) -> Config {
         let quoted = |texts: Vec<String>| {
             texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
         };
         let quic = self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.quic)).collect();
-        let pki = self.pki.display();
+        let pki = pki.display();
         let fleet = format!(
             "\n[fleet]\nname = \"test\"\netcd = [{}]\ncoordinators = [{}]\nca-file = \"{pki}/ca.crt\"\n\
              cert-file = \"{pki}/{name}.crt\"\nkey-file = \"{pki}/{name}.key\"\n\n{section}\n\
@@ -301,8 +318,7 @@ impl Fleet {
             quoted(self.etcd.endpoints()),
             quoted(quic),
         );
-        let config: Config = site.config.clone().extra(&fleet);
-        site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)
+        site.config.clone().extra(&fleet)
     }
 }
 
