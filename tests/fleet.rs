@@ -36,6 +36,20 @@ fn restores_from_each(site: &Site, expected: &str) -> Result<()> {
     Ok(())
 }
 
+/// A slow backup with some of its units done.
+fn under_way(site: &Site, options: &FleetOptions) -> Result<(Fleet, String)> {
+    let fleet = Fleet::start(site, options)?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 10)?;
+    Ok((fleet, id))
+}
+
+/// The place of a worker that does units and does not keep the session.
+fn beside_the_source(fleet: &Fleet, id: &str) -> Result<usize> {
+    let source = source_of(fleet, id)?;
+    fleet.workers.iter().position(|worker| worker.name != source).context("another worker")
+}
+
 fn is_done(job: &Json) -> Result<()> {
     ensure!(job["state"] == "done", "{job}");
     Ok(())
@@ -90,11 +104,8 @@ fn a_leader_that_is_killed_in_mid_backup_is_replaced_and_the_same_backup_ends() 
 fn a_worker_that_is_killed_costs_only_its_share() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
-    let source = source_of(&fleet, &id)?;
-    let other = fleet.workers.iter().position(|worker| worker.name != source).context("another worker")?;
+    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
+    let other = beside_the_source(&fleet, &id)?;
     fleet.workers[other].kill()?;
     let end = fleet.await_end(&id)?;
     is_done(&end)?;
@@ -110,9 +121,7 @@ fn source_of(fleet: &Fleet, id: &str) -> Result<String> {
 #[test]
 fn the_worker_that_keeps_the_session_is_the_backup() -> Result<()> {
     let site = site()?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
+    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
     let source = source_of(&fleet, &id)?;
     let number = fleet.workers.iter().position(|worker| worker.name == source).context("the source")?;
     fleet.workers[number].kill()?;
@@ -128,11 +137,8 @@ fn the_worker_that_keeps_the_session_is_the_backup() -> Result<()> {
 fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
-    let source = source_of(&fleet, &id)?;
-    let other = fleet.workers.iter().position(|worker| worker.name != source).context("another worker")?;
+    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
+    let other = beside_the_source(&fleet, &id)?;
     fleet.workers[other].freeze()?;
     let name = fleet.workers[other].name.clone();
     limits::wait_for("the end of its lease", limits::SOON, || {
@@ -147,9 +153,7 @@ fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
 #[test]
 fn a_leader_that_slept_past_its_lease_cannot_publish_what_the_next_one_gave_up() -> Result<()> {
     let site = site()?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
+    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].freeze()?;
     limits::wait_for("another leader", limits::SOON, || Ok((fleet.leader()? != leader).then_some(())))?;
@@ -173,9 +177,7 @@ fn etcd_may_restart_and_lose_its_quorum_for_a_while() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
     let options = FleetOptions { etcd_nodes: 3, ..limited("2MiB") };
-    let mut fleet = Fleet::start(&site, &options)?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
+    let (mut fleet, id) = under_way(&site, &options)?;
     fleet.etcd.kill(0)?;
     fleet.etcd.kill(1)?;
     let taken = Instant::now();

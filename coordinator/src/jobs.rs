@@ -5,7 +5,7 @@ use crate::progress::Progress;
 use crate::records::JobKeeper;
 use crate::running::BackupControl;
 use pgconvoy_core::failure::Failure;
-use pgconvoy_core::job::JobRecord;
+use pgconvoy_core::record::JobRecord;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -55,6 +55,22 @@ struct Entry {
     sources: Vec<SourceSeen>,
 }
 
+impl Entry {
+    /// Not connected yet.
+    fn new(incarnation: Identity, lease: LeaseId) -> Entry {
+        Entry {
+            incarnation,
+            lease,
+            link: None,
+            heard: Instant::now(),
+            state: WorkerState::Up,
+            is_drained_by_order: false,
+            slots: 0,
+            sources: Vec::new(),
+        }
+    }
+}
+
 /// A worker as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerView {
@@ -116,16 +132,7 @@ impl Registry {
                 tracing::debug!("worker {name} was over before this leadership began: {error}");
                 continue;
             }
-            let adopted = Entry {
-                incarnation: registered.incarnation,
-                lease,
-                link: None,
-                heard: Instant::now(),
-                state: WorkerState::Up,
-                is_drained_by_order: false,
-                slots: 0,
-                sources: Vec::new(),
-            };
+            let adopted = Entry::new(registered.incarnation, lease);
             self.lock().workers.insert(name.clone(), adopted);
             self.expire_later(name, self.ttl);
         }
@@ -152,16 +159,7 @@ impl Registry {
         if !same_lease {
             self.lose(name).await;
             let lease = self.register(hello).await?;
-            let entry = Entry {
-                incarnation: hello.incarnation,
-                lease,
-                link: None,
-                heard: Instant::now(),
-                state: WorkerState::Up,
-                is_drained_by_order: false,
-                slots: 0,
-                sources: Vec::new(),
-            };
+            let entry = Entry::new(hello.incarnation, lease);
             self.lock().workers.insert(name.clone(), entry);
         }
         let mut state = self.lock();

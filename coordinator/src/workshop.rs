@@ -2,8 +2,9 @@
 
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
-use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
+use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
+use pgconvoy_core::record::JobRecord;
 use pgconvoy_repository::RepositorySet;
 use std::sync::Arc;
 use std::time::Duration;

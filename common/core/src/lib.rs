@@ -2,7 +2,7 @@
 //!
 //! Code map: [`pg`] is PostgreSQL's on-disk knowledge, [`config`] turns text into settings, [`plan`] turns facts into
 //! work, [`machine`] holds the state machines that actors own, [`format`] is the repository on disk and [`wire`] the
-//! messages between coordinator and worker. [`job`] is what a fleet keeps of its work, [`fence`] tells a holder of a lease how long it may act. [`ids`], [`units`] and
+//! messages between coordinator and worker. [`record`] is what a fleet keeps of its work, [`job`] its words, [`fence`] tells a holder of a lease how long it may act. [`ids`], [`units`] and
 //! [`failure`] are the words that all of them share.
 //!
 //! Invariants (mostly absences)
@@ -20,5 +20,6 @@ pub mod job;
 pub mod machine;
 pub mod pg;
 pub mod plan;
+pub mod record;
 pub mod units;
 pub mod wire;

@@ -9,8 +9,9 @@ use pgconvoy_coordinator::errand::WORKER_OPTION;
 use pgconvoy_coordinator::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
-use pgconvoy_core::job::{JobKind, JobOptions, JobRecord};
+use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
+use pgconvoy_core::record::JobRecord;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use crate::registry::{WorkerState, WorkerView};
 use crate::units::UnitView;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Epoch, WorkerName};
-use pgconvoy_core::job::AuditRecord;
+use pgconvoy_core::record::AuditRecord;
 use pgconvoy_core::units::Timestamp;
 use serde_json::{Value, json};
 

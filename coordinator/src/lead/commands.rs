@@ -8,7 +8,8 @@ use crate::registry::WorkerView;
 use crate::units::{ListUnits, UnitView};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
-use pgconvoy_core::job::{AuditRecord, JobState};
+use pgconvoy_core::job::JobState;
+use pgconvoy_core::record::AuditRecord;
 use pgconvoy_core::wire::JobId;
 use std::sync::Arc;
 

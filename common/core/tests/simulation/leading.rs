@@ -11,10 +11,11 @@ use crate::{Millis, identity, wall};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, FencingToken, WorkerName};
-use pgconvoy_core::job::{Begun, JobKind, JobOptions, JobRecord, JobState};
+use pgconvoy_core::job::{JobKind, JobOptions, JobState};
 use pgconvoy_core::machine::backup::event::UnitLease;
 use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Event, Outcome, Recovered, Status};
 use pgconvoy_core::machine::queue::{QueuedJob, Start};
+use pgconvoy_core::record::{Begun, JobRecord};
 use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
 
 const QUEUE_INTERVAL: Millis = 2_000;

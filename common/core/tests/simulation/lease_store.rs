@@ -5,8 +5,8 @@
 
 use crate::Millis;
 use pgconvoy_core::ids::{Attempt, FencingToken, Identity, RepoKey, UnitId, WorkerName};
-use pgconvoy_core::job::JobRecord;
 use pgconvoy_core::machine::backup::event::AcceptedUnit;
+use pgconvoy_core::record::JobRecord;
 use pgconvoy_core::wire::JobId;
 use std::collections::BTreeMap;
 
