@@ -138,6 +138,7 @@ impl World {
         match effect {
             Effect::OpenRepositories { repositories, .. } => {
                 let facts = || RepositoryFacts {
+                    has_this: false,
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: Vec::new(),

@@ -8,6 +8,7 @@ use crate::actors::backup::now;
 use crate::announce::HEARTBEAT_INTERVAL;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::machine::backup::contest::{Remains, judge_remains};
 use pgconvoy_core::machine::backup::{BackupSpec, RepositoryFacts};
@@ -49,7 +50,15 @@ async fn facts(
     let mut labels: BTreeSet<BackupLabel> =
         repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
     labels.extend(repository.started_labels(&spec.stanza).await?);
-    Ok(RepositoryFacts { identity: repository.identity(), cluster, labels: labels.into_iter().collect() })
+    let has_this = match own {
+        Some(label) => match repository.catalogue_entry(&spec.stanza, label).await? {
+            Some(CatalogueBody::Published(record)) => record.backup == spec.backup,
+            _ => false,
+        },
+        None => false,
+    };
+    let labels = labels.into_iter().collect();
+    Ok(RepositoryFacts { identity: repository.identity(), cluster, labels, has_this })
 }
 
 async fn give_up_unfinished(

@@ -322,12 +322,18 @@ impl BackupMachine {
                 Ok(facts) => {
                     self.labels.extend(facts.labels.iter().copied());
                     if let Some(state) = self.repositories.get_mut(&key) {
+                        state.published = facts.has_this;
                         state.facts = Some(facts);
                     }
                 }
                 Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
                 Err(failure) => self.drop_repository(key, failure, effects)?,
             }
+        }
+        if self.alive().iter().all(|key| self.repositories[key].published) {
+            // An earlier leader published it and did not live to write that down. There may be no session any more.
+            self.finish(effects);
+            return Ok(());
         }
         self.begin_session(effects)
     }
@@ -450,10 +456,14 @@ impl BackupMachine {
 
     fn finish_when_published(&mut self, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Publishing && self.awaited.is_empty() {
-            self.phase = Phase::Over;
-            self.order_end(effects);
-            effects.push(Effect::Finish(Box::new(self.outcome(None))));
+            self.finish(effects);
         }
+    }
+
+    fn finish(&mut self, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Over;
+        self.order_end(effects);
+        effects.push(Effect::Finish(Box::new(self.outcome(None))));
     }
 
     /// An earlier leader may have everything that it takes, and not know that it leads no more.

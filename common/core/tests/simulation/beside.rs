@@ -93,6 +93,9 @@ impl World {
                 let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
                 labels.extend(repository.plans.keys().copied());
                 let facts = RepositoryFacts {
+                    has_this: own.is_some_and(|own| {
+                        matches!(repository.catalogue.get(&own), Some(Entry::Published(_)))
+                    }),
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: labels.into_iter().collect(),

@@ -46,6 +46,8 @@ pub struct RepositoryFacts {
     pub cluster: ClusterBody,
     /// Every label there: published, void, unfinished.
     pub labels: Vec<BackupLabel>,
+    /// This very backup is in its catalogue: an earlier leader came that far.
+    pub has_this: bool,
 }
 
 /// A lease that the store granted.

@@ -138,7 +138,7 @@ impl BackupMachine {
         });
         Outcome {
             status,
-            label: self.label,
+            label: self.label.or(self.recovered.announced.map(|announced| announced.label)),
             failure: failure.filter(|_| have == 0),
             repositories,
             bytes_database: contents

@@ -190,6 +190,7 @@ impl World {
         match effect {
             Effect::OpenRepositories { repositories, .. } => {
                 let facts = |_| RepositoryFacts {
+                    has_this: false,
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: Vec::new(),
@@ -472,7 +473,12 @@ fn a_lost_source_ends_the_backup_and_publishes_nothing() {
 #[test]
 fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
     let (mut machine, _) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
-    let facts_of = |cluster| RepositoryFacts { identity: Identity::default(), cluster, labels: Vec::new() };
+    let facts_of = |cluster| RepositoryFacts {
+        has_this: false,
+        identity: Identity::default(),
+        cluster,
+        labels: Vec::new(),
+    };
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
     machine.on_event(
         NOW,
@@ -494,7 +500,12 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
 fn a_new_label_is_later_than_any_in_any_repository() {
     let (mut machine, _) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
     let future: BackupLabel = "20991231-235959F".parse().unwrap();
-    let facts_of = |labels| RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels };
+    let facts_of = |labels| RepositoryFacts {
+        has_this: false,
+        identity: Identity::default(),
+        cluster: cluster(),
+        labels,
+    };
     let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];
     machine.on_event(NOW, Event::RepositoriesOpened { results: opened, other_labels: Vec::new() });
     let mut world = World { machine, queue: Vec::new(), ..World::new() };

@@ -174,6 +174,7 @@ async fn play(site: &Site, request: &BackupRequest, effect: Effect) -> Vec<Event
     match effect {
         Effect::OpenRepositories { .. } => {
             let facts = RepositoryFacts {
+                has_this: false,
                 identity: site.repository.identity(),
                 cluster: site.cluster.clone(),
                 labels: site.labels().await,

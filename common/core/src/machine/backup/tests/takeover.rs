@@ -215,3 +215,30 @@ fn a_job_that_fails_after_the_order_to_stop_leaves_its_label_to_nobody() {
     world.settle();
     assert_eq!(world.outcome().status, Status::Error);
 }
+
+fn opened(has_this: bool) -> Result<RepositoryFacts, Failure> {
+    Ok(RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels: Vec::new(), has_this })
+}
+
+#[test]
+fn what_an_earlier_leader_had_published_everywhere_is_done_without_any_session() {
+    let recovered = Recovered { announced: announced(), ..Recovered::default() };
+    let (mut machine, _) = BackupMachine::start(spec(), worker(), Vec::new(), recovered);
+    let results = vec![(ONE, opened(true)), (TWO, opened(true))];
+    let effects = machine.on_event(NOW, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    let Some(Effect::Finish(outcome)) = effects.last() else { panic!("it is not over: {effects:?}") };
+    assert_eq!((outcome.status, outcome.label), (Status::Ok, Some(label())));
+}
+
+#[test]
+fn what_was_published_in_one_repository_only_goes_on_for_the_other() {
+    let recovered = Recovered { announced: announced(), ..Recovered::default() };
+    let (mut machine, _) = BackupMachine::start(spec(), worker(), Vec::new(), recovered);
+    let results = vec![(ONE, opened(true)), (TWO, opened(false))];
+    machine.on_event(NOW, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    assert_eq!(machine.phase(), Phase::Opening);
+    let gone = Failure::new(ErrorCode::HostConnect, "the session's worker is gone");
+    let effects = machine.on_event(NOW, Event::Cancelled(gone));
+    let Some(Effect::Finish(outcome)) = effects.last() else { panic!("it is not over: {effects:?}") };
+    assert_eq!(outcome.status, Status::Partial);
+}
