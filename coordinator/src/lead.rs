@@ -9,6 +9,7 @@
 //! it with what they hold.
 
 mod commands;
+mod forgetting;
 
 use crate::actors::backup::now;
 use crate::actors::worker_link::WorkerLink;
@@ -16,7 +17,7 @@ use crate::errand::Errand;
 use crate::jobs::{JobView, Live, RunControl};
 use crate::leader::{Leadership, Ttls};
 use crate::recall;
-use crate::records::{self, FINISHED_JOBS_KEPT, JobKeeper, job_keys};
+use crate::records::{self, JobKeeper, job_keys};
 use crate::registry::{Registry, WorkerState, WorkerView};
 use crate::running::{BackupRun, Stage, Task};
 use crate::workshop::Workshop;
@@ -93,10 +94,11 @@ impl Lead {
         });
         let mut records = records::load(&lead.deps.leadership).await?;
         records.sort_by_key(|record| record.created);
-        lead.drop_old(&mut records).await?;
         for record in records {
             lead.go_on_with(record).await;
         }
+        lead.forget_the_oldest().await;
+        records::trim_audits(&lead.deps.leadership).await?;
         Ok(lead)
     }
 
@@ -193,25 +195,6 @@ impl Lead {
     /// Changes whenever any job does.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
-    }
-
-    async fn drop_old(&self, records: &mut Vec<JobRecord>) -> Result<(), Failure> {
-        let over = records.iter().filter(|record| record.state.is_over()).count();
-        let mut too_many = over.saturating_sub(FINISHED_JOBS_KEPT);
-        for record in records.iter().filter(|record| record.state.is_over()) {
-            if too_many == 0 {
-                break;
-            }
-            too_many -= 1;
-            JobKeeper::new(self.deps.leadership.clone(), record.clone()).delete().await?;
-        }
-        let drop = over.saturating_sub(FINISHED_JOBS_KEPT);
-        let mut seen = 0;
-        records.retain(|record| {
-            seen += usize::from(record.state.is_over());
-            !record.state.is_over() || seen > drop
-        });
-        Ok(())
     }
 
     async fn go_on_with(self: &Arc<Self>, record: JobRecord) {
@@ -415,7 +398,9 @@ impl Lead {
                 record.result = result;
             })
             .await?;
-        keeper.forget_progress().await
+        keeper.forget_progress().await?;
+        self.forget_the_oldest().await;
+        Ok(())
     }
 
     fn touch(&self) {

@@ -100,16 +100,21 @@ pub async fn audit(leadership: &Leadership, id: &str, record: &AuditRecord) -> R
 /// The newest last.
 pub async fn audits(leadership: &Leadership) -> Result<Vec<AuditRecord>, Failure> {
     let entries = leadership.list(&leadership.keys.audits()).await?.entries;
-    let too_many = entries.len().saturating_sub(AUDIT_RECORDS_KEPT);
-    for entry in entries.iter().take(too_many) {
-        leadership.commit(vec![Write::Delete { key: entry.key.clone() }]).await?;
-    }
     entries
         .iter()
-        .skip(too_many)
         .map(|entry| {
             decode("audit record", &entry.value)
                 .map_err(|error| Failure::new(ErrorCode::Format, format!("{}: {error}", entry.key)))
         })
         .collect()
+}
+
+/// Removes what is older than the records that are kept.
+pub async fn trim_audits(leadership: &Leadership) -> Result<(), Failure> {
+    let entries = leadership.list(&leadership.keys.audits()).await?.entries;
+    let too_many = entries.len().saturating_sub(AUDIT_RECORDS_KEPT);
+    for entry in entries.into_iter().take(too_many) {
+        leadership.commit(vec![Write::Delete { key: entry.key }]).await?;
+    }
+    Ok(())
 }
