@@ -122,6 +122,10 @@ impl Leadership {
     }
 
     async fn may_ask_again(&self, error: &LeaseError) -> bool {
+        if matches!(error, LeaseError::Fenced { key, .. } if *key == self.guard.key) {
+            // The store knows better: somebody else leads, and nothing more may be said in this leadership's name.
+            self.keep_alive.give_up();
+        }
         if error.retry() != Retry::MayHelp || !self.is_alive() {
             return false;
         }
@@ -186,5 +190,44 @@ impl Leadership {
                 Ok(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+    use super::*;
+    use pgconvoy_lease::EmbeddedStore;
+    use pgconvoy_lease::store::Expected;
+
+    async fn leading(leases: &Arc<EmbeddedStore>) -> Leadership {
+        let keys = FleetKeys::new("blue").unwrap();
+        Leadership::acquire(leases.clone(), keys, "one", Duration::from_secs(60)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_leader_that_the_store_does_not_know_any_more_acts_no_more() {
+        let leases = Arc::new(EmbeddedStore::start());
+        let leadership = leading(&leases).await;
+        let key = leadership.keys.job("1").unwrap().spec();
+        let put = || Write::Put { key: key.clone(), value: Bytes::new(), expected: Expected::Anything };
+        leadership.commit(vec![put()]).await.unwrap();
+        assert!(leadership.is_alive());
+        leases.delete(leadership.guard.key.clone(), None).await.unwrap();
+        assert!(matches!(leadership.commit(vec![put()]).await, Err(LeaseError::Fenced { .. })));
+        assert!(!leadership.is_alive());
+    }
+
+    #[tokio::test]
+    async fn a_lock_is_held_by_one_job_and_found_again_by_the_same() {
+        let leases = Arc::new(EmbeddedStore::start());
+        let leadership = leading(&leases).await;
+        let (stanza, repository) = ("main".parse().unwrap(), RepoKey(1));
+        let lock = async |holder: &str| leadership.lock(&stanza, repository, LockKind::Backup, holder).await;
+        let token = lock("job 1").await.unwrap();
+        assert_eq!(lock("job 1").await.unwrap(), token, "the answer may have been lost");
+        assert_eq!(lock("job 2").await.unwrap_err().code, ErrorCode::LockAcquire);
+        leadership.unlock(&stanza, repository, LockKind::Backup, token).await;
+        assert!(lock("job 2").await.is_ok());
     }
 }
