@@ -36,6 +36,7 @@ async fn what_was_written_is_found_whole() {
             json[0]["repo"][0]["archive"],
             json!([{
                 "id": "15-1",
+                "files": 9,
                 "ranges": [{ "start": segment(1), "stop": segment(9) }],
                 "errors": [],
             }])
