@@ -37,7 +37,7 @@ fn steps(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
 #[test]
 fn one_address_is_tried_at_once_and_then_after_waits_that_double_to_a_bound() {
     let waits: Vec<u64> = longest(&mut course(&["a"]), 10).into_iter().map(|(_, wait)| wait).collect();
-    assert_eq!(waits, [0, 250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
+    assert_eq!(waits, [0, 250, 500, 1_000, 2_000, 3_000, 3_000, 3_000, 3_000, 3_000]);
 }
 
 #[test]
