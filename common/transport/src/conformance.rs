@@ -9,6 +9,7 @@ mod bulk;
 mod control;
 mod ending;
 pub mod proxy;
+pub mod raw;
 
 pub use bulk::*;
 pub use control::*;

@@ -23,8 +23,8 @@ mod failures;
 mod handshake;
 mod listener;
 mod runtime;
-mod settings;
-mod socket;
+pub(crate) mod settings;
+pub(crate) mod socket;
 mod stream;
 
 pub use dialer::{DialConfig, QuicConnector, QuicDialer};

@@ -3,11 +3,11 @@
 //! Peers connect to [`UdpProxy::address`] instead of the target. Dropping the proxy cuts for good.
 
 use crate::memory::Direction;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
@@ -35,6 +35,8 @@ struct Line {
 struct Lines {
     outbound: Mutex<Line>,
     inbound: Mutex<Line>,
+    /// Ports of peers that are cut off alone.
+    isolated: Mutex<HashSet<u16>>,
     /// State of the generator that chooses which packets are lost: the same ones in every run.
     random: AtomicU64,
     passed: AtomicU64,
@@ -50,21 +52,26 @@ impl Lines {
         change(&mut line.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Puts a packet on its way, or loses it.
-    fn send(&self, direction: Direction, post: &Post, packet: &[u8]) {
-        if let Some(delay) = self.fate(direction) {
+    fn isolated(&self) -> MutexGuard<'_, HashSet<u16>> {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a packet to or from a peer on its way, or loses it.
+    fn send(&self, direction: Direction, peer: SocketAddr, post: &Post, packet: &[u8]) {
+        if let Some(delay) = self.fate(direction, peer) {
             // A queue that is full loses packets, as a router's does.
             let _ = post.try_send((Instant::now() + delay, packet.to_vec()));
         }
     }
 
     /// How much later a packet arrives; `None` if it never does.
-    fn fate(&self, direction: Direction) -> Option<Duration> {
+    fn fate(&self, direction: Direction, peer: SocketAddr) -> Option<Duration> {
         let mut now = Line::default();
         self.change(direction, |line| now = *line);
         let step = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let random = self.random.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or_default();
-        let is_lost = now.is_cut || (random >> 33) % 1000 < now.lost_per_mille;
+        let is_cut = now.is_cut || self.isolated().contains(&peer.port());
+        let is_lost = is_cut || (random >> 33) % 1000 < now.lost_per_mille;
         let counter = if is_lost { &self.dropped } else { &self.passed };
         counter.fetch_add(1, Ordering::Relaxed);
         (!is_lost).then_some(now.delay)
@@ -109,6 +116,19 @@ impl UdpProxy {
         self.both(|line| line.is_cut = false);
     }
 
+    /// Cuts off the peers that send from these ports; all others go on.
+    pub fn isolate(&self, ports: impl IntoIterator<Item = u16>) {
+        self.lines.isolated().extend(ports);
+    }
+
+    /// Lets them through again.
+    pub fn readmit(&self, ports: impl IntoIterator<Item = u16>) {
+        let mut isolated = self.lines.isolated();
+        for port in ports {
+            isolated.remove(&port);
+        }
+    }
+
     /// Everything sent from now on arrives this much later.
     pub fn delay(&self, delay: Duration) {
         self.both(|line| line.delay = delay);
@@ -151,18 +171,18 @@ async fn outbound(front: Arc<UdpSocket>, target: SocketAddr, lines: Arc<Lines>) 
             tasks.spawn(deliver(Arc::clone(&back), None, queue));
             let (answers, queue) = mpsc::channel(PACKETS_WAITING_MAX);
             tasks.spawn(deliver(Arc::clone(&front), Some(peer), queue));
-            tasks.spawn(inbound(back, answers, Arc::clone(&lines)));
+            tasks.spawn(inbound(back, peer, answers, Arc::clone(&lines)));
             peers.insert(peer, post);
         }
-        lines.send(Direction::Outbound, &peers[&peer], &buffer[..length]);
+        lines.send(Direction::Outbound, peer, &peers[&peer], &buffer[..length]);
     }
 }
 
-async fn inbound(back: Arc<UdpSocket>, answers: Post, lines: Arc<Lines>) {
+async fn inbound(back: Arc<UdpSocket>, peer: SocketAddr, answers: Post, lines: Arc<Lines>) {
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok(length) = back.recv(&mut buffer).await else { continue };
-        lines.send(Direction::Inbound, &answers, &buffer[..length]);
+        lines.send(Direction::Inbound, peer, &answers, &buffer[..length]);
     }
 }
 

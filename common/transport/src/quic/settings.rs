@@ -41,7 +41,7 @@ fn var(value: usize) -> VarInt {
 }
 
 /// `is_dialer`: the control stream is one of those that the dialer opens, so the listener allows one more.
-pub(super) fn transport(is_dialer: bool) -> Arc<TransportConfig> {
+pub(crate) fn transport(is_dialer: bool) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let streams = if is_dialer { STREAMS_MAX } else { STREAMS_MAX + 1 };
     // The sum of all streams' windows: no stream ever waits for another one to be read.

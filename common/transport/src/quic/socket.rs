@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 /// What we ask the kernel for; it gives what its own limit allows. The default loses thousands of packets a gigabyte.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
-pub(super) fn endpoint(
+pub(crate) fn endpoint(
     address: SocketAddr,
     server: Option<ServerConfig>,
     runtime: &Handle,
@@ -20,7 +20,7 @@ pub(super) fn endpoint(
 }
 
 /// Of either family, so that one socket reaches every address that a name may have.
-pub(super) fn client_endpoint(runtime: &Handle) -> io::Result<Endpoint> {
+pub(crate) fn client_endpoint(runtime: &Handle) -> io::Result<Endpoint> {
     // A machine without IPv6 has the other one.
     let socket = bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
         .or_else(|_| bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))?;

@@ -1,49 +1,17 @@
 //! Peers that send what they must not, or that only take places.
 
 use super::fleet::{Fleet, refused_since, within};
+use crate::Connection;
 use crate::conformance::proxy::UdpProxy;
+use crate::conformance::raw::RawPeer;
 use crate::connection::{Connector, Listener};
 use crate::error::{CloseKind, TransportError};
 use crate::memory::Direction;
 use crate::protocol::{ALPN, VERSIONS, VersionRange, encode_preface};
-use crate::quic::settings::transport;
-use crate::quic::socket::{client_endpoint, endpoint};
 use crate::quic::{HANDSHAKE_TIMEOUT, HANDSHAKES_OF_HOST_MAX, QuicListener, UNPROVED_MAX};
-use crate::tls::{Admission, quic_client_config};
-use crate::{Connection, Role};
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ConnectionError, Endpoint, RecvStream, SendStream};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use quinn::{ConnectionError, RecvStream, SendStream};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
-use tokio::runtime::Handle;
-
-/// Speaks QUIC with the worker's certificate, and after that whatever a test wants.
-struct Raw {
-    endpoint: Endpoint,
-    client: quinn::ClientConfig,
-}
-
-impl Raw {
-    fn new(fleet: &Fleet, alpn: &[u8]) -> Raw {
-        let admission = Admission::of([Role::Coordinator]);
-        let mut tls = quic_client_config(&fleet.worker, admission, &fleet.revoked);
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        client.transport_config(transport(true));
-        Raw { endpoint: client_endpoint(&Handle::current()).unwrap(), client }
-    }
-
-    /// As [`Raw::new`], on another host.
-    fn at(fleet: &Fleet, host: Ipv4Addr) -> Raw {
-        let endpoint = endpoint((host, 0).into(), None, &Handle::current()).unwrap();
-        Raw { endpoint, ..Raw::new(fleet, ALPN) }
-    }
-
-    fn knock(&self, address: SocketAddr) -> quinn::Connecting {
-        self.endpoint.connect_with(self.client.clone(), address, "pgconvoy").unwrap()
-    }
-}
 
 /// A raw connection that has said its first bytes, and its control stream.
 async fn say(
@@ -51,11 +19,8 @@ async fn say(
     listener: &QuicListener,
     bytes: &[u8],
 ) -> (quinn::Connection, (SendStream, RecvStream)) {
-    let raw = Raw::new(fleet, ALPN);
-    let connection = within(raw.knock(listener.local_address().unwrap())).await.unwrap();
-    let mut control = within(connection.open_bi()).await.unwrap();
-    within(control.0.write_all(bytes)).await.unwrap();
-    (connection, control)
+    let raw = RawPeer::new(&fleet.worker, ALPN);
+    within(raw.say(listener.local_address().unwrap(), bytes)).await
 }
 
 /// With which kind and text the other side closed.
@@ -98,7 +63,7 @@ async fn a_peer_without_a_common_version_is_told_both_ranges() {
 async fn a_peer_that_speaks_another_protocol_of_tls_is_refused() {
     let fleet = Fleet::new();
     let listener = fleet.listen();
-    let raw = Raw::new(&fleet, b"h3");
+    let raw = RawPeer::new(&fleet.worker, b"h3");
     assert!(within(raw.knock(listener.local_address().unwrap())).await.is_err());
     let refusals = within(refused_since(&listener, 0)).await;
     assert!(
@@ -154,7 +119,7 @@ async fn a_control_stream_that_is_reset_is_no_finish() {
 async fn a_peer_that_proves_itself_and_then_says_nothing_is_turned_away_in_time() {
     let fleet = Fleet::new();
     let listener = fleet.listen();
-    let raw = Raw::new(&fleet, ALPN);
+    let raw = RawPeer::new(&fleet.worker, ALPN);
     let start = Instant::now();
     let connection = within(raw.knock(listener.local_address().unwrap())).await.unwrap();
     let refusals = within(refused_since(&listener, 0)).await;
@@ -174,7 +139,7 @@ async fn a_thousand_peers_without_a_handshake_do_not_keep_a_good_one_out() {
     // They never hear an answer, as if their addresses were forged.
     let proxy = UdpProxy::start(target).await.unwrap();
     proxy.cut_one_way(Direction::Inbound);
-    let raw = Raw::new(&fleet, ALPN);
+    let raw = RawPeer::new(&fleet.worker, ALPN);
     let half_open: Vec<quinn::Connecting> = (0..PEERS).map(|_| raw.knock(proxy.address())).collect();
     within(async {
         while proxy.packets().0 < PEERS as u64 {
@@ -202,7 +167,7 @@ async fn a_host_that_proves_its_address_and_then_dawdles_does_not_keep_another_o
     let fleet = Fleet::new();
     let listener = fleet.listen();
     let target = listener.local_address().unwrap();
-    let elsewhere = Raw::at(&fleet, Ipv4Addr::new(127, 0, 0, 2));
+    let elsewhere = RawPeer::at(Ipv4Addr::new(127, 0, 0, 2), &fleet.worker, ALPN);
     let dawdlers: Vec<quinn::Connecting> = (0..PEERS).map(|_| elsewhere.knock(target)).collect();
     // The first ones too many were refused, so all places of that host are taken.
     within(refused_since(&listener, 0)).await;
