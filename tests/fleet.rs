@@ -151,6 +151,42 @@ fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
 }
 
 #[test]
+fn a_worker_that_is_cut_off_is_given_up_and_comes_back_when_the_network_is_healed() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..limited("2MiB") })?;
+    let other = beside_the_source(&fleet, &id)?;
+    let name = fleet.workers[other].name.clone();
+    fleet.cut(other)?;
+    limits::wait_for("the end of its lease", limits::SOON, || {
+        Ok(fleet.workers_in_state("lost")?.contains(&name).then_some(()))
+    })?;
+    fleet.heal(other)?;
+    fleet.await_workers(fleet.workers.len())?;
+    is_done(&fleet.await_end(&id)?)?;
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_source_that_is_cut_off_keeps_its_session_and_the_same_backup_ends() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..limited("2MiB") })?;
+    let label = fleet.job(&id)?["label"].clone();
+    let source = source_of(&fleet, &id)?;
+    let number = fleet.workers.iter().position(|worker| worker.name == source).context("the source")?;
+    fleet.cut(number)?;
+    limits::wait_for("the end of its lease", limits::SOON, || {
+        Ok(fleet.workers_in_state("lost")?.contains(&source).then_some(()))
+    })?;
+    fleet.heal(number)?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    assert_eq!(end["label"], label);
+    restores_from_each(&site, &expected)
+}
+
+#[test]
 fn a_leader_that_slept_past_its_lease_cannot_publish_what_the_next_one_gave_up() -> Result<()> {
     let site = site()?;
     let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The one check: installs what is missing, then formatting, lints, tests and short benchmarks. CI runs exactly this.
 #
+# With --long what is random runs for hours instead of minutes: faults of a fleet, kill rounds, seeds of the simulation.
+#
 # Needs Debian 12 with git and Rust; root, or sudo, only while something is missing and for the tests that mount a small
 # file system. Nothing is skipped: what cannot be had fails the run.
 set -euo pipefail
@@ -17,6 +19,19 @@ readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
 readonly no_daemons=/usr/sbin/policy-rc.d
 # Packages whose daemon would be started at the next boot as well; the tests start servers of their own.
 declare -rA daemons=([etcd-server]=etcd [pgbouncer]=pgbouncer)
+
+profile=default
+case ${1:-} in
+    "") ;;
+    --long)
+        profile=long
+        export PGCONVOY_FAULTS_SECONDS=3600 PGCONVOY_KILL_ROUNDS=100 PGCONVOY_SIMULATION_SEEDS=200000
+        ;;
+    *)
+        echo "usage: tests/run.sh [--long]" >&2
+        exit 2
+        ;;
+esac
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -103,7 +118,7 @@ install_packages() {
 
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --workspace --locked
+        cargo nextest run --workspace --locked --profile "$profile"
         # nextest does not run the examples in documentation.
         cargo test --workspace --locked --doc --quiet
     else

@@ -92,6 +92,13 @@ impl Config {
         self
     }
 
+    /// The worker that sees the stanza's data directory.
+    #[must_use]
+    pub fn pg_host(mut self, worker: &str) -> Self {
+        self.stanza.push_str(&format!("host = \"{worker}\"\n"));
+        self
+    }
+
     /// A key of the `[backup]` table; the value as TOML writes it.
     #[must_use]
     pub fn backup(mut self, key: &str, value: &str) -> Self {

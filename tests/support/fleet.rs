@@ -2,12 +2,12 @@
 //!
 //! All of it stands beside a [`Site`]: the same cluster, repositories and scratch folder.
 
-use super::process::{Finished, Running};
-use super::{Config, Context, Json, Pgconvoy, Result, Site, ensure, files, limits, note, user};
+use super::daemon::Daemon;
+use super::network::Network;
+use super::{Config, Context, Json, Pgconvoy, Result, Site, ensure, files, limits, user};
 use pgconvoy_lease::testing::etcd::EtcdCluster;
-use rustix::process::Signal;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 /// Of a worker whose limit no test sets.
@@ -21,11 +21,20 @@ pub struct FleetOptions {
     pub slots: u32,
     /// As in the configuration; for all workers.
     pub bandwidth_max: Option<String>,
+    /// A network between workers and coordinators that can fail.
+    pub with_network: bool,
 }
 
 impl Default for FleetOptions {
     fn default() -> Self {
-        FleetOptions { coordinators: 2, workers: 2, etcd_nodes: 1, slots: 2, bandwidth_max: None }
+        FleetOptions {
+            coordinators: 2,
+            workers: 2,
+            etcd_nodes: 1,
+            slots: 2,
+            bandwidth_max: None,
+            with_network: false,
+        }
     }
 }
 
@@ -36,74 +45,6 @@ struct Ports {
     http: u16,
 }
 
-/// A process that goes on until it is told to stop. Dropping it kills it.
-pub struct Daemon {
-    pub name: String,
-    kind: &'static str,
-    program: Pgconvoy,
-    running: Option<Running>,
-}
-
-impl Daemon {
-    fn new(kind: &'static str, name: &str, program: Pgconvoy) -> Daemon {
-        Daemon { name: name.to_owned(), kind, program, running: None }
-    }
-
-    pub fn start(&mut self) -> Result<()> {
-        ensure!(self.running.is_none(), "{} runs already", self.name);
-        self.running = Some(self.program.start([self.kind])?);
-        Ok(())
-    }
-
-    pub fn is_running(&self) -> Result<bool> {
-        Ok(match &self.running {
-            Some(running) => !running.has_ended()?,
-            None => false,
-        })
-    }
-
-    pub fn signal(&mut self, signal: Signal) -> Result<()> {
-        self.running.as_mut().with_context(|| format!("{} does not run", self.name))?.signal(signal)
-    }
-
-    /// SIGKILL; what it had said is noted.
-    pub fn kill(&mut self) -> Result<()> {
-        if let Some(running) = self.running.take() {
-            note(format!("{} was killed: {}", self.name, running.kill_and_wait()?));
-        }
-        Ok(())
-    }
-
-    /// SIGTERM, and the end that follows.
-    pub fn stop(&mut self) -> Result<Finished> {
-        let mut running = self.running.take().with_context(|| format!("{} does not run", self.name))?;
-        running.signal(Signal::TERM)?;
-        running.wait(limits::SERVER)
-    }
-
-    pub fn freeze(&mut self) -> Result<()> {
-        self.signal(Signal::STOP)
-    }
-
-    pub fn thaw(&mut self) -> Result<()> {
-        self.signal(Signal::CONT)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Err(error) = self.thaw_if_frozen().and_then(|()| self.kill()) {
-            note(format!("{}: {error}", self.name));
-        }
-    }
-}
-
-impl Daemon {
-    fn thaw_if_frozen(&mut self) -> Result<()> {
-        if self.running.is_some() { self.thaw() } else { Ok(()) }
-    }
-}
-
 /// Fields drop in this order: who depends goes before whom it depends on.
 pub struct Fleet {
     pub workers: Vec<Daemon>,
@@ -112,6 +53,7 @@ pub struct Fleet {
     pub client: Pgconvoy,
     pub etcd: EtcdCluster,
     ports: Vec<Ports>,
+    network: Option<Network>,
     pki: PathBuf,
     options: FleetOptions,
 }
@@ -128,12 +70,15 @@ impl Fleet {
         let etcd = EtcdCluster::start(options.etcd_nodes)?;
         let pki = site.scratch.private_dir("pki")?;
         let ports: Vec<Ports> = (0..options.coordinators).map(|_| free_ports()).collect::<Result<_>>()?;
+        let targets = ports.iter().map(|ports| SocketAddr::from((Ipv4Addr::LOCALHOST, ports.quic)));
+        let network = options.with_network.then(|| Network::before(targets)).transpose()?;
         let mut fleet = Fleet {
             workers: Vec::new(),
             coordinators: Vec::new(),
             client: site.pgconvoy.clone(),
             etcd,
             ports,
+            network,
             pki,
             options: options.clone(),
         };
@@ -168,6 +113,14 @@ impl Fleet {
         let program = self.member(site, &name, &section)?;
         self.workers.push(Daemon::new("worker", &name, program));
         Ok(())
+    }
+
+    /// A worker as any other, but for its configuration. Not started.
+    pub fn worker_with(&self, site: &Site, name: &str, config: &Config) -> Result<Daemon> {
+        let section = format!("[worker]\nslots = {}\n", self.options.slots);
+        let config = self.with_member_sections(config, name, &section, &self.pki);
+        let program = site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)?;
+        Ok(Daemon::new("worker", name, program))
     }
 
     /// A worker with a good name and a certificate of somebody else's authority. Not started.
@@ -295,8 +248,38 @@ impl Fleet {
         let ports = self.ports.get(number).context("no such coordinator")?;
         let mut section = String::from("[coordinator]\n");
         writeln!(section, "quic-listen = \"127.0.0.1:{}\"", ports.quic)?;
+        writeln!(section, "quic-address = \"{}\"", self.quic_address(number)?)?;
         writeln!(section, "http-listen = \"127.0.0.1:{}\"", ports.http)?;
         Ok(section)
+    }
+
+    /// Where workers reach a coordinator.
+    pub fn quic_address(&self, number: usize) -> Result<SocketAddr> {
+        match &self.network {
+            Some(network) => network.address(number),
+            None => {
+                let ports = self.ports.get(number).context("no such coordinator")?;
+                Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports.quic)))
+            }
+        }
+    }
+
+    /// Nothing passes between a worker and any coordinator, until it is healed.
+    pub fn cut(&self, worker: usize) -> Result<()> {
+        self.network()?.cut(self.workers[worker].id()?)
+    }
+
+    pub fn heal(&self, worker: usize) -> Result<()> {
+        self.network()?.heal(self.workers[worker].id()?)
+    }
+
+    fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("a fleet without a network of its own")
+    }
+
+    /// The certificates and the authority's key.
+    pub fn pki(&self) -> &Path {
+        &self.pki
     }
 
     /// The program with the configuration of one member.
@@ -306,10 +289,15 @@ impl Fleet {
     }
 
     fn member_config(&self, site: &Site, name: &str, section: &str, pki: &Path) -> Config {
+        self.with_member_sections(&site.config, name, section, pki)
+    }
+
+    fn with_member_sections(&self, config: &Config, name: &str, section: &str, pki: &Path) -> Config {
         let quoted = |texts: Vec<String>| {
             texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
         };
-        let quic = self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.quic)).collect();
+        let quic = (0..self.ports.len()).filter_map(|number| self.quic_address(number).ok());
+        let quic = quic.map(|address| address.to_string()).collect();
         let pki = pki.display();
         let fleet = format!(
             "\n[fleet]\nname = \"test\"\netcd = [{}]\ncoordinators = [{}]\nca-file = \"{pki}/ca.crt\"\n\
@@ -318,7 +306,7 @@ impl Fleet {
             quoted(self.etcd.endpoints()),
             quoted(quic),
         );
-        site.config.clone().extra(&fleet)
+        config.clone().extra(&fleet)
     }
 }
 

@@ -18,6 +18,11 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(10);
 
+/// The same limit as [`SOON`] for what is awaited.
+pub async fn within<T>(work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(SOON, work).await.map_err(|_| super::anyhow!("not within {SOON:?}"))
+}
+
 /// Looks until `ready` has a value, `limit` at the longest.
 pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + limit;

@@ -19,11 +19,13 @@
 pub mod checks;
 pub mod cluster;
 pub mod config;
+pub mod daemon;
 pub mod damage;
 pub mod data;
 pub mod files;
 pub mod fleet;
 pub mod limits;
+pub mod network;
 pub mod pgconvoy;
 pub mod process;
 pub mod random;

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -121,6 +122,14 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// What it has written to stderr so far. Reads at places of its own, since the child writes where the file stands.
+    pub fn said(&self) -> Result<String> {
+        let length = self.stderr.metadata()?.len();
+        let mut bytes = vec![0; usize::try_from(length)?];
+        self.stderr.read_exact_at(&mut bytes, 0)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Whether it has ended, without reaping it: that is [`Running::wait`]'s, which counts.
