@@ -3,7 +3,7 @@
 //! Code map: [`version`] is the one table of what differs between major versions; [`lsn`] holds log positions and the names
 //! of WAL files, [`wal_header`] the first page of a segment; [`control`], [`page`], [`filenode_map`] and [`relation`] are
 //! the binary forms of a data directory; [`backup_label`], [`tablespace_map`], [`history`] and [`postmaster_pid`] its text
-//! files; [`tablespace_wal`] looks for one kind of WAL record; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
+//! files; [`tablespace_wal`] and [`commit_wal`] look for WAL records of one kind; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
 //! file is read; [`backup_manifest`] renders PostgreSQL's own manifest.
 //!
 //! Not here: reading any of it (`common/postgres`), and deciding what to do with it (`plan`).
@@ -16,6 +16,7 @@
 pub mod backup_label;
 pub mod backup_manifest;
 mod bytes;
+pub mod commit_wal;
 pub mod control;
 pub mod datadir;
 pub mod error;
@@ -31,8 +32,10 @@ pub mod tablespace_map;
 pub mod tablespace_wal;
 pub mod version;
 pub mod wal_header;
+mod wal_records;
 
 pub use backup_label::BackupLabelFile;
+pub use commit_wal::CommitFinder;
 pub use control::{ClusterState, ControlError, ControlFile};
 pub use datadir::{DirectoryDecision, LeftOut, Rules, unlogged_main_forks};
 pub use error::PgFormatError;
@@ -45,6 +48,7 @@ pub use path::RelativePath;
 pub use postmaster_pid::PostmasterPid;
 pub use relation::{Fork, RelationFileName};
 pub use tablespace_map::TablespaceMap;
-pub use tablespace_wal::{CreatedTablespace, Follow, TablespaceFinder};
+pub use tablespace_wal::{CreatedTablespace, TablespaceFinder};
 pub use version::PgVersion;
 pub use wal_header::WalSegmentHeader;
+pub use wal_records::Follow;

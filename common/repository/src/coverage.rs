@@ -7,7 +7,14 @@
 //! 2. A timeline is followed over its forks as PostgreSQL does: from the segment that holds the fork on, the file of the
 //!    newer timeline is taken.
 
+mod moments;
+
+pub(crate) use moments::tell_until;
+
+use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::pg::{Lsn, TimelineHistory, TimelineId, WalSegmentName, WalSegmentSize};
+use pgconvoy_core::units::Timestamp;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Segments of one timeline, one after another, both ends included.
@@ -23,9 +30,25 @@ pub struct PitrRange {
     pub timeline: TimelineId,
     pub from: Lsn,
     pub to: Lsn,
+    /// When the backup was whole that recovery begins with.
+    pub since: Option<Timestamp>,
+    /// When the last transaction ended that can be recovered, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 impl PitrRange {
+    /// As reports show it.
+    pub fn to_json(&self) -> Value {
+        let moment = |moment: Option<Timestamp>| moment.map(|moment| moment.to_string());
+        json!({
+            "timeline": self.timeline,
+            "from": self.from.to_string(),
+            "to": self.to.to_string(),
+            "from-time": moment(self.since),
+            "to-time": moment(self.until),
+        })
+    }
+
     /// The same positions, told once.
     pub fn merge(mut ranges: Vec<PitrRange>) -> Vec<PitrRange> {
         ranges.sort_unstable();
@@ -33,7 +56,8 @@ impl PitrRange {
         for range in ranges {
             match merged.last_mut() {
                 Some(last) if last.timeline == range.timeline && range.from <= last.to => {
-                    last.to = last.to.max(range.to)
+                    last.to = last.to.max(range.to);
+                    last.since = last.since.min(range.since);
                 }
                 _ => merged.push(range),
             }
@@ -82,6 +106,19 @@ impl WalCoverage {
         }
     }
 
+    /// How far a published backup can be recovered, if the WAL that it needs itself is whole.
+    pub fn reach_of(&self, record: &BackupRecord) -> Vec<PitrRange> {
+        let (Some(first), Some(last), Some(stop)) = (record.wal_start, record.wal_stop, record.lsn_stop)
+        else {
+            return Vec::new();
+        };
+        if self.first_missing(first, last).is_some() {
+            return Vec::new();
+        }
+        let reach = self.reach(record.timeline, stop).into_iter();
+        reach.map(|range| PitrRange { since: Some(record.stopped), ..range }).collect()
+    }
+
     /// How far a backup that ended at `stop` can be recovered: on its own timeline, and on each that forked off later.
     pub fn reach(&self, timeline: TimelineId, stop: Lsn) -> Vec<PitrRange> {
         let descendants = self
@@ -92,7 +129,7 @@ impl WalCoverage {
         let own = self.end_of(&[(timeline, 0)], stop);
         own.into_iter()
             .chain(descendants)
-            .map(|(timeline, to)| PitrRange { timeline, from: stop, to })
+            .map(|(timeline, to)| PitrRange { timeline, from: stop, to, since: None, until: None })
             .collect()
     }
 

@@ -20,7 +20,13 @@ fn coverage(segments: &[(u32, u64)]) -> WalCoverage {
 }
 
 fn reach(timeline: u32, to: u64, from: u64) -> PitrRange {
-    PitrRange { timeline: TimelineId(timeline), from: Lsn(from), to: Lsn(to * MIB_16) }
+    PitrRange {
+        timeline: TimelineId(timeline),
+        from: Lsn(from),
+        to: Lsn(to * MIB_16),
+        since: None,
+        until: None,
+    }
 }
 
 #[test]
@@ -81,8 +87,13 @@ fn recovery_follows_a_promotion_from_the_segment_of_the_fork_on() {
 
 #[test]
 fn overlapping_ranges_of_one_timeline_are_told_once() {
-    let range =
-        |timeline, from, to| PitrRange { timeline: TimelineId(timeline), from: Lsn(from), to: Lsn(to) };
+    let range = |timeline, from, to| PitrRange {
+        timeline: TimelineId(timeline),
+        from: Lsn(from),
+        to: Lsn(to),
+        since: None,
+        until: None,
+    };
     let merged = PitrRange::merge(vec![range(2, 5, 9), range(1, 4, 8), range(1, 1, 5), range(1, 9, 10)]);
     assert_eq!(merged, [range(1, 1, 8), range(1, 9, 10), range(2, 5, 9)]);
 }

@@ -1,6 +1,7 @@
 //! pgBackRest's JSON, key for key, and what we add to it.
 
 use super::{BackupInfo, InfoReport, RepositoryInfo, StanzaInfo, Status, StatusCode};
+use crate::coverage::PitrRange;
 use pgconvoy_core::format::catalogue::{BackupRecord, RepositoryOutcome};
 use pgconvoy_core::ids::RepoKey;
 use serde_json::{Value, json};
@@ -67,15 +68,12 @@ fn archives(repository: &RepositoryInfo) -> Vec<Value> {
 }
 
 fn pitr(repository: &RepositoryInfo) -> Vec<Value> {
-    let range = |range: &crate::coverage::PitrRange| {
-        json!({
-            "timeline": range.timeline,
-            "from": range.from.to_string(),
-            "to": range.to.to_string(),
-            "repo-key": repository.key,
-        })
+    let of_repository = |range: &PitrRange| {
+        let mut range = range.to_json();
+        range["repo-key"] = json!(repository.key);
+        range
     };
-    repository.pitr.iter().map(range).collect()
+    repository.pitr.iter().map(of_repository).collect()
 }
 
 /// What became of the backup in a repository that it was for: what is there now, where that is known.

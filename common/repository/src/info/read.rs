@@ -1,12 +1,11 @@
 //! Reads what one repository has of one stanza.
 
 use super::{ArchiveInfo, BackupInfo, Place, RepositoryInfo, Selection, Status, StatusCode, details};
-use crate::coverage::{PitrRange, WalCoverage};
+use crate::coverage::{PitrRange, WalCoverage, tell_until};
 use crate::error::RepositoryError;
 use crate::object::object_key;
 use crate::open::Repository;
 use pgconvoy_core::failure::Failure;
-use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::StanzaName;
@@ -58,9 +57,10 @@ async fn fill(
             });
         }
         let of_cluster = records.iter().filter(|record| record.cluster == cluster.number);
-        info.pitr.extend(PitrRange::merge(
-            of_cluster.flat_map(|record| reach(&summary.coverage, record)).collect(),
-        ));
+        let reach = of_cluster.flat_map(|record| summary.coverage.reach_of(record)).collect();
+        let mut pitr = PitrRange::merge(reach);
+        tell_until(repository, stanza, &cluster, &mut pitr).await;
+        info.pitr.extend(pitr);
     }
     let published = records.len();
     for record in records.into_iter().filter(|record| selection.has(record)) {
@@ -79,16 +79,6 @@ async fn fill(
         None if published == 0 => Ok(StatusCode::NoBackups),
         None if selection.label.is_some() && info.backups.is_empty() => Ok(StatusCode::BackupMissing),
         None => Ok(StatusCode::Ok),
-    }
-}
-
-/// How far a backup can be recovered; nothing if the WAL that it needs itself is not whole.
-fn reach(coverage: &WalCoverage, record: &BackupRecord) -> Vec<PitrRange> {
-    match (record.wal_start, record.wal_stop, record.lsn_stop) {
-        (Some(first), Some(last), Some(stop)) if coverage.first_missing(first, last).is_none() => {
-            coverage.reach(record.timeline, stop)
-        }
-        _ => Vec::new(),
     }
 }
 

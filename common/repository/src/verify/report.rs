@@ -154,13 +154,12 @@ fn repository(repository: &RepoVerification) -> Value {
             "errors": texts(&archive.errors),
         })
     };
-    let pitr = |range: &PitrRange| json!({ "timeline": range.timeline, "from": range.from.to_string(), "to": range.to.to_string() });
     json!({
         "key": repository.key,
         "status": status(repository.is_ok()),
         "backup": repository.backups.iter().map(backup).collect::<Vec<_>>(),
         "archive": repository.archives.iter().map(archive).collect::<Vec<_>>(),
-        "pitr": repository.pitr.iter().map(pitr).collect::<Vec<_>>(),
+        "pitr": repository.pitr.iter().map(PitrRange::to_json).collect::<Vec<_>>(),
         "errors": texts(&repository.errors),
     })
 }
@@ -224,5 +223,8 @@ fn repository_text(out: &mut String, repository: &Value) {
     for range in elements(&repository["pitr"]) {
         let (timeline, from, to) = (&range["timeline"], text(&range["from"]), text(&range["to"]));
         line(out, format_args!("    recoverable on timeline {timeline} from {from} to {to}"));
+        if let (Some(since), Some(until)) = (range["from-time"].as_str(), range["to-time"].as_str()) {
+            line(out, format_args!("      by time: after {since}, up to {until}"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! WAL files, the runs that the good ones make, and what each backup needs of them.
 
 use super::{ArchiveVerification, Finding, Job, RepoVerification};
-use crate::coverage::{PitrRange, WalCoverage};
+use crate::coverage::{PitrRange, WalCoverage, tell_until};
 use crate::error::RepositoryError;
 use crate::object::object_key;
 use pgconvoy_core::failure::Failure;
@@ -38,21 +38,25 @@ pub(super) fn check(
     if job.set.is_none() {
         report.errors.extend(strangers(job, clusters)?);
     }
-    let mut pitr = Vec::new();
+    let mut pitr: BTreeMap<ClusterNumber, Vec<PitrRange>> = BTreeMap::new();
     for record in records {
         let missing = missing(job, &archives, record);
         let Some(backup) = report.backups.iter_mut().find(|backup| backup.label == record.label) else {
             continue;
         };
         backup.recoverable &= missing.is_empty();
-        if let (true, Some((_, coverage)), Some(stop)) =
-            (backup.recoverable, archives.get(&record.cluster), record.lsn_stop)
-        {
-            pitr.extend(coverage.reach(record.timeline, stop));
+        if let (true, Some((_, coverage))) = (backup.recoverable, archives.get(&record.cluster)) {
+            pitr.entry(record.cluster).or_default().extend(coverage.reach_of(record));
         }
         backup.errors.extend(missing);
     }
-    report.pitr = PitrRange::merge(pitr);
+    for (number, ranges) in pitr {
+        let mut ranges = PitrRange::merge(ranges);
+        if let Some((cluster, _)) = archives.get(&number) {
+            job.wait(tell_until(&job.repository, &job.stanza, cluster, &mut ranges));
+        }
+        report.pitr.extend(ranges);
+    }
     Ok(())
 }
 

@@ -23,6 +23,7 @@ async fn the_json_has_every_key_that_pgbackrest_has() {
     let site = Site::with_two_backups(Seal::Encrypted).await;
     let report = gather(&[place(&site)], None, None, None).await;
     let info = to_json(&report);
+    let first = site.record(site.labels().await[0]).await;
     assert_eq!(keys(&info[0]), ["archive", "backup", "cipher", "db", "name", "pitr", "repo", "status"]);
     let not_held = json!({ "backup": { "held": false }, "restore": { "held": false } });
     assert_eq!(info[0]["status"], json!({ "code": 0, "message": "ok", "lock": not_held }));
@@ -42,7 +43,7 @@ async fn the_json_has_every_key_that_pgbackrest_has() {
     );
     assert_eq!(
         info[0]["pitr"],
-        json!([{ "timeline": 1, "from": "0/300100", "to": "0/A00000", "repo-key": 1 }])
+        json!([{ "timeline": 1, "from": "0/300100", "to": "0/A00000", "from-time": first.stopped.to_string(), "to-time": null, "repo-key": 1 }])
     );
     let record = site.record(site.labels().await[0]).await;
     assert_eq!(
@@ -218,9 +219,10 @@ async fn a_promotion_is_followed_by_its_history_file() {
         site.push_file(&on_timeline_2(number), vec![0; 1 << 20]).await;
     }
     let info = to_json(&gather(&[place(&site)], None, None, None).await);
+    let first = site.record(site.labels().await[0]).await;
     assert_eq!(
         info[0]["pitr"][1],
-        json!({ "timeline": 2, "from": "0/300100", "to": "0/D00000", "repo-key": 1 })
+        json!({ "timeline": 2, "from": "0/300100", "to": "0/D00000", "from-time": first.stopped.to_string(), "to-time": null, "repo-key": 1 })
     );
     let report = site.verify().await;
     assert!(report.is_ok(), "{report:?}");

@@ -22,6 +22,7 @@ fn wal_name(site: &Site, number: u64) -> String {
 async fn what_was_written_is_found_whole() {
     for seal in [Seal::Plain, Seal::Encrypted] {
         let site = Site::with_two_backups(seal).await;
+        let first = site.record(site.labels().await[0]).await;
         let report = site.verify().await;
         assert_eq!(report.errors().collect::<Vec<_>>(), Vec::<&_>::new(), "{seal:?}");
         assert!(report.is_ok());
@@ -43,7 +44,7 @@ async fn what_was_written_is_found_whole() {
         );
         assert_eq!(
             json[0]["repo"][0]["pitr"],
-            json!([{ "timeline": 1, "from": "0/300100", "to": "0/A00000" }])
+            json!([{ "timeline": 1, "from": "0/300100", "to": "0/A00000", "from-time": first.stopped.to_string(), "to-time": null }])
         );
         assert!(to_text(&[stanza]).contains("recoverable on timeline 1 from 0/300100 to 0/A00000"));
     }
