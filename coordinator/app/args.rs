@@ -206,12 +206,33 @@ pub struct RestoreArgs {
     /// Go on where a precaution would stop
     #[arg(long)]
     pub force: bool,
-    /// How far PostgreSQL recovers: default, immediate or none
+    /// How far PostgreSQL recovers: default, immediate, lsn, name, time, xid, standby, preserve or none
     #[arg(long = "type", value_name = "TYPE", default_value = "default")]
     pub recovery_type: String,
+    /// The recovery target: an LSN, the name of a restore point, a time (YYYY-MM-DD HH:MM:SS+OFFSET) or a transaction
+    #[arg(long, value_name = "TARGET", allow_hyphen_values = true)]
+    pub target: Option<String>,
     /// What PostgreSQL does at the recovery target: pause, promote or shutdown
     #[arg(long, value_name = "ACTION")]
     pub target_action: Option<String>,
+    /// End just before the recovery target, not just after it
+    #[arg(long)]
+    pub target_exclusive: bool,
+    /// Timeline at which to arrive: latest, current or a number (default: PostgreSQL's)
+    #[arg(long, value_name = "TIMELINE")]
+    pub target_timeline: Option<String>,
+    /// A recovery setting of PostgreSQL's, such as primary_conninfo (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub recovery_option: Vec<String>,
+    /// Whether the restored cluster archives: preserve (as in the backup) or off
+    #[arg(long, value_name = "MODE", default_value = "preserve")]
+    pub archive_mode: String,
+    /// Restore the data of this database, by name or number, and of no other user's (repeatable)
+    #[arg(long, value_name = "DATABASE")]
+    pub db_include: Vec<String>,
+    /// Leave out the data of this database, by name or number: it can only be dropped afterwards (repeatable)
+    #[arg(long, value_name = "DATABASE")]
+    pub db_exclude: Vec<String>,
     /// Put a tablespace, by name or number, into a directory (repeatable)
     #[arg(long, value_name = "TABLESPACE=DIR")]
     pub tablespace_map: Vec<String>,

@@ -8,6 +8,7 @@
 mod archive;
 mod backup;
 mod look;
+mod moment;
 mod restore;
 
 pub use archive::{ArchiveGetRequest, ArchivePushRequest};

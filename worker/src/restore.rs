@@ -1,6 +1,6 @@
 //! Rebuilds a data directory from a backup: the disaster case, which needs a repository, its key and nothing else.
 //!
-//! Code map: [`source`] finds the backup and its manifest, [`target`] judges and marks the directory ([`marker`],
+//! Code map: [`choice`] finds the backup and [`source`] its manifest, [`target`] judges and marks the directory ([`marker`],
 //! [`clean`], [`destination`], [`space`]), [`tree`] makes what is not data, [`data`] runs the slots ([`pack`] one pack,
 //! [`ledger`] the books, [`sync`] durability), [`recovery`] tells PostgreSQL what to do, and [`control`] comes last.
 //!
@@ -18,6 +18,7 @@
 //! Failure story: an error, a signal or a loss of power leaves the marker and no pg_control. The same command, run again,
 //! finds its marker, empties what the marker lists and begins anew.
 
+mod choice;
 mod clean;
 mod control;
 mod data;

@@ -76,6 +76,8 @@ error_codes! {
     BackupSetInvalid = 75, "backup-set-invalid";
     TablespaceMap = 76, "tablespace-map";
     LinkMap = 78, "link-map";
+    DbMissing = 80, "db-missing";
+    DbInvalid = 81, "db-invalid";
     ArchiveTimeout = 82, "archive-timeout";
     ArchiveDisabled = 87, "archive-disabled";
     FileOwner = 88, "file-owner";

@@ -56,9 +56,8 @@ fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Fa
         repositories: repository_set(&request.repos, request.options.io_timeout)?,
         target: request.target.clone(),
         recovery: RecoveryOptions {
-            kind: request.recovery,
-            action: request.action,
             restore_command: archive_get(context, request)?,
+            ..request.recovery.clone()
         },
         replay_into_existing: request.force,
         backup_manifest: request.backup_manifest,

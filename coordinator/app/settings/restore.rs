@@ -1,14 +1,14 @@
 //! The request of restore.
 
-use super::backup_set;
+use super::{backup_set, moment};
 use crate::args::{Output, RestoreArgs};
 use crate::context::Context;
 use pgconvoy_core::config::{BackupOptions, RepoConfig, StanzaConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
-use pgconvoy_core::plan::recovery::{RecoveryError, RecoveryKind, TargetAction};
-use pgconvoy_core::plan::restore::RestoreTarget;
+use pgconvoy_core::plan::recovery::{RecoveryOptions, RecoveryTarget};
+use pgconvoy_core::plan::restore::{DatabaseSelection, RestoreTarget};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,8 +21,8 @@ pub struct RestoreRequest {
     /// Named by hand: WAL comes from there only, too.
     pub only_repo: Option<RepoKey>,
     pub target: RestoreTarget,
-    pub recovery: RecoveryKind,
-    pub action: Option<TargetAction>,
+    /// Its restore command is for whoever knows where this program is.
+    pub recovery: RecoveryOptions,
     pub delta: bool,
     pub force: bool,
     pub backup_manifest: bool,
@@ -33,11 +33,6 @@ pub struct RestoreRequest {
 impl RestoreRequest {
     pub fn new(context: &Context, args: &RestoreArgs) -> Result<Self, Failure> {
         let stanza = context.stanza_named()?;
-        let recovery: RecoveryKind = args.recovery_type.parse()?;
-        let action: Option<TargetAction> = args.target_action.as_deref().map(str::parse).transpose()?;
-        if action.is_some() && recovery != RecoveryKind::Immediate {
-            return Err(RecoveryError::ActionWithoutTarget(recovery.name()).into());
-        }
         let map_all = args.tablespace_map_all.as_deref();
         Ok(RestoreRequest {
             set: backup_set(&args.set)?,
@@ -49,9 +44,9 @@ impl RestoreRequest {
                 tablespace_map_all: map_all.map(|path| absolute("tablespace-map-all", path)).transpose()?,
                 link_map: map("link-map", &args.link_map)?,
                 link_all: args.link_all,
+                databases: databases(args)?,
             },
-            recovery,
-            action,
+            recovery: recovery(args)?,
             delta: args.delta,
             force: args.force,
             backup_manifest: args.backup_manifest,
@@ -59,6 +54,53 @@ impl RestoreRequest {
             output: args.output,
             stanza,
         })
+    }
+}
+
+fn recovery(args: &RestoreArgs) -> Result<RecoveryOptions, Failure> {
+    let target = RecoveryTarget::parse(&args.recovery_type, args.target.as_deref(), moment::read)?;
+    let options = RecoveryOptions {
+        action: args.target_action.as_deref().map(str::parse).transpose()?,
+        exclusive: args.target_exclusive,
+        timeline: args.target_timeline.as_deref().map(str::parse).transpose()?,
+        more: recovery_settings(&args.recovery_option)?,
+        archive_off: is_archive_off(&args.archive_mode)?,
+        ..RecoveryOptions::new(target, String::new())
+    };
+    options.check()?;
+    Ok(options)
+}
+
+fn databases(args: &RestoreArgs) -> Result<DatabaseSelection, Failure> {
+    let selection = DatabaseSelection { include: args.db_include.clone(), exclude: args.db_exclude.clone() };
+    if args.backup_manifest && !selection.is_everything() {
+        let message = "option '--backup-manifest' not valid with --db-include or --db-exclude";
+        return Err(Failure::new(ErrorCode::OptionInvalid, message)
+            .hint("what is left out is not what the backup holds: there is nothing to verify it against"));
+    }
+    Ok(selection)
+}
+
+/// Hyphens are taken for underscores, as pgBackRest does.
+fn recovery_settings(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let split = |pair: &String| {
+        let (name, value) = pair.split_once('=').ok_or_else(|| {
+            let message = format!("'{pair}' is not allowed for '--recovery-option' option");
+            Failure::new(ErrorCode::OptionInvalidValue, message).hint("write NAME=VALUE")
+        })?;
+        Ok((name.trim().replace('-', "_"), value.trim().to_owned()))
+    };
+    pairs.iter().map(split).collect()
+}
+
+fn is_archive_off(mode: &str) -> Result<bool, Failure> {
+    match mode {
+        "preserve" => Ok(false),
+        "off" => Ok(true),
+        other => {
+            let message = format!("'{other}' is not allowed for '--archive-mode' option");
+            Err(Failure::new(ErrorCode::OptionInvalidValue, message).hint("use preserve or off"))
+        }
     }
 }
 

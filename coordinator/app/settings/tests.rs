@@ -5,7 +5,7 @@
 use super::*;
 use crate::args::{self, Command, Parsed, Typed};
 use pgconvoy_core::config::Config;
-use pgconvoy_core::plan::recovery::{RecoveryKind, TargetAction};
+use pgconvoy_core::plan::recovery::{RecoveryTarget, TargetAction};
 use std::collections::BTreeMap;
 
 const CONFIG: &str = "\
@@ -138,7 +138,7 @@ fn a_restore_takes_the_stanzas_directory_on_this_machine() {
         (request.target.directory.as_str(), request.set, request.only_repo),
         ("/data/main", None, None)
     );
-    assert_eq!(request.recovery, RecoveryKind::Default);
+    assert_eq!(request.recovery.target, RecoveryTarget::Default);
     let failure = restore("restore --stanza=fleet").unwrap_err();
     assert_eq!(failure.code, ErrorCode::OptionRequired);
     assert!(failure.message.contains("--pg-path"), "{failure}");
@@ -151,7 +151,7 @@ fn a_restore_needs_no_stanza_in_the_configuration() {
     let request = restore(line).unwrap();
     assert_eq!((request.target.directory.as_str(), keys(&request.repos)), ("/new", vec![2]));
     assert_eq!(request.set.unwrap().to_string(), "20261122-103000F");
-    assert_eq!((request.only_repo, request.action), (Some(RepoKey(2)), Some(TargetAction::Promote)));
+    assert_eq!((request.only_repo, request.recovery.action), (Some(RepoKey(2)), Some(TargetAction::Promote)));
     assert_eq!(request.target.tablespace_map.len(), 2);
     assert_eq!(request.target.link_map["pg_wal"], "/w");
 }

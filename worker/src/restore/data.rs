@@ -1,5 +1,6 @@
 //! Runs the slots: threads that take packs, largest first, and the threads that make their files durable.
 
+use super::error::{Action, RestoreError};
 use super::ledger::Ledger;
 use super::owners::Owners;
 use super::pack::PackSlot;
@@ -111,11 +112,13 @@ fn serve(work: &Work<'_>, queue: SyncQueue, next: &AtomicUsize) -> Result<(), Fa
     Ok(())
 }
 
+/// Files without any part: empty ones, and holes in place of what is left out.
 fn make_empty_files(work: &Work<'_>, queue: &SyncQueue) -> Result<(), Failure> {
     for file in work.chosen.plan.files.iter().filter(|file| file.parts == 0) {
         work.halt.check()?;
         let path = work.places.of(&file.path);
         let handle = files::create(&path)?;
+        handle.set_len(file.size).map_err(RestoreError::file(Action::Write, &path))?;
         work.owners.give(&handle, &path, file.ownership, Some(file.modified))?;
         queue.push(Job::Whole(handle, path));
     }

@@ -11,7 +11,7 @@ use pgconvoy_core::pg::{
     CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalFileName, WalSegmentHeader,
     WalSegmentName,
 };
-use pgconvoy_core::plan::recovery::RecoveryKind;
+use pgconvoy_core::plan::recovery::RecoveryTarget;
 use pgconvoy_repository::{Repository, RepositoryError};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,10 +41,10 @@ fn to_come(
     order: &RestoreOrder,
     around: &Surroundings,
 ) -> Result<Vec<CreatedTablespace>, Failure> {
-    let Some(first) = chosen.head.wal_start.filter(|_| order.recovery.kind != RecoveryKind::None) else {
+    let Some(first) = chosen.head.wal_start.filter(|_| order.recovery.target.uses_archive()) else {
         return Ok(Vec::new());
     };
-    let last = chosen.head.wal_stop.filter(|_| order.recovery.kind == RecoveryKind::Immediate);
+    let last = chosen.head.wal_stop.filter(|_| order.recovery.target == RecoveryTarget::Immediate);
     let archive = ArchiveId { version: chosen.record.version, number: chosen.record.cluster };
     let repository = chosen.origin.repository();
     let files = around.runtime.block_on(repository.wal_files(&order.stanza, archive))?;

@@ -8,24 +8,23 @@ use super::verifiable::OwnFile;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::manifest::{ManifestHead, Ownership};
 use pgconvoy_core::plan::recovery::{
-    RecoveryFiles, RecoveryKind, RecoveryOptions, recovery_files, rewrite_auto_conf,
+    RecoveryFiles, RecoveryOptions, RecoveryTarget, recovery_files, rewrite_auto_conf,
 };
 use pgconvoy_core::plan::restore::RestorePlan;
 
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
 const BACKUP_LABEL: &str = "backup_label";
-const RECOVERY_SIGNAL: &str = "recovery.signal";
 const RECOVERY_CONF: &str = "recovery.conf";
 
 /// Before anything is written: options that contradict each other are an error by now.
 pub(super) fn decide(head: &ManifestHead, options: &RecoveryOptions) -> Result<RecoveryFiles, Failure> {
     let mut options = options.clone();
-    if !head.online && options.kind == RecoveryKind::Default {
+    if !head.online && options.target == RecoveryTarget::Default {
         tracing::info!(
             "backup {} was made of a stopped cluster: no recovery settings are written",
             head.label
         );
-        options.kind = RecoveryKind::None;
+        options.target = RecoveryTarget::None;
     }
     Ok(recovery_files(head.version, &options)?)
 }
@@ -52,9 +51,11 @@ pub(super) fn write(
         RecoveryFiles::RecoveryConf { content } => {
             write_own(RECOVERY_CONF, content.as_bytes(), owners.own(), places, owners).map(|_| None)
         }
-        RecoveryFiles::AutoConf { settings } => {
+        RecoveryFiles::AutoConf { settings, signal } => {
             let file = rewrite(settings, plan, places, owners)?;
-            write_own(RECOVERY_SIGNAL, b"", owners.own(), places, owners)?;
+            if let Some(signal) = signal {
+                write_own(signal, b"", owners.own(), places, owners)?;
+            }
             Ok(Some(file))
         }
     }

@@ -2,11 +2,12 @@
 
 use super::RestoreOrder;
 use super::Surroundings;
+use super::choice::{self, Place};
 use super::error::as_failure;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
 use pgconvoy_core::format::manifest::ManifestHead;
-use pgconvoy_core::format::{BackupLabel, HashSecret, layout};
+use pgconvoy_core::format::{HashSecret, layout};
 use pgconvoy_core::ids::{Identity, RepoKey, StanzaName};
 use pgconvoy_core::plan::restore::{RestorePlan, RestorePlanError, RestorePlanner, RestoreTarget};
 use pgconvoy_repository::manifest::ManifestReader;
@@ -63,19 +64,22 @@ pub(super) struct Chosen {
     alternates: OnceLock<Vec<Arc<Origin>>>,
 }
 
-/// Asks one repository after the other. What cannot be read is said, and the next one is asked.
+/// Which backup, and its manifest from the first repository that can give it.
 pub(super) fn choose(order: &RestoreOrder, around: &Surroundings) -> Result<Chosen, Failure> {
+    around.runtime.block_on(async {
+        tokio::select! {
+            () = around.stop.cancelled() => Err(super::terminated()),
+            chosen = choose_and_read(order) => chosen,
+        }
+    })
+}
+
+async fn choose_and_read(order: &RestoreOrder) -> Result<Chosen, Failure> {
     let mut first = None;
-    for key in order.repositories.keys() {
-        let asked = around.runtime.block_on(async {
-            tokio::select! {
-                () = around.stop.cancelled() => Err(Refusal::Request(super::terminated())),
-                asked = ask(order, key) => asked,
-            }
-        });
-        match asked {
-            Ok(Some(chosen)) => return Ok(chosen),
-            Ok(None) => tracing::info!("repo {key} has no such backup of stanza {}", order.stanza),
+    for place in choice::find(order).await? {
+        let key = place.repository.number();
+        match read(order, place).await {
+            Ok(chosen) => return Ok(chosen),
             Err(Refusal::Request(failure)) => return Err(failure),
             Err(Refusal::Repository(failure)) => {
                 tracing::warn!("repo {key} cannot be used: [{}] {}", failure.code, failure.message);
@@ -83,17 +87,8 @@ pub(super) fn choose(order: &RestoreOrder, around: &Surroundings) -> Result<Chos
             }
         }
     }
-    Err(first.unwrap_or_else(|| nothing(order)))
-}
-
-fn nothing(order: &RestoreOrder) -> Failure {
-    let message = match order.set {
-        Some(label) => format!("no repository has backup {label} of stanza {}", order.stanza),
-        None => format!("no repository has a backup of stanza {}", order.stanza),
-    };
-    Failure::new(ErrorCode::BackupSetInvalid, message)
-        .hint("pgconvoy info lists the backups of each repository")
-        .hint("is the stanza's name right?")
+    let nowhere = || Failure::new(ErrorCode::Assert, "a backup was found in no repository");
+    Err(first.unwrap_or_else(nowhere))
 }
 
 enum Refusal {
@@ -109,17 +104,15 @@ impl From<RepositoryError> for Refusal {
     }
 }
 
-async fn ask(order: &RestoreOrder, key: RepoKey) -> Result<Option<Chosen>, Refusal> {
+async fn read(order: &RestoreOrder, Place { repository, record }: Place) -> Result<Chosen, Refusal> {
     let stanza = &order.stanza;
-    let repository = order.repositories.open(key).await?;
-    let Some(record) = find(&repository, stanza, order.set).await? else { return Ok(None) };
     let clusters = repository.clusters(stanza).await?;
     let cluster = clusters.into_iter().find(|cluster| cluster.number == record.cluster).ok_or_else(|| {
         let object = layout::cluster(stanza, record.cluster);
         RepositoryError::Missing { place: repository.describe(), object }
     })?;
     let (head, plan) = read_manifest(&repository, stanza, &record, &order.target).await?;
-    Ok(Some(Chosen {
+    Ok(Chosen {
         stanza: stanza.clone(),
         origin: Origin::new(repository),
         record,
@@ -128,25 +121,7 @@ async fn ask(order: &RestoreOrder, key: RepoKey) -> Result<Option<Chosen>, Refus
         secret: cluster.hash_secret,
         set: order.repositories.clone(),
         alternates: OnceLock::new(),
-    }))
-}
-
-/// The newest entry that is no void record decides. If it cannot be read, an older one is not what was asked for.
-async fn find(
-    repository: &Repository,
-    stanza: &StanzaName,
-    set: Option<BackupLabel>,
-) -> Result<Option<BackupRecord>, RepositoryError> {
-    let labels = match set {
-        Some(label) => vec![label],
-        None => repository.catalogue_labels(stanza).await?,
-    };
-    for label in labels.into_iter().rev() {
-        if let Some(CatalogueBody::Published(record)) = repository.catalogue_entry(stanza, label).await? {
-            return Ok(Some(*record));
-        }
-    }
-    Ok(None)
+    })
 }
 
 async fn read_manifest(

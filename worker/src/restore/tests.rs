@@ -6,7 +6,7 @@ use super::marker::{MARKER, MARKER_NEW};
 use super::*;
 use fixture::{CHILD, Fixture, LABEL, MODIFIED, Shape, catalogue_entry, control, exists, manifest, pack};
 use pgconvoy_core::pg::ControlFile;
-use pgconvoy_core::plan::recovery::RecoveryKind;
+use pgconvoy_core::plan::recovery::RecoveryTarget;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 fn sample() -> (Shape, Fixture) {
@@ -82,7 +82,7 @@ fn an_offline_backup_gets_neither_label_nor_poison_nor_recovery() {
 fn type_none_leaves_the_settings_alone_and_keeps_the_label() {
     let (shape, fixture) = sample();
     let mut order = fixture.order();
-    order.recovery.kind = RecoveryKind::None;
+    order.recovery.target = RecoveryTarget::None;
     restore(&order, &fixture.around()).unwrap();
     assert!(exists(&fixture.target().join("backup_label")));
     assert!(!exists(&fixture.target().join("recovery.signal")));

@@ -7,13 +7,17 @@
 //!    can lead back to the original cluster's directories by accident.
 //! 3. pg_control is named apart: it goes in place last.
 
+mod databases;
+
+pub use databases::DatabaseSelection;
+
 use crate::failure::{Classify, ErrorCode};
 use crate::format::layout::PackName;
 use crate::format::manifest::{FileRecord, ManifestHead, Ownership, Record};
 use crate::format::{BlockHash, FormatError};
 use crate::ids::Oid;
 use crate::pg::RelativePath;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const CONTROL_PATH: &str = "global/pg_control";
 
@@ -28,6 +32,7 @@ pub struct RestoreTarget {
     /// By the link's path in the data directory.
     pub link_map: BTreeMap<String, String>,
     pub link_all: bool,
+    pub databases: DatabaseSelection,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +45,12 @@ pub enum RestorePlanError {
     UnknownLink(String),
     #[error("link '{path}' cannot point to '{destination}': {reason}")]
     LinkDestination { path: String, destination: String, reason: String },
+    #[error("the backup has no database '{0}'")]
+    UnknownDatabase(String),
+    #[error("database '{0}' is PostgreSQL's own and always restored")]
+    SystemDatabase(String),
+    #[error("database '{0}' is both included and excluded")]
+    DatabaseBothWays(String),
     #[error("the manifest names '{0}' twice")]
     Repeated(RelativePath),
     #[error("the manifest has no {CONTROL_PATH}")]
@@ -55,6 +66,9 @@ impl Classify for RestorePlanError {
                 ErrorCode::TablespaceMap
             }
             RestorePlanError::UnknownLink(_) | RestorePlanError::LinkDestination { .. } => ErrorCode::LinkMap,
+            RestorePlanError::UnknownDatabase(_) => ErrorCode::DbMissing,
+            RestorePlanError::SystemDatabase(_) => ErrorCode::DbInvalid,
+            RestorePlanError::DatabaseBothWays(_) => ErrorCode::OptionInvalidValue,
             RestorePlanError::Repeated(_) | RestorePlanError::NoControl => ErrorCode::Checksum,
             RestorePlanError::Format(error) => error.code(),
         }
@@ -64,6 +78,13 @@ impl Classify for RestorePlanError {
         match self {
             RestorePlanError::UnknownTablespace(_) => {
                 vec!["manifest --set lists the tablespaces of a backup".into()]
+            }
+            RestorePlanError::UnknownDatabase(_) => {
+                vec!["info --set lists the databases of a backup".into()]
+            }
+            RestorePlanError::SystemDatabase(_) => vec!["leave it out of --db-include".into()],
+            RestorePlanError::DatabaseBothWays(_) => {
+                vec!["name it with --db-include or with --db-exclude".into()]
             }
             RestorePlanError::TablespaceDestination { .. } => {
                 vec!["choose another place with --tablespace-map or --tablespace-map-all".into()]
@@ -102,7 +123,7 @@ pub struct PlannedFile {
     /// Seconds since 1970.
     pub modified: i64,
     pub ownership: Ownership,
-    /// How many parts of packs it is made of; 0 for an empty file.
+    /// How many parts of packs it is made of; 0 for an empty file, and for one that is left out and comes back as a hole.
     pub parts: u32,
     /// What the checksums of its parts give (see [`file_checksum`](crate::format::manifest::file_checksum)).
     pub checksum: BlockHash,
@@ -149,6 +170,8 @@ pub struct RestorePlanner<'a> {
     packs: BTreeMap<PackName, Vec<PackPart>>,
     control: Option<usize>,
     unused_links: Vec<&'a str>,
+    /// Databases whose data are left out.
+    left_out: BTreeSet<Oid>,
     /// The record before, and whether it was a link.
     last: Option<(RelativePath, bool)>,
     /// A link that is not kept becomes a directory, or nothing if a file of the same path follows.
@@ -172,6 +195,7 @@ impl<'a> RestorePlanner<'a> {
             packs: BTreeMap::new(),
             control: None,
             unused_links: target.link_map.keys().map(String::as_str).collect(),
+            left_out: target.databases.left_out(head)?,
             last: None,
             flattened: None,
         })
@@ -233,7 +257,10 @@ impl<'a> RestorePlanner<'a> {
         }
     }
 
-    fn file(&mut self, file: FileRecord) -> Result<(), RestorePlanError> {
+    fn file(&mut self, mut file: FileRecord) -> Result<(), RestorePlanError> {
+        if databases::data_of(&file.path).is_some_and(|database| self.left_out.contains(&database)) {
+            file.ranges.clear();
+        }
         if file.path.as_str() == CONTROL_PATH {
             self.control = Some(self.files.len());
         }

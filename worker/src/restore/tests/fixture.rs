@@ -23,7 +23,7 @@ use pgconvoy_core::ids::{
     Attempt, ClusterNumber, Identity, KeyGeneration, Oid, PlanNumber, RepoKey, StanzaName, SystemId, UnitId,
 };
 use pgconvoy_core::pg::{Lsn, PgVersion, RelativePath, TimelineId, WalSegmentSize};
-use pgconvoy_core::plan::recovery::{RecoveryKind, RecoveryOptions};
+use pgconvoy_core::plan::recovery::{RecoveryOptions, RecoveryTarget};
 use pgconvoy_core::plan::restore::RestoreTarget;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::codec::{Codec, Compressor};
@@ -153,11 +153,7 @@ impl Fixture {
                 directory: self.target().to_str().unwrap().to_owned(),
                 ..RestoreTarget::default()
             },
-            recovery: RecoveryOptions {
-                kind: RecoveryKind::Default,
-                action: None,
-                restore_command: "get %f".into(),
-            },
+            recovery: RecoveryOptions::new(RecoveryTarget::Default, "get %f".into()),
             replay_into_existing: false,
             backup_manifest: false,
             slots: 2,

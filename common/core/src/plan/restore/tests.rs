@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use super::*;
-use crate::format::manifest::{DirectoryRecord, LinkRecord, RangeRecord, Tablespace};
+use crate::format::manifest::{Database, DirectoryRecord, LinkRecord, RangeRecord, Tablespace};
 use crate::format::{BackupKind, BlockHash};
 use crate::ids::{Attempt, Identity, PlanNumber, UnitId};
 use crate::pg::{PgVersion, TimelineId};
@@ -8,7 +8,7 @@ use crate::units::Timestamp;
 
 const OWNERSHIP: Ownership = Ownership { mode: 0o600, user: 0, group: 0 };
 
-fn head() -> ManifestHead {
+pub(super) fn head() -> ManifestHead {
     ManifestHead {
         label: "20261122-103000F".parse().unwrap(),
         backup: Identity::default(),
@@ -235,4 +235,38 @@ fn a_range_of_a_label_that_is_not_listed_is_refused() {
     foreign.label = 1;
     let error = plan(&target(), vec![file("a", vec![foreign])]).unwrap_err();
     assert!(matches!(error, RestorePlanError::Format(_)), "{error}");
+}
+
+#[test]
+fn a_database_that_is_left_out_comes_back_as_holes() {
+    let databases =
+        [(16390, "shop"), (16400, "logs")].map(|(oid, name)| Database { oid: Oid(oid), name: name.into() });
+    let head = ManifestHead { databases: databases.to_vec(), ..head() };
+    let selection = DatabaseSelection { include: vec!["shop".into()], exclude: Vec::new() };
+    let target = RestoreTarget { databases: selection, ..target() };
+    let mut planner = RestorePlanner::new(&head, &target).unwrap();
+    let records = [
+        directory("base"),
+        directory("base/16390"),
+        file("base/16390/1259", vec![range(1, 0, 0, 8192)]),
+        directory("base/16400"),
+        file("base/16400/1259", vec![range(1, 1, 0, 16384)]),
+        file("base/16400/PG_VERSION", vec![range(1, 2, 0, 3)]),
+        directory("global"),
+        control(),
+    ];
+    records.into_iter().try_for_each(|record| planner.push(record)).unwrap();
+    let plan = planner.finish().unwrap();
+    let files: Vec<(&str, u64, u32)> =
+        plan.files.iter().map(|file| (file.path.as_str(), file.size, file.parts)).collect();
+    assert_eq!(
+        files,
+        [
+            ("base/16390/1259", 8192, 1),
+            ("base/16400/1259", 16384, 0),
+            ("base/16400/PG_VERSION", 3, 1),
+            (CONTROL_PATH, 8192, 1)
+        ]
+    );
+    assert_eq!(plan.bytes, 8192 + 3 + 8192);
 }
