@@ -103,6 +103,9 @@ number_type!(
     /// A unit's place in its plan, from 0.
     UnitId, u32);
 number_type!(
+    /// A share's place in the cut of its restore, from 0.
+    ShareId, u32);
+number_type!(
     /// Counts the tries at one unit, from 1. Part of the pack's name, so a zombie never overwrites an accepted pack.
     Attempt, u32);
 number_type!(

@@ -11,3 +11,4 @@ pub mod inventory;
 pub mod recovery;
 pub mod render;
 pub mod restore;
+pub mod shares;
