@@ -1,9 +1,10 @@
-//! A job that one worker does by itself and reports once: verify, restore.
+//! A job that one worker does by itself and reports once: verify.
 //!
-//! Failure story: a worker that is lost is replaced by another that may do it, which begins anew; a job that only one worker can
-//! do fails with it. A new leader sends the same errand to the same job's worker, which answers for the one under way.
+//! Failure story: a worker that is lost is replaced by another, which begins anew. A new leader sends the same errand to the same
+//! job's worker, which answers for the one under way.
 
 use crate::actors::worker_link::FromWorker;
+use crate::progress::Progress;
 use crate::registry::{Registry, WorkerState};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -13,26 +14,31 @@ use pgconvoy_core::record::JobRecord;
 use pgconvoy_core::wire::{ErrandEnd, ErrandOrder, Instruction, JobId, Order, OrderBody, ReportBody};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// How long an errand waits for a worker that can do it before it fails.
 const WORKER_PATIENCE: Duration = Duration::from_secs(120);
 const WORKER_POLL: Duration = Duration::from_millis(500);
-/// The option that names the workers which may do it.
-pub const WORKER_OPTION: &str = "worker";
 
 #[derive(Clone)]
-pub struct ErrandControl(actix::Addr<ErrandActor>);
+pub struct ErrandControl(actix::Recipient<Cancel>);
 
 impl ErrandControl {
+    pub(crate) fn new(actor: actix::Recipient<Cancel>) -> ErrandControl {
+        ErrandControl(actor)
+    }
+
     pub fn cancel(&self, reason: Failure) {
         self.0.do_send(Cancel(reason));
     }
 }
 
+/// One under way: of one worker, or a restore of several.
 pub struct Errand {
     pub control: ErrandControl,
-    ended: oneshot::Receiver<Result<ErrandEnd, Failure>>,
+    /// `None`: nothing is told of it before its end.
+    pub progress: Option<watch::Receiver<Progress>>,
+    pub(crate) ended: oneshot::Receiver<Result<ErrandEnd, Failure>>,
 }
 
 impl Errand {
@@ -49,20 +55,20 @@ impl Errand {
             waited: Duration::ZERO,
             end: Some(end),
         };
-        Errand { control: ErrandControl(actor.start()), ended }
+        Errand { control: ErrandControl::new(actor.start().recipient()), progress: None, ended }
     }
 
-    pub async fn end(self) -> Result<ErrandEnd, Failure> {
+    pub async fn end(&mut self) -> Result<ErrandEnd, Failure> {
         let gone = || Failure::new(ErrorCode::Assert, "the errand's actor is gone");
-        self.ended.await.map_err(|_| gone())?
+        (&mut self.ended).await.map_err(|_| gone())?
     }
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Cancel(Failure);
+pub(crate) struct Cancel(pub(crate) Failure);
 
-pub struct ErrandActor {
+struct ErrandActor {
     registry: Arc<Registry>,
     job: JobId,
     kind: JobKind,
@@ -78,23 +84,17 @@ impl ErrandActor {
         if self.worker.is_some() || self.end.is_none() {
             return;
         }
-        let named = self.options.values(WORKER_OPTION);
-        let may = |name: &WorkerName| named.is_empty() || named.iter().any(|one| one == name.as_str());
-        let workers = self.registry.workers();
-        let free = workers.into_iter().find(|worker| worker.state == WorkerState::Up && may(&worker.name));
+        let mut workers = self.registry.workers().into_iter();
+        let free = workers.find(|worker| worker.state == WorkerState::Up);
         match free {
             Some(worker) => {
                 self.send(&worker.name);
                 self.worker = Some(worker.name);
             }
             None if self.waited >= WORKER_PATIENCE => {
-                let who = if named.is_empty() {
-                    "no worker".into()
-                } else {
-                    format!("none of {}", named.join(", "))
-                };
-                let failure = Failure::new(ErrorCode::HostConnect, format!("{who} is here to {}", self.kind))
-                    .hint("pgconvoy workers list shows who is");
+                let failure =
+                    Failure::new(ErrorCode::HostConnect, format!("no worker is here to {}", self.kind))
+                        .hint("pgconvoy workers list shows who is");
                 self.finish(Err(failure), context);
             }
             None => self.waited += WORKER_POLL,

@@ -16,9 +16,11 @@ use crate::actors::worker_link::WorkerLink;
 use crate::errand::Errand;
 use crate::jobs::{JobView, Live, RunControl};
 use crate::leader::{Leadership, Ttls};
+use crate::progress::Progress;
 use crate::recall;
 use crate::records::{self, JobKeeper, job_keys};
 use crate::registry::{Registry, WorkerState, WorkerView};
+use crate::restore;
 use crate::running::{BackupRun, Stage, Task};
 use crate::workshop::Workshop;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -31,6 +33,7 @@ use pgconvoy_core::record::{Begun, JobRecord};
 use pgconvoy_core::wire::{Hello, JobId, ServerSeen};
 use pgconvoy_transport::Connection;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -170,6 +173,7 @@ impl Lead {
             started: None,
             finished: None,
             begun: None,
+            main_worker: None,
             failure: None,
             result: None,
         };
@@ -211,23 +215,41 @@ impl Lead {
             (None, Err(failure)) => return self.fail(&keeper, failure).await,
         };
         let job = queued(&record, repositories);
-        match record.begun.clone().filter(|_| record.state.is_under_way()) {
-            Some(begun) => {
-                {
-                    let mut state = self.lock();
-                    state.queue.adopt(job, Some(begun.source.clone()));
-                    state.jobs.insert(id, Live::waiting(keeper.clone()));
-                }
-                tracing::info!("job {id} goes on under this leader");
-                if let Err(failure) = self.resume_backup(&keeper, begun).await {
-                    self.fail(&keeper, failure).await;
-                }
+        let begun = record.begun.clone();
+        let is_under_way = record.state.is_under_way() && (begun.is_some() || record.kind != JobKind::Backup);
+        {
+            let mut state = self.lock();
+            state.jobs.insert(id, Live::waiting(keeper.clone()));
+            if !is_under_way {
+                return state.queue.submit(job);
             }
-            None => {
-                let mut state = self.lock();
-                state.queue.submit(job);
-                state.jobs.insert(id, Live::waiting(keeper));
-            }
+            state.queue.adopt(job, begun.as_ref().map(|begun| begun.source.clone()));
+        }
+        tracing::info!("job {id} goes on under this leader");
+        let resumed = match begun {
+            Some(begun) => self.resume_backup(&keeper, begun).await,
+            None => self.resume_errand(&keeper).await,
+        };
+        if let Err(failure) = resumed {
+            self.fail(&keeper, failure).await;
+        }
+    }
+
+    /// Before any worker comes: one that is told that the job is over would end it.
+    async fn resume_errand(self: &Arc<Self>, keeper: &Arc<JobKeeper>) -> Result<(), Failure> {
+        let is_to_end = keeper.record().state == JobState::Draining;
+        self.begin_errand(keeper).await?;
+        if is_to_end {
+            self.cancel_anew(keeper.record().id);
+        }
+        Ok(())
+    }
+
+    /// What was asked of an earlier leader.
+    fn cancel_anew(&self, id: JobId) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            job.is_cancelled = true;
+            job.control.cancel(Failure::new(ErrorCode::Term, "cancelled under an earlier leader"));
         }
     }
 
@@ -239,11 +261,8 @@ impl Lead {
         let (epoch, writer) = (self.deps.leadership.epoch(), self.deps.writer.clone());
         let spec = BackupSpec { epoch, writer, ..begun.spec };
         self.run_backup(keeper.clone(), spec, begun.source, recovered).await?;
-        if record.state == JobState::Draining
-            && let Some(job) = self.lock().jobs.get_mut(&record.id)
-        {
-            job.is_cancelled = true;
-            job.control.cancel(Failure::new(ErrorCode::Term, "cancelled under an earlier leader"));
+        if record.state == JobState::Draining {
+            self.cancel_anew(record.id);
         }
         Ok(())
     }
@@ -309,21 +328,10 @@ impl Lead {
 
     async fn see_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, mut run: BackupRun) {
         let begin = Instant::now();
-        let mut progress = run.progress.clone();
-        let ended = loop {
-            tokio::select! {
-                ended = run.outcome() => break ended,
-                changed = progress.changed() => {
-                    if changed.is_ok() {
-                        if let Some(job) = self.lock().jobs.get_mut(&keeper.record().id) {
-                            job.measure(Instant::now());
-                        }
-                        self.touch();
-                    } else {
-                        break run.outcome().await;
-                    }
-                }
-            }
+        let progress = run.progress.clone();
+        let ended = tokio::select! {
+            ended = run.outcome() => ended,
+            never = self.follow(keeper.record().id, progress) => match never {},
         };
         // Without an outcome another coordinator leads, and the job is its own.
         let Ok(outcome) = ended else { return };
@@ -338,26 +346,50 @@ impl Lead {
         self.touch();
     }
 
+    /// Tells watchers whenever there is progress; never ends by itself.
+    async fn follow(&self, id: JobId, mut progress: watch::Receiver<Progress>) -> Infallible {
+        while progress.changed().await.is_ok() {
+            if let Some(job) = self.lock().jobs.get_mut(&id) {
+                job.measure(Instant::now());
+            }
+            self.touch();
+        }
+        std::future::pending().await
+    }
+
     async fn begin_errand(self: &Arc<Self>, keeper: &Arc<JobKeeper>) -> Result<(), Failure> {
         keeper
             .change(|record| {
-                record.state = JobState::Running;
+                if !record.state.is_under_way() {
+                    record.state = JobState::Running;
+                }
                 record.started.get_or_insert(now());
             })
             .await?;
         let record = keeper.record();
-        let errand = Errand::start(self.registry.clone(), &record);
+        let registry = self.registry.clone();
+        let errand = match record.kind {
+            JobKind::Restore => restore::start(registry, keeper.clone(), self.deps.runtime.clone())?,
+            JobKind::Backup | JobKind::Verify => Errand::start(registry, &record),
+        };
         if let Some(job) = self.lock().jobs.get_mut(&record.id) {
             job.control = RunControl::Errand(errand.control.clone());
+            job.progress = errand.progress.clone();
         }
         self.touch();
         self.deps.runtime.spawn(Arc::clone(self).see_errand_to_its_end(keeper.clone(), errand));
         Ok(())
     }
 
-    async fn see_errand_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, errand: Errand) {
+    async fn see_errand_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, mut errand: Errand) {
         let id = keeper.record().id;
-        let ended = errand.end().await;
+        let ended = match errand.progress.clone() {
+            Some(progress) => tokio::select! {
+                ended = errand.end() => ended,
+                never = self.follow(id, progress) => match never {},
+            },
+            None => errand.end().await,
+        };
         let is_cancelled = self.lock().jobs.get(&id).is_some_and(|job| job.is_cancelled);
         let (state, failure, result) = match ended {
             _ if is_cancelled => {

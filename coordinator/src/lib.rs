@@ -2,7 +2,7 @@
 //!
 //! Code map: [`start`] is a coordinator within a command, [`fleet`] one of several, [`lead`] what it does while it leads;
 //! [`running`] begins a backup and [`effects`] is the one place where an
-//! effect becomes I/O; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
+//! effect of it becomes I/O; [`restore`] and [`errand`] are the other jobs; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
 //! repositories for a new backup and `announce` makes it known there; [`progress`] and [`units`] are what watchers see. [`api`] is how people and
 //! programs ask over HTTPS, by the [`tokens`] that say who they are; [`revocations`] are the certificates that are refused.
@@ -29,6 +29,7 @@ pub mod progress;
 mod recall;
 pub mod records;
 pub mod registry;
+pub mod restore;
 pub mod revocations;
 pub mod running;
 pub mod start;

@@ -20,7 +20,7 @@ use pgconvoy_core::wire::{Hello, Instruction, JobId, SourceSeen, Welcome};
 use pgconvoy_lease::Acquire;
 use pgconvoy_lease::store::LeaseId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -68,6 +68,10 @@ impl Entry {
             slots: 0,
             sources: Vec::new(),
         }
+    }
+
+    fn is_free(&self) -> bool {
+        self.link.is_some() && self.state == WorkerState::Up && !self.is_drained_by_order
     }
 }
 
@@ -335,16 +339,20 @@ impl Registry {
 
     /// Workers that can take part in a new job of the stanza.
     pub fn sources_of(&self, stanza: &StanzaName) -> Vec<WorkerView> {
-        let is_free = |entry: &Entry| {
-            entry.link.is_some() && entry.state == WorkerState::Up && !entry.is_drained_by_order
-        };
         let serves = |entry: &Entry| entry.sources.iter().any(|source| source.stanza == *stanza);
         self.lock()
             .workers
             .iter()
-            .filter(|(_, entry)| is_free(entry) && serves(entry))
+            .filter(|(_, entry)| entry.is_free() && serves(entry))
             .map(|(name, entry)| view(name, entry))
             .collect()
+    }
+
+    /// Those that are connected and may be given something.
+    pub(crate) fn here(&self) -> BTreeSet<WorkerName> {
+        let state = self.lock();
+        let free = state.workers.iter().filter(|(_, entry)| entry.is_free());
+        free.map(|(name, _)| name.clone()).collect()
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {

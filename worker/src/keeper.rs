@@ -6,8 +6,8 @@
 //! A keeper without a session serves a job whose session another worker holds: it is told to prepare, proves its directory
 //! by itself and does units.
 //!
-//! Code map: `online` and `offline` are the two kinds of session, `scanning` (with `spool`), `preparing`, `closing` and
-//! `supplying` each obey one order.
+//! Code map: `online` and `offline` are the two kinds of session, `scanning` (with `spool`), `preparing`, `closing`,
+//! `supplying` and `sharing` each obey one order.
 //!
 //! Invariant: an order that comes again is answered as before, without being carried out again. A coordinator that took over
 //! asks for everything once more.
@@ -21,6 +21,7 @@ mod offline;
 mod online;
 mod preparing;
 mod scanning;
+mod sharing;
 mod spool;
 mod supplying;
 
@@ -42,6 +43,7 @@ use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{Client, ConnectOptions};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
+use sharing::Sharing;
 use spool::Scan;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -159,6 +161,8 @@ pub struct Keeper {
     /// Segments on their way to repositories.
     supplies: JoinSet<()>,
     errand: Option<watch::Receiver<Option<ErrandResult>>>,
+    /// Its part in a restore.
+    sharing: Option<Sharing>,
     ended_with: Option<Result<SessionEnd, Failure>>,
     ended: CancellationToken,
 }
@@ -180,6 +184,7 @@ impl Keeper {
             prepared_with: None,
             supplies: JoinSet::new(),
             errand: None,
+            sharing: None,
             ended_with: None,
             ended: ended.clone(),
         };
@@ -220,6 +225,7 @@ impl Keeper {
             }
             OrderBody::SupplyWal(order) => return self.supply_wal(order).into_iter().collect(),
             OrderBody::Errand(order) => return self.errand(*order).into_iter().collect(),
+            OrderBody::Restore(order) => return self.share(order).into_iter().collect(),
             OrderBody::End => return Vec::new(),
         };
         vec![report]

@@ -1,8 +1,9 @@
 //! Rebuilds a data directory from a backup: the disaster case, which needs a repository, its key and nothing else.
 //!
 //! Code map: [`choice`] finds the backup and [`source`] its manifest, [`target`] judges and marks the directory ([`marker`],
-//! [`clean`], [`destination`], [`space`]), [`tree`] makes what is not data, [`data`] runs the slots ([`pack`] one pack,
-//! [`ledger`] the books, [`sync`] durability), [`recovery`] tells PostgreSQL what to do, and [`control`] comes last.
+//! [`clean`], [`destination`], [`space`]), [`tree`] makes what is not data, [`lead`] sees to the data, alone or with mates
+//! ([`assist`], [`staging`], [`desk`]); [`data`] runs the slots ([`stock`] what they take, [`pack`] one pack, [`ledger`] the books,
+//! [`sync`] durability), [`recovery`] tells PostgreSQL what to do, and [`control`] comes last.
 //!
 //! It is not: a decision. What becomes of each path is [`pgconvoy_core::plan::restore`]'s, before anything is written.
 //!
@@ -13,19 +14,24 @@
 //! 3. Every block is checked by its hash before it is written, every file by its checksum after its last part.
 //! 4. A block comes from another repository only if that has the same backup, by UUID.
 //! 5. The tablespace map that PostgreSQL returned is never written: links are made, and lead where the plan says.
-//! 6. Memory is bounded by slots, apart from the plan itself, which grows with the number of files.
+//! 6. Only the main worker's process ever opens a file of the cluster for writing by its own name, and when pg_control comes,
+//!    no mate has a place to write to any more.
+//! 7. Memory is bounded by slots, apart from the plan itself, which grows with the number of files.
 //!
 //! Failure story: an error, a signal or a loss of power leaves the marker and no pg_control. The same command, run again,
 //! finds its marker, empties what the marker lists and begins anew.
 
+mod assist;
 mod choice;
 mod clean;
 mod control;
 mod data;
+mod desk;
 mod destination;
 mod error;
 mod files;
 mod foresight;
+mod lead;
 mod ledger;
 mod marker;
 mod owners;
@@ -34,6 +40,8 @@ mod places;
 mod recovery;
 mod source;
 mod space;
+mod staging;
+mod stock;
 mod sync;
 mod target;
 mod tree;
@@ -42,10 +50,14 @@ mod verifiable;
 #[cfg(test)]
 mod tests;
 
+pub use assist::assist;
+pub use desk::Desk;
+
+use error::RestoreError;
 use owners::Owners;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
-use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::ids::{RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::plan::recovery::RecoveryOptions;
 use pgconvoy_core::plan::restore::RestoreTarget;
 use pgconvoy_repository::RepositorySet;
@@ -73,6 +85,8 @@ pub struct RestoreOrder {
     pub backup_manifest: bool,
     /// Threads that decode and write.
     pub slots: usize,
+    /// Bytes of a share, about: see [`Shares`](pgconvoy_core::plan::shares::Shares).
+    pub share_size: u64,
 }
 
 /// What a restore runs in.
@@ -82,6 +96,8 @@ pub struct Surroundings {
     pub runtime: Handle,
     pub stop: CancellationToken,
     pub progress: Arc<Progress>,
+    /// Who shares the restore out; `None`: it is this process's alone.
+    pub desk: Option<Arc<Desk>>,
 }
 
 /// Bytes of files, for whoever watches.
@@ -114,6 +130,17 @@ pub struct RestoreReport {
     pub bytes: u64,
     pub files: u64,
     pub elapsed: Duration,
+    /// `None`: it was not shared out.
+    pub team: Option<Team>,
+}
+
+/// Who did a restore that is shared out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Team {
+    /// Bytes of each.
+    pub workers: Vec<(WorkerName, u64)>,
+    /// Those that could not help, and why.
+    pub left_out: Vec<(WorkerName, Failure)>,
 }
 
 /// Blocks until the cluster is whole and durable. Not to be called on a thread of the runtime.
@@ -138,7 +165,7 @@ pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreRep
     stop_if_asked(around)?;
 
     around.progress.expect(plan.bytes);
-    let crcs = data::write(&chosen, &places, &owners, order, around)?;
+    let lead::Written { crcs, team } = lead::write(&chosen, &places, &owners, order, around)?;
     let label = recovery::write_backup_label(head, &places, &owners)?;
     let settings = recovery::write(&recovery, plan, &places, &owners)?;
     let control = control::read(&chosen, &places)?;
@@ -157,6 +184,7 @@ pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreRep
         bytes: plan.bytes,
         files: plan.files.len() as u64,
         elapsed: begun.elapsed(),
+        team,
     })
 }
 

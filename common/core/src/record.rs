@@ -36,6 +36,9 @@ pub struct JobRecord {
     pub started: Option<Timestamp>,
     pub finished: Option<Timestamp>,
     pub begun: Option<Begun>,
+    /// Whose restore it is, once it began: no other worker may begin it anew.
+    #[serde(default)]
+    pub main_worker: Option<WorkerName>,
     pub failure: Option<Failure>,
     /// The command's own result, as JSON.
     pub result: Option<String>,

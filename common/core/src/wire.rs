@@ -8,6 +8,8 @@
 //! - A coordinator repeats the orders whose answers it lacks. Orders are idempotent: one that was obeyed already is
 //!   answered from memory.
 
+mod restore;
+
 use crate::failure::Failure;
 use crate::format::layout::ArchiveId;
 use crate::format::manifest::{Database, Tablespace};
@@ -22,6 +24,8 @@ use crate::pg::{FileClass, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentN
 use crate::plan::inventory::ScannedEntry;
 use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use restore::{AssistOrder, Leading, ShareOrder, ShareReport, StagedShare};
 
 /// A job's identity in the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,6 +96,8 @@ pub enum OrderBody {
     SupplyWal(SupplyOrder),
     /// Do all of a job that needs one worker.
     Errand(Box<ErrandOrder>),
+    /// Of a restore, alone or with others.
+    Restore(ShareOrder),
     /// The job is over: drop the session if there is one, forget the units.
     End,
 }
@@ -305,6 +311,7 @@ pub enum ReportBody {
     UnitReturned(HeldUnit),
     SessionClosed(Result<SessionEnd, Failure>),
     ErrandEnded(Result<ErrandEnd, Failure>),
+    Restore(ShareReport),
     WalSupplied {
         repository: RepoKey,
         /// The server archived something not long ago: it is behind, not broken.

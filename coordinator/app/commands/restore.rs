@@ -10,7 +10,8 @@ use crate::settings::RestoreRequest;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::plan::recovery::{RecoveryOptions, restore_command};
 use pgconvoy_core::units::ByteCount;
-use pgconvoy_worker::restore::{Progress, RestoreOrder, RestoreReport, Surroundings, restore};
+use pgconvoy_core::wire::AssistOrder;
+use pgconvoy_worker::restore::{Desk, Progress, RestoreOrder, RestoreReport, Surroundings, restore};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub fn run(context: &Context, request: &RestoreRequest) -> Result<ExitCode, Fail
         runtime: runtime.handle().clone(),
         stop: CancellationToken::new(),
         progress: Arc::default(),
+        desk: None,
     };
     cancel_on_signals(runtime.handle(), &around.stop)?;
     let over = CancellationToken::new();
@@ -62,6 +64,7 @@ fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Fa
         replay_into_existing: request.force,
         backup_manifest: request.backup_manifest,
         slots: request.options.slots(cores()),
+        share_size: request.options.unit_size.0,
     })
 }
 
@@ -126,14 +129,23 @@ fn report(request: &RestoreRequest, report: &RestoreReport) -> Result<ExitCode, 
 }
 
 fn as_json(request: &RestoreRequest, report: &RestoreReport) -> Value {
-    json!({
+    let mut told = json!({
         "label": report.label.to_string(),
         "repo": report.repository.0,
         "path": request.target.directory,
         "bytes": report.bytes,
         "files": report.files,
         "duration-ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
-    })
+    });
+    if let Some(team) = &report.team {
+        let workers = team.workers.iter();
+        told["workers"] =
+            workers.map(|(name, bytes)| json!({"name": name.as_str(), "bytes": bytes})).collect();
+        let left_out = team.left_out.iter();
+        told["warnings"] =
+            left_out.map(|(name, failure)| json!(format!("worker {name} is left out: {failure}"))).collect();
+    }
+    told
 }
 
 /// The command's result for people, wherever it came from.
@@ -145,17 +157,38 @@ pub fn to_text(result: &Value) -> String {
     format!("{}: {size} in {files} files restored to {} in {took:.1} s\n", text("label"), text("path"))
 }
 
-/// Does it on behalf of a fleet's coordinator, and answers with the command's result.
-pub async fn as_errand(
+/// Does it as the main worker of a fleet's restore, and answers with the command's result.
+pub async fn shared(
     context: &Context,
     request: &RestoreRequest,
+    desk: Arc<Desk>,
     stop: CancellationToken,
 ) -> Result<Value, Failure> {
     let order = order(context, request)?;
-    let around = Surroundings { runtime: Handle::current(), stop, progress: Arc::default() };
-    let restored = tokio::task::spawn_blocking(move || restore(&order, &around)).await;
-    let report = restored.map_err(|error| {
-        Failure::new(ErrorCode::Assert, format!("the restore's thread is gone: {error}"))
-    })??;
+    let report = on_a_thread(desk, stop, move |around| restore(&order, around)).await?;
     Ok(as_json(request, &report))
+}
+
+/// Helps another worker with it.
+pub async fn assist(
+    context: &Context,
+    request: &RestoreRequest,
+    assist: AssistOrder,
+    desk: Arc<Desk>,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let order = order(context, request)?;
+    on_a_thread(desk, stop, move |around| pgconvoy_worker::restore::assist(order, &assist, around)).await
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    desk: Arc<Desk>,
+    stop: CancellationToken,
+    work: impl FnOnce(&Surroundings) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (runtime, progress) = (Handle::current(), Arc::default());
+    let around = Surroundings { runtime, stop, progress, desk: Some(desk) };
+    let worked = tokio::task::spawn_blocking(move || work(&around)).await;
+    worked
+        .map_err(|error| Failure::new(ErrorCode::Assert, format!("the restore's thread is gone: {error}")))?
 }

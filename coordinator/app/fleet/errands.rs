@@ -9,9 +9,9 @@ use crate::context::Context;
 use crate::settings::{RestoreRequest, VerifyRequest};
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::job::JobKind;
-use pgconvoy_core::wire::{ErrandEnd, ErrandOrder};
+use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder};
 use pgconvoy_worker::errand::Errands;
+use pgconvoy_worker::restore::Desk;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,29 +22,60 @@ impl CommandErrands {
     pub fn new(context: Arc<Context>) -> CommandErrands {
         CommandErrands(context)
     }
+
+    /// What was ordered, as if it had been typed here.
+    fn typed(&self, order: &ErrandOrder) -> Result<(Context, Command), Failure> {
+        let ErrandOrder { kind, stanza, options } = order;
+        if !self.0.config.stanzas.contains_key(stanza) {
+            let message = format!("the configuration of this worker does not name stanza {stanza}");
+            return Err(Failure::new(ErrorCode::OptionInvalidValue, message)
+                .hint(format!("add [stanza.{stanza}] there if the worker is to see its data")));
+        }
+        of_job(&self.0, *kind, stanza, options)
+    }
+
+    fn restore_request(&self, order: &ErrandOrder) -> Result<(Context, RestoreRequest), Failure> {
+        match self.typed(order)? {
+            (context, Command::Restore(args)) => {
+                let request = RestoreRequest::new(&context, &args)?;
+                Ok((context, request))
+            }
+            (_, other) => Err(not_that(&other)),
+        }
+    }
 }
 
 #[async_trait]
 impl Errands for CommandErrands {
     async fn run(&self, order: ErrandOrder, cancel: CancellationToken) -> Result<ErrandEnd, Failure> {
-        let ErrandOrder { kind, stanza, options } = order;
-        if !self.0.config.stanzas.contains_key(&stanza) {
-            let message = format!("the configuration of this worker does not name stanza {stanza}");
-            return Err(Failure::new(ErrorCode::OptionInvalidValue, message)
-                .hint(format!("add [stanza.{stanza}] there if the worker is to see its data")));
-        }
-        let (context, command) = of_job(&self.0, kind, &stanza, &options)?;
-        let (result, failure) = match (kind, command) {
-            (JobKind::Verify, Command::Verify(args)) => {
+        match self.typed(&order)? {
+            (context, Command::Verify(args)) => {
                 let verified = verify::verified(&VerifyRequest::new(&context, &args)?, cancel).await?;
-                (verified.to_json(), verified.verdict().err())
+                let (result, failure) = (verified.to_json(), verified.verdict().err());
+                Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }
-            (JobKind::Restore, Command::Restore(args)) => {
-                let request = RestoreRequest::new(&context, &args)?;
-                (restore::as_errand(&context, &request, cancel).await?, None)
-            }
-            (_, other) => return Err(not_that(&other)),
-        };
-        Ok(ErrandEnd { result: Some(result.to_string()), failure })
+            (_, other) => Err(not_that(&other)),
+        }
+    }
+
+    async fn restore(
+        &self,
+        order: ErrandOrder,
+        desk: Arc<Desk>,
+        cancel: CancellationToken,
+    ) -> Result<ErrandEnd, Failure> {
+        let (context, request) = self.restore_request(&order)?;
+        let result = restore::shared(&context, &request, desk, cancel).await?;
+        Ok(ErrandEnd { result: Some(result.to_string()), failure: None })
+    }
+
+    async fn assist(
+        &self,
+        order: AssistOrder,
+        desk: Arc<Desk>,
+        cancel: CancellationToken,
+    ) -> Result<(), Failure> {
+        let (context, request) = self.restore_request(&order.errand)?;
+        restore::assist(&context, &request, order, desk, cancel).await
     }
 }

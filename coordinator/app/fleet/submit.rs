@@ -64,6 +64,9 @@ fn tell(submission: &Submission<'_>, job: &Value) -> Result<ExitCode, Failure> {
     if submission.kind == JobKind::Backup {
         return commands::backup::tell(submission.output, result, verdict);
     }
+    for warning in result["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        tracing::warn!("{warning}");
+    }
     if !result.is_null() {
         match (submission.output, submission.kind) {
             (Output::Json, _) => output::json(result)?,

@@ -5,7 +5,7 @@ use crate::commands::backup;
 use crate::context::Context;
 use crate::repositories::repository_set;
 use crate::settings::{BackupRequest, RestoreRequest, VerifyRequest};
-use pgconvoy_coordinator::errand::WORKER_OPTION;
+use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
 use pgconvoy_coordinator::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
@@ -115,6 +115,7 @@ fn check_restore(context: &Context, stanza: &StanzaName, options: &JobOptions) -
             Failure::new(ErrorCode::OptionRequired, "a job that restores requires option: --worker");
         return Err(failure.hint("name the worker on whose host the data directory is to be"));
     }
+    named_workers(options)?;
     let mut options = options.clone();
     if options.values(PATH_OPTION).is_empty() {
         options.set(PATH_OPTION, vec!["/".to_owned()]);

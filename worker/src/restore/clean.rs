@@ -1,11 +1,13 @@
 //! Empties what an unfinished restore left, in an order in which it is at no moment a cluster that starts.
 //!
 //! Only the target itself and the places that its marker lists are touched, and of these only the ones that the target's
-//! own links still lead to: they were empty when the marker was written.
+//! own links still lead to: they were empty when the marker was written. Staging places go by their own way: a mate of the
+//! unfinished restore may still write there.
 
 use super::error::{Action, RestoreError};
 use super::files::{self, LOST_AND_FOUND};
 use super::marker::{MarkedPlace, Marker};
+use super::staging;
 use super::target::is_ours;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::pg::ControlFile;
@@ -47,6 +49,7 @@ pub(super) fn clean(target: &Path, marker: &Marker) -> Result<(), RestoreError> 
     for place in wal.into_iter().chain(others) {
         clean_place(target, place)?;
     }
+    staging::remove_all(target)?;
     empty(target, is_ours)?;
     files::sync_directory(target)
 }
@@ -60,6 +63,7 @@ fn clean_place(target: &Path, place: &MarkedPlace) -> Result<(), RestoreError> {
     let destination = Path::new(&place.destination);
     match files::look(destination)? {
         Some(metadata) if metadata.is_dir() => {
+            staging::remove_all(destination)?;
             empty(destination, |name| name == LOST_AND_FOUND)?;
             files::sync_directory(destination)
         }

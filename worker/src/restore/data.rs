@@ -1,28 +1,62 @@
-//! Runs the slots: threads that take packs, largest first, and the threads that make their files durable.
+//! Runs the slots, threads that take packs from the stock, and the threads that make their files durable.
 
-use super::error::{Action, RestoreError};
 use super::ledger::Ledger;
 use super::owners::Owners;
 use super::pack::PackSlot;
 use super::places::Places;
 use super::source::Chosen;
-use super::sync::{self, Job, SyncQueue, Waiting};
-use super::{RestoreOrder, Surroundings, files, terminated};
+use super::staging;
+use super::stock::{InHand, Stock};
+use super::sync::{self, SyncQueue};
+use super::{RestoreError, Surroundings, terminated};
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::Identity;
+use pgconvoy_core::plan::restore::PlannedFile;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 /// What all slots share.
 pub(super) struct Work<'a> {
     pub(super) chosen: &'a Chosen,
-    pub(super) places: &'a Places,
-    pub(super) owners: &'a Owners,
+    pub(super) ground: Ground<'a>,
     pub(super) ledger: &'a Ledger<'a>,
     pub(super) halt: &'a Halt,
     pub(super) around: &'a Surroundings,
     pub(super) with_crcs: bool,
+}
+
+/// Where this worker's slots write.
+pub(super) enum Ground<'a> {
+    /// The main worker's: files by their own names.
+    Final { places: &'a Places, owners: &'a Owners },
+    /// A mate's.
+    Staged { places: &'a Places, staging: Identity },
+}
+
+impl Ground<'_> {
+    pub(super) fn path(&self, number: u32, file: &PlannedFile) -> PathBuf {
+        match self {
+            Ground::Final { places, .. } => places.of(&file.path),
+            Ground::Staged { places, staging } => staging::path(places, *staging, number, file),
+        }
+    }
+
+    /// What a whole file lacks before it is synced.
+    pub(super) fn complete(
+        &self,
+        handle: &File,
+        path: &Path,
+        file: &PlannedFile,
+    ) -> Result<(), RestoreError> {
+        match self {
+            Ground::Final { owners, .. } => owners.give(handle, path, file.ownership, Some(file.modified)),
+            Ground::Staged { .. } => Ok(()),
+        }
+    }
 }
 
 /// Why the slots stop before they are through: the first failure, or a signal.
@@ -34,7 +68,7 @@ pub(super) struct Halt {
 }
 
 impl Halt {
-    fn new(stop: CancellationToken) -> Self {
+    pub(super) fn new(stop: CancellationToken) -> Self {
         Halt { stop, is_set: AtomicBool::new(false), first: Mutex::new(None) }
     }
 
@@ -56,42 +90,26 @@ impl Halt {
     }
 }
 
-/// All data, written and synced. The CRC of each file of the plan, if they were wanted.
-pub(super) fn write(
-    chosen: &Chosen,
-    places: &Places,
-    owners: &Owners,
-    order: &RestoreOrder,
-    around: &Surroundings,
-) -> Result<Vec<Option<u32>>, Failure> {
-    let halt = Halt::new(around.stop.clone());
-    let ledger = Ledger::new(&chosen.plan, places, &chosen.secret, order.backup_manifest);
-    let work = Work {
-        chosen,
-        places,
-        owners,
-        ledger: &ledger,
-        halt: &halt,
-        around,
-        with_crcs: order.backup_manifest,
-    };
+/// Until the stock is closed and empty. `steward` fills it; when that returns, it is closed. `durable` hears of each part of
+/// which all files are on disk.
+pub(super) fn run(
+    work: &Work<'_>,
+    stock: &Stock<'_>,
+    slots: usize,
+    durable: &(dyn Fn(&InHand) + Sync),
+    steward: impl FnOnce(&SyncQueue) -> Result<(), Failure>,
+) {
     let (queue, waiting) = sync::queue();
-    run(&work, queue, &waiting, order.slots.max(1));
-    halt.check()?;
-    Ok(ledger.close()?)
-}
-
-fn run(work: &Work<'_>, queue: SyncQueue, waiting: &Waiting, slots: usize) {
-    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..slots {
-            scope.spawn(|| sync::serve(waiting, work.halt));
+            scope.spawn(|| sync::serve(&waiting, work.halt, durable));
         }
         for _ in 0..slots {
-            let (queue, next) = (queue.clone(), &next);
-            scope.spawn(move || guard(work.halt, || serve(work, queue, next)));
+            let queue = queue.clone();
+            scope.spawn(move || guard(work.halt, || serve(work, stock, queue)));
         }
-        guard(work.halt, || make_empty_files(work, &queue));
+        guard(work.halt, || steward(&queue));
+        stock.close();
         drop(queue);
     });
 }
@@ -104,23 +122,10 @@ fn guard(halt: &Halt, work: impl FnOnce() -> Result<(), Failure>) {
     }
 }
 
-fn serve(work: &Work<'_>, queue: SyncQueue, next: &AtomicUsize) -> Result<(), Failure> {
+fn serve(work: &Work<'_>, stock: &Stock<'_>, queue: SyncQueue) -> Result<(), Failure> {
     let mut slot = PackSlot::new(work, queue);
-    while let Some(pack) = work.chosen.plan.packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-        slot.restore(pack)?;
-    }
-    Ok(())
-}
-
-/// Files without any part: empty ones, and holes in place of what is left out.
-fn make_empty_files(work: &Work<'_>, queue: &SyncQueue) -> Result<(), Failure> {
-    for file in work.chosen.plan.files.iter().filter(|file| file.parts == 0) {
-        work.halt.check()?;
-        let path = work.places.of(&file.path);
-        let handle = files::create(&path)?;
-        handle.set_len(file.size).map_err(RestoreError::file(Action::Write, &path))?;
-        work.owners.give(&handle, &path, file.ownership, Some(file.modified))?;
-        queue.push(Job::Whole(handle, path));
+    while let Some((in_hand, pack)) = stock.next()? {
+        slot.restore(&in_hand, &pack)?;
     }
     Ok(())
 }

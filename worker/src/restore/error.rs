@@ -77,6 +77,8 @@ pub(super) enum RestoreError {
     Space { path: PathBuf, free: u64, needed: u64 },
     #[error("{} does not match its checksum in the manifest", path.display())]
     FileChecksum { path: PathBuf },
+    #[error("{} has {size} bytes, not {planned}", path.display())]
+    Staged { path: PathBuf, size: u64, planned: u64 },
     #[error("{done} of {planned} {what} were restored, though no error was seen")]
     Incomplete { what: &'static str, done: u64, planned: u64 },
     #[error("the backup's global/pg_control is not usable: {reason}")]
@@ -109,6 +111,7 @@ impl Classify for RestoreError {
             RestoreError::Shared { code, .. } => *code,
             RestoreError::Space { .. } => ErrorCode::FileWrite,
             RestoreError::FileChecksum { .. } | RestoreError::Control { .. } => ErrorCode::Checksum,
+            RestoreError::Staged { .. } => ErrorCode::FileInvalid,
             RestoreError::Incomplete { .. } => ErrorCode::Assert,
         }
     }
@@ -142,6 +145,9 @@ impl Classify for RestoreError {
             RestoreError::Space { .. } => one("free space there, or restore to another place"),
             RestoreError::FileChecksum { .. } | RestoreError::Control { .. } => {
                 one("run verify to learn what is damaged; restore another backup, or from another repository")
+            }
+            RestoreError::Staged { .. } => {
+                one("is the target a filesystem that all workers of the restore see alike?")
             }
             RestoreError::Incomplete { .. } => one("please report this with the log of the restore"),
         }

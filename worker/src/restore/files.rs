@@ -30,6 +30,11 @@ pub(super) fn create(path: &Path) -> Result<File, RestoreError> {
     options.open(path).map_err(RestoreError::file(Action::Create, path))
 }
 
+/// A file that is there, for writing.
+pub(super) fn open(path: &Path) -> Result<File, RestoreError> {
+    OpenOptions::new().write(true).open(path).map_err(RestoreError::file(Action::Open, path))
+}
+
 pub(super) fn sync_directory(path: &Path) -> Result<(), RestoreError> {
     let directory = File::open(path).map_err(RestoreError::file(Action::Open, path))?;
     directory.sync_all().map_err(RestoreError::file(Action::Sync, path))

@@ -66,6 +66,24 @@ impl<'a> Ledger<'a> {
         self.check(planned, parts)
     }
 
+    /// Whole files that a mate wrote and checked by books of its own. `crcs` has one of each, if they are wanted.
+    pub(super) fn adopt(&self, files: &[u32], bytes: u64, crcs: &[u32]) {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        books.files += files.len() as u64;
+        books.bytes += bytes;
+        for (file, crc) in files.iter().zip(crcs) {
+            if let Some(place) = books.crcs.get_mut(*file as usize) {
+                *place = Some(*crc);
+            }
+        }
+    }
+
+    /// Of whole files; none if they were not wanted.
+    pub(super) fn crcs_of(&self, files: &[u32]) -> Vec<u32> {
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        files.iter().filter_map(|file| books.crcs.get(*file as usize).copied().flatten()).collect()
+    }
+
     fn check(&self, planned: &PlannedFile, mut parts: Vec<PartDone>) -> Result<bool, RestoreError> {
         parts.sort_unstable();
         let checksums: Vec<BlockHash> = parts.iter().map(|part| part.checksum).collect();

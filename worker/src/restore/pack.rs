@@ -10,6 +10,7 @@ mod trouble;
 
 use super::data::Work;
 use super::source::Origin;
+use super::stock::InHand;
 use super::sync::SyncQueue;
 use blocks::{Piece, Wanted, Window};
 use bytes::BytesMut;
@@ -51,10 +52,10 @@ impl<'a> PackSlot<'a> {
         PackSlot { work, queue, decompressor: Decompressor::new(), raw: Vec::new() }
     }
 
-    pub(super) fn restore(&mut self, pack: &PackWork) -> Result<(), Failure> {
+    pub(super) fn restore(&mut self, in_hand: &Arc<InHand>, pack: &PackWork) -> Result<(), Failure> {
         let object = pack.pack.key(&self.work.chosen.stanza);
         let queue = self.queue.clone();
-        let mut parts = Parts::new(self.work, &queue, pack);
+        let mut parts = Parts::new(self.work, &queue, in_hand, pack);
         let mut wanted: Vec<Wanted> = (0..pack.parts.len()).map(Wanted::whole).collect();
         let mut complaints: Vec<Complaint> = Vec::new();
         let mut origins = Origins::new(self.work);

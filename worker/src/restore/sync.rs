@@ -5,17 +5,18 @@
 
 use super::data::Halt;
 use super::error::{Action, RestoreError};
+use super::stock::InHand;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Far below the usual limit of 1024 open files.
 const QUEUE_FILES: usize = 128;
 
 pub(super) enum Job {
     /// All of it is written, and it has its owner, mode and time.
-    Whole(File, PathBuf),
+    Whole(File, PathBuf, Arc<InHand>),
     /// A large part is written: the disk may begin.
     Part(File, PathBuf),
 }
@@ -39,18 +40,21 @@ impl SyncQueue {
     }
 }
 
-/// Until the last queue is dropped. After a failure the rest is only taken off, so that nobody waits for room.
-pub(super) fn serve(waiting: &Waiting, halt: &Halt) {
+/// Until the last queue is dropped. After a failure the rest is only taken off, so that nobody waits for room. `durable` hears
+/// of each part of the restore whose last file is on disk.
+pub(super) fn serve(waiting: &Waiting, halt: &Halt, durable: &(dyn Fn(&InHand) + Sync)) {
     while let Some(job) = next(waiting) {
         if halt.is_set() {
             continue;
         }
-        let (result, path) = match job {
-            Job::Whole(file, path) => (file.sync_all(), path),
-            Job::Part(file, path) => (file.sync_data(), path),
+        let (result, path, in_hand) = match job {
+            Job::Whole(file, path, in_hand) => (file.sync_all(), path, Some(in_hand)),
+            Job::Part(file, path) => (file.sync_data(), path, None),
         };
-        if let Err(error) = result {
-            halt.set(RestoreError::File { action: Action::Sync, path, source: error }.into());
+        match (result, in_hand) {
+            (Err(source), _) => halt.set(RestoreError::File { action: Action::Sync, path, source }.into()),
+            (Ok(()), Some(in_hand)) if in_hand.is_last() => durable(&in_hand),
+            (Ok(()), _) => {}
         }
     }
 }

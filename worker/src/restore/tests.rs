@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fixture;
+mod sharing;
 
 use super::marker::{MARKER, MARKER_NEW};
 use super::*;

@@ -1,4 +1,4 @@
-//! Directories, links, and the files that several slots will write to. All others are created by the slot that fills them.
+//! Directories and links. Files are created by whoever fills them.
 
 use super::error::{Action, RestoreError};
 use super::files;
@@ -45,11 +45,6 @@ pub(super) fn make(plan: &RestorePlan, places: &Places, owners: &Owners) -> Resu
                 make_link(link, file_links.contains(link.path.as_str()), places, owners, root)?
             }
         }
-    }
-    for file in plan.files.iter().filter(|file| file.parts > 1) {
-        let path = places.of(&file.path);
-        let handle = files::create(&path)?;
-        handle.set_len(file.size).map_err(RestoreError::file(Action::Write, &path))?;
     }
     Ok(())
 }

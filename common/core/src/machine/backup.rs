@@ -263,7 +263,8 @@ impl BackupMachine {
             ReportBody::Hello(_)
             | ReportBody::Alive { .. }
             | ReportBody::Draining
-            | ReportBody::ErrandEnded(_) => Ok(()),
+            | ReportBody::ErrandEnded(_)
+            | ReportBody::Restore(_) => Ok(()),
             // Of these only the source is asked; what it says twice, after a lost connection, counts once.
             ReportBody::Preflighted(result) if self.facts.is_none() => {
                 let facts = result?;

@@ -149,7 +149,9 @@ impl World {
                 self.keeper_later(id, job, takes, KeeperAct::Supplied(Box::new(order)));
                 return Vec::new();
             }
-            OrderBody::Scan | OrderBody::Errand(_) | OrderBody::End => return Vec::new(),
+            OrderBody::Scan | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {
+                return Vec::new();
+            }
         };
         vec![report]
     }

@@ -352,6 +352,7 @@ impl World {
             started: None,
             finished: None,
             begun: None,
+            main_worker: None,
             failure: None,
             result: None,
         };

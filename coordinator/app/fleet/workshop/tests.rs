@@ -74,6 +74,7 @@ fn record(options: JobOptions) -> JobRecord {
         started: None,
         finished: None,
         begun: None,
+        main_worker: None,
         failure: None,
         result: None,
     }

@@ -4,14 +4,16 @@ use super::super::data::Work;
 use super::super::error::{Action, RestoreError};
 use super::super::files;
 use super::super::ledger::{PartDone, combine};
+use super::super::stock::InHand;
 use super::super::sync::{Job, SyncQueue};
 use super::blocks::Wanted;
 use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::pack::PackRange;
 use pgconvoy_core::plan::restore::{PackPart, PackWork, PlannedFile};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A part of this size is worth a sync of its own, so that the disk works while the rest of the file is on its way.
 const PART_SYNC_BYTES: u64 = 4 << 20;
@@ -19,6 +21,7 @@ const PART_SYNC_BYTES: u64 = 4 << 20;
 pub(super) struct Parts<'a> {
     work: &'a Work<'a>,
     queue: &'a SyncQueue,
+    in_hand: &'a Arc<InHand>,
     pack: &'a PackWork,
     states: Vec<State>,
     /// The file that was written to last: parts come one after another, so one is enough.
@@ -47,9 +50,14 @@ struct Open {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn new(work: &'a Work<'a>, queue: &'a SyncQueue, pack: &'a PackWork) -> Self {
+    pub(super) fn new(
+        work: &'a Work<'a>,
+        queue: &'a SyncQueue,
+        in_hand: &'a Arc<InHand>,
+        pack: &'a PackWork,
+    ) -> Self {
         let states = pack.parts.iter().map(|_| State::default()).collect();
-        Parts { work, queue, pack, states, current: None }
+        Parts { work, queue, in_hand, pack, states, current: None }
     }
 
     pub(super) fn planned(&self, part: usize) -> PackPart {
@@ -98,15 +106,10 @@ impl<'a> Parts<'a> {
             return Ok(());
         }
         let planned = self.file(part);
-        let path = self.work.places.of(&planned.path);
-        // A file of several parts was made before the slots began.
+        let path = self.work.ground.path(self.pack.parts[part].file, planned);
+        // A file of several parts was made when its share was begun.
         let is_mine = planned.parts == 1 && !self.states[part].is_created;
-        let file = match is_mine {
-            true => files::create(&path)?,
-            false => {
-                OpenOptions::new().write(true).open(&path).map_err(RestoreError::file(Action::Open, &path))?
-            }
-        };
+        let file = if is_mine { files::create(&path)? } else { files::open(&path)? };
         self.states[part].is_created = true;
         self.current = Some(Open { part, file, path });
         Ok(())
@@ -124,8 +127,8 @@ impl<'a> Parts<'a> {
         let Open { file, path, .. } = self.current.take().expect("a part is finished while its file is open");
         if self.work.ledger.enter(planned.file, done)? {
             let record = self.file(part);
-            self.work.owners.give(&file, &path, record.ownership, Some(record.modified))?;
-            self.queue.push(Job::Whole(file, path));
+            self.work.ground.complete(&file, &path, record)?;
+            self.queue.push(Job::Whole(file, path, self.in_hand.clone()));
         } else if planned.length >= PART_SYNC_BYTES {
             self.queue.push(Job::Part(file, path));
         }

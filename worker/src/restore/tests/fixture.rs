@@ -157,12 +157,13 @@ impl Fixture {
             replay_into_existing: false,
             backup_manifest: false,
             slots: 2,
+            share_size: 1 << 20,
         }
     }
 
     pub(super) fn around(&self) -> Surroundings {
         let (runtime, stop) = (self.runtime.handle().clone(), CancellationToken::new());
-        Surroundings { runtime, stop, progress: Arc::default() }
+        Surroundings { runtime, stop, progress: Arc::default(), desk: None }
     }
 
     pub(super) fn restore(&self) -> Result<RestoreReport, Failure> {

@@ -266,7 +266,7 @@ impl World {
                     result,
                 });
             }
-            OrderBody::GiveBack { .. } | OrderBody::Errand(_) | OrderBody::End => {}
+            OrderBody::GiveBack { .. } | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {}
         }
     }
 

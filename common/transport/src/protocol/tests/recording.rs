@@ -1,6 +1,8 @@
-//! A conversation of protocol version 1, as bytes that never change: a backup with one source.
+//! A conversation of protocol version 1, as bytes that never change: a backup with one source, and a shared restore.
 //!
 //! `testdata/protocol/README.md` says how the recording of a new version is made.
+
+mod restore;
 
 use super::*;
 use crate::typed;
@@ -79,7 +81,7 @@ fn orders() -> Vec<(&'static str, Order)> {
         ("end", OrderBody::End),
     ];
     let order = |(name, body)| (name, Order { epoch: Epoch(7), job: job(), body });
-    bodies.into_iter().map(order).collect()
+    bodies.into_iter().chain(restore::orders()).map(order).collect()
 }
 
 fn options() -> SourceOptions {
@@ -170,7 +172,8 @@ fn reports() -> Vec<(&'static str, Report)> {
         ("session-closed", ReportBody::SessionClosed(Ok(session_end()))),
         ("errand-ended", ReportBody::ErrandEnded(Ok(errand_end()))),
     ];
-    let of_the_job = of_the_job.into_iter().map(|(name, body)| (name, Some(job()), body));
+    let of_the_job = of_the_job.into_iter().chain(restore::reports());
+    let of_the_job = of_the_job.map(|(name, body)| (name, Some(job()), body));
     let report = |(name, job, body)| (name, Report { job, body });
     of_no_job.into_iter().chain(of_the_job).map(report).collect()
 }

@@ -1,0 +1,107 @@
+//! What is said about a restore that workers share. [`machine::restore`](crate::machine::restore) says why.
+
+use super::{ErrandEnd, ErrandOrder};
+use crate::failure::Failure;
+use crate::format::{BackupLabel, BlockHash};
+use crate::ids::{Identity, ShareId, WorkerName};
+use serde::{Deserialize, Serialize};
+
+/// What a coordinator says to the workers of a restore. One is the *main* worker, whose restore it is; the others are its
+/// *mates*: they stage shares for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShareOrder {
+    /// To the main worker: restore, or say again how far it is.
+    Lead(Box<ErrandOrder>),
+    /// To the main worker: make a staging place for this mate.
+    Admit { mate: WorkerName },
+    /// To the main worker: remove the mate's staging place; why, if it is left out for good.
+    Dismiss { mate: WorkerName, because: Option<Failure> },
+    /// To the main worker: the mate has staged this share, give its files their names.
+    Adopt { mate: WorkerName, staging: Identity, staged: StagedShare },
+    /// To a mate: stage what you are given, or say again how far you are.
+    Assist(Box<AssistOrder>),
+    /// To any of them: these shares are its. What it has already is said again. `within` is the main worker's run or the
+    /// mate's staging place.
+    Take { within: Identity, shares: Vec<ShareId> },
+}
+
+/// What a mate has to know. What it computes by itself must come to the same digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssistOrder {
+    pub errand: ErrandOrder,
+    pub label: BackupLabel,
+    pub backup: Identity,
+    pub digest: BlockHash,
+    pub share_size: u64,
+    /// The name of the directory that the main worker made for it, wherever files go.
+    pub staging: Identity,
+}
+
+/// A share whose files are whole, checked and synced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedShare {
+    pub share: ShareId,
+    /// CRC-32C of each of its files, if they are wanted.
+    pub crcs: Vec<u32>,
+}
+
+/// What the workers of a restore report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShareReport {
+    /// By the main worker: shares can come.
+    Leading(Box<Leading>),
+    /// By the main worker: the mate can write there.
+    Admitted {
+        mate: WorkerName,
+        staging: Identity,
+    },
+    /// By the main worker: it has given a mate's files their names, or cannot.
+    Adopted {
+        mate: WorkerName,
+        staging: Identity,
+        share: ShareId,
+        result: Result<(), Failure>,
+    },
+    /// By the main worker, of its own shares.
+    Written {
+        run: Identity,
+        share: ShareId,
+    },
+    /// By the main worker: the restore is over.
+    Ended(Result<ErrandEnd, Failure>),
+    /// By a mate: shares can come. What it has not staged yet is listed.
+    Assisting {
+        staging: Identity,
+        slots: u16,
+        taken: Vec<ShareId>,
+    },
+    Staged {
+        staging: Identity,
+        staged: StagedShare,
+    },
+    /// A mate cannot, and has stopped.
+    AssistFailed {
+        staging: Identity,
+        failure: Failure,
+    },
+}
+
+/// How far the main worker is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leading {
+    /// Random, new with each beginning.
+    pub run: Identity,
+    pub label: BackupLabel,
+    pub backup: Identity,
+    pub digest: BlockHash,
+    pub share_size: u64,
+    pub slots: u16,
+    /// Bytes of each share, by its number.
+    pub shares: Vec<u64>,
+    /// Written or adopted, with who did it.
+    pub done: Vec<(WorkerName, Vec<ShareId>)>,
+    /// The main worker has begun or will begin them.
+    pub taken: Vec<ShareId>,
+    /// Mates that have a staging place.
+    pub mates: Vec<(WorkerName, Identity)>,
+}
