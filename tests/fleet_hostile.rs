@@ -87,7 +87,7 @@ fn a_worker_is_refused_with_a_stanza_that_the_configuration_gives_to_another() -
     site.config = site.config.clone().pg_host("worker-0");
     let mut fleet = Fleet::start(&site, &FleetOptions { workers: 1, ..FleetOptions::default() })?;
     // By its own configuration the data directory is on whatever host reads it.
-    let mut greedy = fleet.worker_with(&site, "worker-1", &everybodys)?;
+    let mut greedy = fleet.worker(&site, 1, &everybodys)?;
     greedy.start()?;
     greedy.await_words("which the configuration here does not give to it")?;
     let leader = fleet.leader()?;

@@ -104,23 +104,28 @@ impl Fleet {
 
     /// Not started.
     pub fn add_worker(&mut self, site: &Site, number: usize) -> Result<()> {
+        let worker = self.worker(site, number, &site.config)?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// A worker whose host has a configuration of its own. Not started yet.
+    pub fn configure_worker(&mut self, site: &Site, number: usize, config: &Config) -> Result<()> {
+        self.workers[number] = self.worker(site, number, config)?;
+        Ok(())
+    }
+
+    /// Not started, and not one of the fleet's yet.
+    pub fn worker(&self, site: &Site, number: usize, config: &Config) -> Result<Daemon> {
         let name = format!("worker-{number}");
         let limit = match &self.options.bandwidth_max {
             Some(limit) => format!("bandwidth-max = \"{limit}\"\n"),
             None => UNLIMITED.to_owned(),
         };
         let section = format!("[worker]\nslots = {}\n{limit}", self.options.slots);
-        let program = self.member(site, &name, &section)?;
-        self.workers.push(Daemon::new("worker", &name, program));
-        Ok(())
-    }
-
-    /// A worker as any other, but for its configuration. Not started.
-    pub fn worker_with(&self, site: &Site, name: &str, config: &Config) -> Result<Daemon> {
-        let section = format!("[worker]\nslots = {}\n", self.options.slots);
-        let config = self.with_member_sections(config, name, &section, &self.pki);
+        let config = self.member_config(config, &name, &section, &self.pki);
         let program = site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)?;
-        Ok(Daemon::new("worker", name, program))
+        Ok(Daemon::new("worker", &name, program))
     }
 
     /// A worker with a good name and a certificate of somebody else's authority. Not started.
@@ -130,7 +135,7 @@ impl Fleet {
         let program = self.member(site, "other-ca", "")?;
         program.run(["cert", "init", &dir])?.ok()?;
         program.run(["cert", "issue", &dir, "--role=worker", &format!("--name={name}")])?.ok()?;
-        let config = self.member_config(site, name, "", &pki);
+        let config = self.member_config(&site.config, name, "", &pki);
         let program = site.pgconvoy.with_config(&site.scratch, "stranger.toml", &config)?;
         Ok(Daemon::new("worker", "stranger", program))
     }
@@ -284,15 +289,11 @@ impl Fleet {
 
     /// The program with the configuration of one member.
     fn member(&self, site: &Site, name: &str, section: &str) -> Result<Pgconvoy> {
-        let config = self.member_config(site, name, section, &self.pki);
+        let config = self.member_config(&site.config, name, section, &self.pki);
         site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)
     }
 
-    fn member_config(&self, site: &Site, name: &str, section: &str, pki: &Path) -> Config {
-        self.with_member_sections(&site.config, name, section, pki)
-    }
-
-    fn with_member_sections(&self, config: &Config, name: &str, section: &str, pki: &Path) -> Config {
+    fn member_config(&self, config: &Config, name: &str, section: &str, pki: &Path) -> Config {
         let quoted = |texts: Vec<String>| {
             texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
         };

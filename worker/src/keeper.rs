@@ -85,6 +85,8 @@ pub struct Ground {
 struct Reached {
     session: AtomicBool,
     prepared: AtomicBool,
+    /// A whole job, or a restore that is this worker's, is under way.
+    errand: AtomicBool,
 }
 
 pub struct KeeperHandle {
@@ -103,6 +105,11 @@ impl KeeperHandle {
     /// Whether units can come.
     pub fn is_prepared(&self) -> bool {
         self.reached.prepared.load(Ordering::Acquire)
+    }
+
+    /// Whether it does something that nobody else could go on with.
+    pub fn has_errand(&self) -> bool {
+        self.reached.errand.load(Ordering::Acquire)
     }
 
     pub async fn order(&self, order: OrderBody) {
@@ -302,7 +309,8 @@ impl Keeper {
         };
         let (done, result) = watch::channel(None);
         self.errand = Some(result);
-        let (reporter, cancel) = (self.reporter.clone(), self.ended.clone());
+        let (reporter, cancel, reached) = (self.reporter.clone(), self.ended.clone(), self.reached.clone());
+        reached.errand.store(true, Ordering::Release);
         self.ground.runtime.spawn(async move {
             let end = AssertUnwindSafe(errands.run(order, cancel)).catch_unwind().await;
             let panicked = || Err(Failure::new(ErrorCode::Assert, "the errand panicked"));
@@ -310,6 +318,7 @@ impl Keeper {
             done.send_replace(Some(end.clone()));
             // Without a coordinator the next one asks again.
             let _ = reporter.send(ReportBody::ErrandEnded(end)).await;
+            reached.errand.store(false, Ordering::Release);
         });
         None
     }

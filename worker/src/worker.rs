@@ -317,8 +317,9 @@ impl State {
     }
 
     fn is_drained(&self) -> bool {
-        let has_session = self.keepers.values().any(KeeperHandle::has_session);
-        self.draining.is_cancelled() && !has_session && self.outbox.holds_nothing()
+        let is_needed = |keeper: &KeeperHandle| keeper.has_session() || keeper.has_errand();
+        let is_needed = self.keepers.values().any(is_needed);
+        self.draining.is_cancelled() && !is_needed && self.outbox.holds_nothing()
     }
 
     async fn obey(&mut self, instruction: Instruction) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use super::{JobContext, Source, Tablespaces};
+use crate::errand::Errands;
 use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
 use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
@@ -159,6 +160,10 @@ impl Site {
     }
 
     pub(crate) fn keeper(&self) -> (KeeperHandle, FarEnd) {
+        self.keeper_with(None)
+    }
+
+    pub(crate) fn keeper_with(&self, errands: Option<Arc<dyn Errands>>) -> (KeeperHandle, FarEnd) {
         let (reporter, far) = reporter();
         let config = SourceConfig {
             directory: self.pg(),
@@ -178,7 +183,7 @@ impl Site {
             repositories: self.set.clone(),
             slots: Arc::new(SlotPool::start(1, &Handle::current())),
             bandwidth: None,
-            errands: None,
+            errands,
             spool: Some(self.home.path().join("spool")),
             runtime: Handle::current(),
         };
@@ -217,7 +222,7 @@ pub(crate) fn stanza() -> StanzaName {
     "main".parse().unwrap()
 }
 
-fn worker() -> WorkerName {
+pub(crate) fn worker() -> WorkerName {
     "local".parse().unwrap()
 }
 

@@ -12,6 +12,7 @@ use pgconvoy_core::ids::Identity;
 use pgconvoy_core::wire::{ReportBody, ShareOrder, ShareReport};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -61,10 +62,17 @@ impl Keeper {
         let (desk, cancel) = (Arc::new(desk), self.ended.child_token());
         let (over, end) = watch::channel(None);
         let reporter = self.reporter.clone();
+        let is_main = part.is_none();
+        let reached = self.reached.clone();
+        reached.errand.store(is_main, Ordering::Release);
         self.ground.runtime.spawn(async move {
             while let Some(report) = said.recv().await {
+                let is_over = matches!(report, ShareReport::Ended(_));
                 // Without a coordinator the next one asks again.
                 let _ = reporter.send(ReportBody::Restore(report)).await;
+                if is_over {
+                    reached.errand.store(false, Ordering::Release);
+                }
             }
         });
         let sharing = Sharing { staging: part, desk: desk.clone(), end, cancel: cancel.clone() };
@@ -107,3 +115,6 @@ fn last_word(staging: Option<Identity>, ended: Result<(), Failure>) -> ShareRepo
         None => ShareReport::Ended(Err(failure)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,10 @@ const REMOVALS_MAX: usize = 100;
 
 /// The directories that staging places are made in.
 pub(super) fn roots(plan: &RestorePlan, places: &Places) -> Vec<PathBuf> {
-    let files: BTreeSet<&str> = plan.files.iter().map(|file| file.path.as_str()).collect();
+    let files: BTreeSet<&str> = match plan.links.is_empty() {
+        true => BTreeSet::new(),
+        false => plan.files.iter().map(|file| file.path.as_str()).collect(),
+    };
     let behind = places.destinations().filter(|(path, _)| !files.contains(path));
     let behind = behind.map(|(_, destination)| destination.to_owned());
     std::iter::once(places.target().to_owned()).chain(behind).collect()
