@@ -118,7 +118,7 @@ impl Mate<'_> {
         self.stock.give_numbered(share)
     }
 
-    /// Nothing of a share is open for writing when this is said of it: its last part was written before.
+    /// Nothing of a share is open any more when this is said of it.
     fn is_durable(&self, in_hand: &InHand) {
         let Part::Share(number) = in_hand.part else { return };
         let Ok(share) = share_of(self.shares, number) else { return };

@@ -30,7 +30,7 @@ pub(super) enum Part {
 #[derive(Debug)]
 pub(super) struct InHand {
     pub(super) part: Part,
-    /// Files that are not durable yet.
+    /// Files that are not durable yet, and handles of large parts that wait for their sync.
     left: AtomicUsize,
 }
 
@@ -39,7 +39,12 @@ impl InHand {
         Arc::new(InHand { part, left: AtomicUsize::new(files) })
     }
 
-    /// One more file is durable. Whether that was the last.
+    /// A handle of a file that is not whole yet goes to be synced.
+    pub(super) fn one_more(&self) {
+        self.left.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One more is synced and closed. Whether that was the last: then nothing of the part is open any more.
     pub(super) fn is_last(&self) -> bool {
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }

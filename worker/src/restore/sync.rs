@@ -18,7 +18,7 @@ pub(super) enum Job {
     /// All of it is written, and it has its owner, mode and time.
     Whole(File, PathBuf, Arc<InHand>),
     /// A large part is written: the disk may begin.
-    Part(File, PathBuf),
+    Part(File, PathBuf, Arc<InHand>),
 }
 
 #[derive(Debug, Clone)]
@@ -41,20 +41,20 @@ impl SyncQueue {
 }
 
 /// Until the last queue is dropped. After a failure the rest is only taken off, so that nobody waits for room. `durable` hears
-/// of each part of the restore whose last file is on disk.
+/// of each part of the restore whose last file is on disk, and closed.
 pub(super) fn serve(waiting: &Waiting, halt: &Halt, durable: &(dyn Fn(&InHand) + Sync)) {
     while let Some(job) = next(waiting) {
         if halt.is_set() {
             continue;
         }
         let (result, path, in_hand) = match job {
-            Job::Whole(file, path, in_hand) => (file.sync_all(), path, Some(in_hand)),
-            Job::Part(file, path) => (file.sync_data(), path, None),
+            Job::Whole(file, path, in_hand) => (file.sync_all(), path, in_hand),
+            Job::Part(file, path, in_hand) => (file.sync_data(), path, in_hand),
         };
-        match (result, in_hand) {
-            (Err(source), _) => halt.set(RestoreError::File { action: Action::Sync, path, source }.into()),
-            (Ok(()), Some(in_hand)) if in_hand.is_last() => durable(&in_hand),
-            (Ok(()), _) => {}
+        match result {
+            Err(source) => halt.set(RestoreError::File { action: Action::Sync, path, source }.into()),
+            Ok(()) if in_hand.is_last() => durable(&in_hand),
+            Ok(()) => {}
         }
     }
 }

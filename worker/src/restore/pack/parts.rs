@@ -130,7 +130,8 @@ impl<'a> Parts<'a> {
             self.work.ground.complete(&file, &path, record)?;
             self.queue.push(Job::Whole(file, path, self.in_hand.clone()));
         } else if planned.length >= PART_SYNC_BYTES {
-            self.queue.push(Job::Part(file, path));
+            self.in_hand.one_more();
+            self.queue.push(Job::Part(file, path, self.in_hand.clone()));
         }
         Ok(())
     }
