@@ -251,7 +251,7 @@ pub struct RestoreArgs {
     /// Write PostgreSQL's own backup_manifest too, for pg_verifybackup
     #[arg(long)]
     pub backup_manifest: bool,
-    /// Worker of the fleet that restores, on its own host (repeatable: one of them)
+    /// Worker of the fleet that restores, on its own host (repeatable: those that see the target share it)
     #[arg(long, value_name = "NAME")]
     pub worker: Vec<String>,
     /// Form of the result

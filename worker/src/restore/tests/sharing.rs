@@ -213,7 +213,7 @@ fn what_the_main_worker_does_not_find_whole_is_refused_and_done_by_itself() {
     site.assert_whole();
 }
 
-/// The place of a file in the plan: by path, behind base's three, pg_control and the tablespace's link.
+/// The place of a file in the plan, where files are sorted by path.
 fn site_file_number(site: &Site, path: &str) -> String {
     let mut paths: Vec<&str> = site.shape.units.values().flatten().map(|(path, _, _)| *path).collect();
     paths.push("base/3");
