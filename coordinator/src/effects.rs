@@ -8,6 +8,7 @@
 
 use crate::actors::backup::{BackupActor, Happened, now};
 use crate::announce::announce;
+use crate::ending::{self, Labelled};
 use crate::leader::Leadership;
 use crate::prepare::{labels_elsewhere, prepare};
 use crate::recall::{self, Packs};
@@ -28,7 +29,7 @@ use pgconvoy_core::wire::Instruction;
 use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Entry, Expected, LeaseId, Write};
 use pgconvoy_lease::{Key, LeaseError, LockKind};
-use pgconvoy_repository::{Repository, RepositorySet};
+use pgconvoy_repository::RepositorySet;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ impl Effects {
                     return;
                 }
                 // What follows in the batch may rest on what could not be done: only the end still counts.
-                if failed {
+                if failed && !effect.is_of_the_end() {
                     continue;
                 }
                 if let Err(failure) = self.apply(effect).await {
@@ -131,8 +132,17 @@ impl Effects {
                 tokio::time::sleep(Duration::from_millis(patience_ms)).await;
                 Event::SourceOverdue { absence }
             }),
+            Effect::FindStop { repositories, label } => {
+                let labelled = self.labelled(repositories, label);
+                self.beside(async move { Event::StopFound { stop: labelled.stop().await } });
+            }
             Effect::GiveUpLabel { repositories, label, reason } => {
-                self.give_up(repositories, label, &reason).await;
+                let labelled = self.labelled(repositories, label);
+                let lost = ending::unknown(&labelled.repositories);
+                self.beside_or(
+                    lost,
+                    async move { Event::GivenUp { fates: labelled.give_up(&reason).await } },
+                );
             }
             Effect::Publish { repository, contents, record } => self.publish(repository, contents, record),
             Effect::Dropped { repository, failure } => {
@@ -297,18 +307,8 @@ impl Effects {
         Ok(self.leadership().commit(vec![write]).await?)
     }
 
-    /// Best effort: a label that stays undecided has no entry, and the next backup gives it up.
-    async fn give_up(&self, repositories: Vec<RepoKey>, label: BackupLabel, reason: &str) {
-        for key in repositories {
-            let given_up = async {
-                let opened = self.repositories.open(key).await?;
-                let record = Repository::void_record(label, reason, &self.spec.writer, now());
-                opened.give_up(&self.spec.stanza, record).await
-            };
-            if let Err(error) = given_up.await {
-                tracing::warn!("backup {label} in repo {key} was not given up: {error}");
-            }
-        }
+    fn labelled(&self, repositories: Vec<RepoKey>, label: BackupLabel) -> Labelled {
+        Labelled { set: self.repositories.clone(), spec: self.spec.clone(), repositories, label }
     }
 
     fn plan(&self, label: BackupLabel, unit_size: u64, units: u32, files: u64, bytes: u64) -> PlanBody {

@@ -19,6 +19,7 @@ pub mod actors;
 mod announce;
 pub mod api;
 pub mod effects;
+mod ending;
 pub mod errand;
 pub mod fleet;
 pub mod jobs;

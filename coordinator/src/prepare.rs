@@ -51,14 +51,21 @@ async fn facts(
         repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
     labels.extend(repository.started_labels(&spec.stanza).await?);
     let has_this = match own {
-        Some(label) => match repository.catalogue_entry(&spec.stanza, label).await? {
-            Some(CatalogueBody::Published(record)) => record.backup == spec.backup,
-            _ => false,
-        },
+        Some(label) => has_published(repository, spec, label).await?,
         None => false,
     };
     let labels = labels.into_iter().collect();
     Ok(RepositoryFacts { identity: repository.identity(), cluster, labels, has_this })
+}
+
+/// Whether this very backup is in the catalogue.
+pub(crate) async fn has_published(
+    repository: &Repository,
+    spec: &BackupSpec,
+    label: BackupLabel,
+) -> Result<bool, RepositoryError> {
+    let entry = repository.catalogue_entry(&spec.stanza, label).await?;
+    Ok(matches!(entry, Some(CatalogueBody::Published(record)) if record.backup == spec.backup))
 }
 
 async fn give_up_unfinished(

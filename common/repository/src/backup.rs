@@ -55,6 +55,15 @@ impl Repository {
         self.put_object(Kind::Stop, &layout::stop(stanza, label, plan), stop).await
     }
 
+    pub async fn stop_record(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        plan: PlanNumber,
+    ) -> Result<Option<StopBody>, RepositoryError> {
+        self.get_object(Kind::Stop, &layout::stop(stanza, label, plan)).await
+    }
+
     /// Labels that are not published: undecided and void ones.
     pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Begun>, RepositoryError> {
         let mut unfinished = Vec::new();

@@ -8,12 +8,10 @@ use super::{Keeper, Session, blocking, offline, online};
 use crate::job::JobContext;
 use futures::future::join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::layout;
-use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{RepositoryFailure, SessionEnd};
-use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
+use pgconvoy_repository::{RepositoryError, RepositorySet};
 use pgconvoy_storage::StorageError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,18 +87,13 @@ async fn write(
     match repository.write_stop(&units.stanza, units.label, units.plan, stop).await {
         // The answer to a first put may have been lost: what counts is what is there.
         Err(error @ RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
-            match stored(&repository, context).await? {
+            match repository.stop_record(&units.stanza, units.label, units.plan).await? {
                 Some(found) if found == *stop => Ok(()),
                 _ => Err(error.into()),
             }
         }
         written => Ok(written?),
     }
-}
-
-async fn stored(repository: &Repository, context: &JobContext) -> Result<Option<StopBody>, RepositoryError> {
-    let units = &context.units;
-    repository.get_object(Kind::Stop, &layout::stop(&units.stanza, units.label, units.plan)).await
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! One backup, from preflight to catalogue.
 //!
 //! ```text
-//! Opening --> Starting --> Scanning --> Announcing --> Copying --> Stopping --> Awaiting --> Publishing --> Over
-//!    repositories,   session    inventory,  plan in each    units       stop        WAL in      manifest,
-//!    preflight                  WAL before  repository                              each        catalogue
+//! Opening --> Starting --> Scanning --> Announcing --> Copying --> Stopping --> Awaiting --> Publishing --> (GivingUp) --> Over
+//!    repositories,   session    inventory,  plan in each    units       stop        WAL in      manifest,     void where
+//!    preflight                  WAL before  repository                              each        catalogue     undecided
 //! ```
 //!
 //! Invariants
@@ -22,18 +22,22 @@
 //! answer the same orders as they did before, and what was accepted is not done again.
 //!
 //! Code map: [`units`] is the board of units, `copying` what happens to them, `joining` who does them, `recovery` what an earlier
-//! leader left, `wal`, [`contest`] and [`contents`] what their names say.
+//! leader left, `stopping` the end of the session, `ending` that of the job, `wal`, [`contest`] and [`contents`] what their
+//! names say.
 //!
-//! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job.
+//! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job, unless an
+//! earlier leader has published: then the outcome says so.
 
 mod announcing;
 pub mod contents;
 pub mod contest;
 mod copying;
+mod ending;
 pub mod event;
 mod joining;
 mod recovery;
 mod state;
+mod stopping;
 pub mod units;
 mod wal;
 
@@ -43,11 +47,9 @@ use crate::format::cluster::ClusterBody;
 use crate::ids::{RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
-use crate::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionEnd, SessionFacts, SupplyOrder,
-};
+use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
 use contents::{BackupContents, RepositoryState};
-pub use event::{Announced, BackupSpec, Effect, Event, Outcome, Recovered, RepositoryFacts, Status};
+pub use event::{Announced, BackupSpec, Effect, Event, Fate, Outcome, Recovered, RepositoryFacts, Status};
 use joining::Reader;
 use recovery::Early;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +68,8 @@ pub enum Phase {
     Stopping,
     Awaiting,
     Publishing,
+    /// The label is made void where nobody has published it.
+    GivingUp,
     Over,
 }
 
@@ -95,6 +99,8 @@ pub struct BackupMachine {
     /// Counts how often the source went away.
     absence: u32,
     is_paused: bool,
+    /// Nobody may publish what there is.
+    is_abandoned: bool,
     recovered: Recovered,
     early: Early,
     facts: Option<PreflightFacts>,
@@ -108,6 +114,8 @@ pub struct BackupMachine {
     is_announced: bool,
     board: UnitBoard,
     contents: Option<Arc<BackupContents>>,
+    /// Why the job ends, unless something is found that saves it.
+    cause: Option<Failure>,
     warnings: Vec<String>,
 }
 
@@ -133,6 +141,7 @@ impl BackupMachine {
             readers: readers.into_iter().map(|worker| (worker, Reader::Here)).collect(),
             absence: 0,
             is_paused: recovered.paused,
+            is_abandoned: false,
             phase: Phase::Opening,
             source,
             repositories,
@@ -146,6 +155,7 @@ impl BackupMachine {
             is_announced: false,
             board: UnitBoard::default(),
             contents: None,
+            cause: None,
             warnings: Vec::new(),
             recovered,
             early: Early::default(),
@@ -185,11 +195,10 @@ impl BackupMachine {
     }
 
     pub fn on_event(&mut self, now: Timestamp, event: Event) -> Vec<Effect> {
-        if self.phase == Phase::Over {
-            return Vec::new();
-        }
         let mut effects = Vec::new();
-        if let Err(failure) = self.step(now, event, &mut effects) {
+        if self.phase >= Phase::GivingUp {
+            self.hear_at_the_end(event, &mut effects);
+        } else if let Err(failure) = self.step(now, event, &mut effects) {
             self.give_up(failure, &mut effects);
         }
         effects
@@ -226,6 +235,8 @@ impl BackupMachine {
             Event::WorkerLost { worker } => self.on_worker_lost(now, &worker, effects),
             Event::SourceOverdue { absence } => self.on_source_overdue(absence, effects),
             Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
+            Event::StopFound { stop } => self.on_stop_found(now, stop, effects),
+            Event::GivenUp { .. } => Ok(()),
             Event::Ticked => {
                 self.spread(now, effects);
                 Ok(())
@@ -243,9 +254,7 @@ impl BackupMachine {
             Event::Cancelled(_) | Event::Abandoned(_) if self.phase == Phase::Publishing => Ok(()),
             Event::Cancelled(failure) => Err(failure),
             Event::Abandoned(failure) => {
-                if !self.recovered.stop_ordered {
-                    self.forbid_publishing(&failure, effects);
-                }
+                self.is_abandoned = true;
                 Err(failure)
             }
             Event::Reported { worker, report } => self.on_report(now, worker, report, effects),
@@ -276,7 +285,9 @@ impl BackupMachine {
                 self.on_session(result?, effects)
             }
             ReportBody::Preflighted(_) | ReportBody::SessionOpened(_) => Ok(()),
-            ReportBody::SessionLost(failure) if worker == self.source => Err(failure),
+            ReportBody::SessionLost(failure) if worker == self.source => {
+                self.on_session_lost(failure, effects)
+            }
             ReportBody::SessionLost(failure) => {
                 self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
                 self.on_worker_lost(now, &worker, effects)
@@ -299,7 +310,8 @@ impl BackupMachine {
                 self.on_unit_returned(now, worker, returned, effects);
                 Ok(())
             }
-            ReportBody::SessionClosed(result) => self.on_stop(now, result?, effects),
+            ReportBody::SessionClosed(Ok(end)) => self.on_stop(now, end, effects),
+            ReportBody::SessionClosed(Err(failure)) => self.on_session_lost(failure, effects),
             ReportBody::WalSupplied { repository, archiver_works, result } => {
                 self.archiver_works |= archiver_works;
                 // Asked for by an earlier leader, or said twice: it says nothing of the segments that are awaited.
@@ -408,34 +420,6 @@ impl BackupMachine {
         Ok(())
     }
 
-    fn on_stop(&mut self, now: Timestamp, end: SessionEnd, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Stopping {
-            return Ok(());
-        }
-        for failed in end.failed {
-            self.drop_repository(failed.repository, failed.failure, effects)?;
-        }
-        let contents = Arc::new(BackupContents::assemble(self, now, end.stop.as_ref())?);
-        self.phase = Phase::Awaiting;
-        self.awaited = self.alive().into_iter().collect();
-        let check = self.spec.source.archive_check;
-        let segments = if check { contents.wal_segments(self.segment_size()?) } else { Vec::new() };
-        self.contents = Some(contents);
-        if segments.is_empty() {
-            self.awaited.clear();
-            self.publish_when_ready(effects);
-            return Ok(());
-        }
-        for repository in self.alive() {
-            effects.push(Effect::AwaitWal {
-                repository,
-                archive: self.archive()?,
-                segments: segments.clone(),
-            });
-        }
-        Ok(())
-    }
-
     fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) {
         let Some(contents) =
             self.contents.clone().filter(|_| self.phase == Phase::Awaiting && self.awaited.is_empty())
@@ -453,38 +437,6 @@ impl BackupMachine {
                 record: Box::new(record),
             });
         }
-    }
-
-    fn finish_when_published(&mut self, effects: &mut Vec<Effect>) {
-        if self.phase == Phase::Publishing && self.awaited.is_empty() {
-            self.finish(effects);
-        }
-    }
-
-    fn finish(&mut self, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Over;
-        self.order_end(effects);
-        effects.push(Effect::Finish(Box::new(self.outcome(None))));
-    }
-
-    /// An earlier leader may have everything that it takes, and not know that it leads no more.
-    fn forbid_publishing(&self, failure: &Failure, effects: &mut Vec<Effect>) {
-        if let Some(label) = self.label.or(self.recovered.announced.map(|announced| announced.label)) {
-            // One that was left out may not have been by an earlier leader.
-            let had_another_leader = self.recovered.announced.is_some();
-            let repositories = if had_another_leader { self.spec.repositories.clone() } else { self.alive() };
-            let reason = failure.message.clone();
-            effects.push(Effect::GiveUpLabel { repositories, label, reason });
-        }
-    }
-
-    fn give_up(&mut self, failure: Failure, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Over;
-        if self.recovered.stop_ordered {
-            self.forbid_publishing(&failure, effects);
-        }
-        self.order_end(effects);
-        effects.push(Effect::Finish(Box::new(self.outcome(Some(failure)))));
     }
 }
 

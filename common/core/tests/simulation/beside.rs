@@ -6,7 +6,6 @@
 
 use crate::Millis;
 use crate::coordinator::CoordinatorAct;
-use crate::effects::Answer;
 use crate::scenario::cluster;
 use crate::storage::{Entry, Plan};
 use crate::world::World;
@@ -15,7 +14,7 @@ use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
-use pgconvoy_core::machine::backup::{Event, RepositoryFacts};
+use pgconvoy_core::machine::backup::{Event, Fate, RepositoryFacts};
 use pgconvoy_core::pg::WalSegmentName;
 use pgconvoy_core::wire::{JobId, StoredPack};
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,7 +71,7 @@ impl World {
                         _ if is_void => repository.sweep(label),
                         None | Some(None) => drop(watched.insert((key, label), beats)),
                         Some(Some(before)) if *before == beats => {
-                            if repository.give_up(label) {
+                            if repository.give_up(label) == Fate::Void {
                                 repository.sweep(label);
                             }
                         }
@@ -243,18 +242,29 @@ impl World {
         job: JobId,
         label: BackupLabel,
         mut left: Vec<RepoKey>,
+        mut fates: Vec<(RepoKey, Result<Fate, Failure>)>,
     ) {
         let now = self.now;
         let Some(key) = left.pop() else {
-            let answer = Box::new(Answer::GivenUp);
-            return self.coordinator_later(id, 0, CoordinatorAct::Answered { epoch, job, answer });
+            return self.tell_job(id, epoch, job, Event::GivenUp { fates });
         };
-        if let Ok(repository) = self.repository(job, key).ask(now) {
-            let is_void = repository.give_up(label);
-            self.note(format_args!("label {label} is given up in repo {key}: {is_void}"));
-        }
+        let fate = self.repository(job, key).ask(now).map(|repository| repository.give_up(label));
+        self.note(format_args!("label {label} in repo {key} is to be given up: {fate:?}"));
+        fates.push((key, fate));
         let after = self.rng.range(1, 300);
-        self.coordinator_later(id, after, CoordinatorAct::GiveUp { epoch, job, label, left });
+        self.coordinator_later(id, after, CoordinatorAct::GiveUp { epoch, job, label, left, fates });
+    }
+
+    pub(crate) fn find_stop(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {
+        let now = self.now;
+        let mut stop = None;
+        for key in self.scenario.repositories.clone() {
+            if let Ok(repository) = self.repository(job, key).ask(now) {
+                stop = stop.or_else(|| repository.stops.get(&label).cloned());
+            }
+        }
+        self.note(format_args!("the stop of {label} is looked for, and found: {}", stop.is_some()));
+        self.tell_job(id, epoch, job, Event::StopFound { stop });
     }
 
     pub(crate) fn publish(&mut self, id: usize, mut publishing: Publishing) {

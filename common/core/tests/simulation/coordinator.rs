@@ -9,10 +9,11 @@ use crate::network::{ConnectionId, End, Message};
 use crate::scenario::{LEADER_TTL, WORKER_TTL};
 use crate::world::{Action, World};
 use crate::{Millis, span};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::fence::Fence;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{Epoch, FencingToken, Identity, RepoKey, StanzaName, WorkerName};
-use pgconvoy_core::machine::backup::Event;
+use pgconvoy_core::machine::backup::{Event, Fate};
 use pgconvoy_core::machine::queue::JobQueue;
 use pgconvoy_core::wire::{Hello, Instruction, JobId, Report, ReportBody, Welcome};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,11 +81,17 @@ pub(crate) enum CoordinatorAct {
         label: BackupLabel,
         units: Vec<pgconvoy_core::machine::backup::event::AcceptedUnit>,
     },
+    FindStop {
+        epoch: FencingToken,
+        job: JobId,
+        label: BackupLabel,
+    },
     GiveUp {
         epoch: FencingToken,
         job: JobId,
         label: BackupLabel,
         left: Vec<RepoKey>,
+        fates: Vec<(RepoKey, Result<Fate, Failure>)>,
     },
     Publish(Box<crate::beside::Publishing>),
 }

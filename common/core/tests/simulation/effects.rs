@@ -24,8 +24,6 @@ pub(crate) struct Executor {
     has_failed: bool,
     /// What the lease store is asked, or was asked without an answer.
     asking: Option<Effect>,
-    /// The answer or the giving up of a label is on its way.
-    is_busy: bool,
     accepted: Vec<AcceptedUnit>,
     pub(crate) beating: BTreeSet<RepoKey>,
     pub(crate) dropped: BTreeSet<RepoKey>,
@@ -40,7 +38,6 @@ impl Executor {
             batches: VecDeque::new(),
             has_failed: false,
             asking: None,
-            is_busy: false,
             accepted,
             beating: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -60,7 +57,6 @@ pub(crate) enum Answer {
     /// Another one leads.
     Fenced,
     Contradiction,
-    GivenUp,
     Conclude {
         state: JobState,
         failure: Option<Failure>,
@@ -96,7 +92,10 @@ impl World {
                 let packs = self.recall(id, epoch, job, label, units);
                 self.tell_job(id, epoch, job, Event::ReceiptsRecalled { packs });
             }
-            CoordinatorAct::GiveUp { epoch, job, label, left } => self.give_up(id, epoch, job, label, left),
+            CoordinatorAct::FindStop { epoch, job, label } => self.find_stop(id, epoch, job, label),
+            CoordinatorAct::GiveUp { epoch, job, label, left, fates } => {
+                self.give_up(id, epoch, job, label, left, fates);
+            }
             CoordinatorAct::Publish(publishing) => self.publish(id, *publishing),
             _ => {}
         }
@@ -126,7 +125,7 @@ impl World {
         loop {
             let Some(run) = self.run_of(id, epoch, job) else { return };
             let executor = &mut run.executor;
-            if executor.is_busy || executor.asking.is_some() {
+            if executor.asking.is_some() {
                 return;
             }
             let Some(batch) = executor.batches.front_mut() else { return };
@@ -140,7 +139,7 @@ impl World {
                     executor.beating.clear();
                     self.finished(id, epoch, job, &outcome);
                 }
-                _ if executor.has_failed => {}
+                effect if executor.has_failed && !effect.is_of_the_end() => {}
                 effect => self.begin(id, epoch, job, effect),
             }
         }
@@ -178,9 +177,9 @@ impl World {
                 CoordinatorAct::WritePlan { epoch, job, repository, label }
             }
             Effect::RecallReceipts { label, units } => CoordinatorAct::Recall { epoch, job, label, units },
+            Effect::FindStop { label, .. } => CoordinatorAct::FindStop { epoch, job, label },
             Effect::GiveUpLabel { repositories, label, .. } => {
-                executor.is_busy = true;
-                CoordinatorAct::GiveUp { epoch, job, label, left: repositories }
+                CoordinatorAct::GiveUp { epoch, job, label, left: repositories, fates: Vec::new() }
             }
             Effect::WaitForSource { absence, patience_ms } => {
                 let event = Box::new(Event::SourceOverdue { absence });
@@ -331,7 +330,6 @@ impl World {
                 let failure = Failure::new(ErrorCode::LockAcquire, "a unit is leased to somebody else");
                 self.tell_job(id, epoch, job, Event::Cancelled(failure));
             }
-            Answer::GivenUp => run.executor.is_busy = false,
             Answer::Written | Answer::Conclude { .. } => {}
         }
         if let Some(Effect::PersistAccepted { worker, unit, attempt, .. }) = asked {

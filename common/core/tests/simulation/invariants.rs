@@ -9,7 +9,9 @@
 //! - no write of an older epoch reaches the lease store, no order of an older epoch is obeyed
 //! - two backups of one stanza never run at once
 //! - the order to stop is given when all units are accepted
-//! - once nothing goes wrong any more, every job ends, and ends well unless there is a reason
+//! - what is told of a job's end is what stands in the catalogues
+//! - once nothing goes wrong any more, every job ends, and ends well unless there is a reason: the death of a source is one only
+//!   before its stop is recorded
 
 use crate::leading::short;
 use crate::lease_store::Key;
@@ -36,7 +38,12 @@ struct JobLedger {
     running: BTreeMap<StanzaName, FencingToken>,
     published: BTreeSet<(RepoKey, BackupLabel)>,
     granted: BTreeSet<(UnitId, Attempt)>,
+    /// The record of its stop is in a repository.
+    is_stopped: bool,
+    /// Before that.
     source_died: bool,
+    /// After that: nobody supplies WAL.
+    is_unsupplied: bool,
     is_cancelled: bool,
 }
 
@@ -80,8 +87,17 @@ impl Ledger {
         self.job(job).published.insert((repository, label));
     }
 
+    pub(crate) fn stopped(&mut self, job: JobId) {
+        self.job(job).is_stopped = true;
+    }
+
     pub(crate) fn source_died(&mut self, job: JobId) {
-        self.job(job).source_died = true;
+        let ledger = self.job(job);
+        if ledger.is_stopped {
+            ledger.is_unsupplied = true;
+        } else {
+            ledger.source_died = true;
+        }
     }
 
     pub(crate) fn cancelled(&mut self, job: JobId) {
@@ -352,6 +368,7 @@ impl World {
     /// Once nothing goes wrong any more, jobs end well unless there is a reason.
     pub(crate) fn check_end(&mut self) -> Result<(), String> {
         for record in self.records_by_number().into_iter().flatten() {
+            self.check_outcome(record)?;
             if record.state == JobState::Failed && !self.may_fail(record) {
                 let failure = record.failure.as_ref().map(ToString::to_string).unwrap_or_default();
                 return Err(format!("job {} failed without a reason: {failure}", short(record.id)));
@@ -361,16 +378,32 @@ impl World {
         if keys.is_empty() { Ok(()) } else { Err(format!("records of jobs that are over: {keys:?}")) }
     }
 
+    /// What is told of a job is what stands in the catalogues.
+    fn check_outcome(&self, record: &JobRecord) -> Result<(), String> {
+        let Some(ledger) = self.ledger.jobs.get(&record.id) else { return Ok(()) };
+        let published: BTreeSet<RepoKey> = ledger.published.iter().map(|(key, _)| *key).collect();
+        let (stands, all) = (published.len(), self.scenario.repositories.len());
+        // One that did not answer could not say what it has.
+        let was_silent = |key: &RepoKey| self.repositories[&self.place(record.id, *key)].ever_failed;
+        let is_true = match record.state {
+            JobState::Done => stands == all,
+            JobState::Partial => stands > 0 && (stands < all || published.iter().any(was_silent)),
+            _ => published.iter().all(was_silent),
+        };
+        let (job, state) = (short(record.id), record.state.name());
+        if is_true { Ok(()) } else { Err(format!("job {job} is {state} with {stands} entries of {all}")) }
+    }
+
     fn may_fail(&self, record: &JobRecord) -> bool {
         let ledger = self.ledger.jobs.get(&record.id);
         let stanza = self.scenario.stanza_of(record.id);
         let ours = || self.repositories.iter().filter(|((of, _), _)| *of == stanza).map(|(_, one)| one);
         let is_late =
             record.failure.as_ref().is_some_and(|failure| failure.code == ErrorCode::ArchiveTimeout);
-        let all_failed = ours().all(|one| one.ever_failed || (is_late && one.archived_from > 0));
-        let is_published = ledger.is_some_and(|ledger| !ledger.published.is_empty());
+        let is_unsupplied = is_late || ledger.is_some_and(|ledger| ledger.is_unsupplied);
+        let all_failed = ours().all(|one| one.ever_failed || (is_unsupplied && one.archived_from > 0));
         let is_odd = ledger.is_some_and(|ledger| ledger.source_died || ledger.is_cancelled);
-        all_failed || is_published || is_odd || self.scenario.unit_failures > 0
+        all_failed || is_odd || self.scenario.unit_failures > 0
     }
 }
 

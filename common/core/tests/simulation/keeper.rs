@@ -8,10 +8,10 @@ use crate::worker::{Running, Stage, WorkerAct, held};
 use crate::world::World;
 use crate::{Millis, wall};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::format::wal::StopBody;
-use pgconvoy_core::ids::UnitId;
+use pgconvoy_core::format::{BackupLabel, BlockHash};
+use pgconvoy_core::ids::{RepoKey, UnitId};
 use pgconvoy_core::pg::TimelineId;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{
@@ -20,6 +20,9 @@ use pgconvoy_core::wire::{
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// How long the record of a stop is there before anybody hears of it.
+const STOP_UNTOLD_MAX: Millis = 2_000;
 
 #[derive(Debug, Clone)]
 pub(crate) enum KeeperAct {
@@ -109,7 +112,17 @@ impl World {
             KeeperAct::Page(page) => return self.scan_page(id, job, page),
             KeeperAct::Done => {}
         }
-        let Some(order) = self.keeper(id, job).current.take() else { return };
+        let keeper = self.keeper(id, job);
+        let Some(order) = keeper.current.take() else { return };
+        if let OrderBody::CloseSession { repositories } = &order
+            && keeper.ended_with.is_none()
+        {
+            self.end_session(id, job, repositories);
+            self.keeper(id, job).current = Some(order);
+            // The answer comes some time after the record. No draw: a drawn time would change what came of older seeds.
+            let until_told = self.now % STOP_UNTOLD_MAX;
+            return self.keeper_later(id, job, until_told, KeeperAct::Done);
+        }
         for report in self.carry_out(id, job, order) {
             self.report(id, job, report);
         }
@@ -143,7 +156,10 @@ impl World {
             OrderBody::Prepare(context) => return self.prepare(id, job, *context),
             OrderBody::RunUnit(order) => return self.run_unit(id, job, *order).into_iter().collect(),
             OrderBody::GiveBack { units } => return self.give_back(id, job, &units),
-            OrderBody::CloseSession { .. } => ReportBody::SessionClosed(self.close_session(id, job)),
+            OrderBody::CloseSession { .. } => {
+                let answer = self.keeper(id, job).ended_with.clone();
+                ReportBody::SessionClosed(answer.expect("it was ended before it is told"))
+            }
             OrderBody::SupplyWal(order) => {
                 let takes = self.rng.range(100, 6_000);
                 self.keeper_later(id, job, takes, KeeperAct::Supplied(Box::new(order)));
@@ -171,30 +187,44 @@ impl World {
         Ok(facts)
     }
 
-    fn close_session(&mut self, id: usize, job: JobId) -> Result<SessionEnd, Failure> {
+    /// What the server returns goes to the repositories, and is told later.
+    fn end_session(&mut self, id: usize, job: JobId, repositories: &[RepoKey]) {
         let now = self.now;
         let keeper = self.keeper(id, job);
-        if let Some(answer) = &keeper.ended_with {
-            return answer.clone();
-        }
-        let answer = if keeper.is_session_dead || !keeper.has_session || keeper.context.is_none() {
-            Err(Failure::new(ErrorCode::Assert, "there is no session to close"))
-        } else {
-            let stop = StopBody {
-                start_lsn: WAL.start(),
-                stop_lsn: WAL.stop(),
-                timeline: TimelineId(1),
-                stopped: wall(now),
-                backup_label: String::new(),
-                tablespace_map: String::new(),
-            };
-            Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })
+        let answer = match &keeper.context {
+            Some(context) if !keeper.is_session_dead && keeper.has_session => Ok(context.label),
+            _ => Err(Failure::new(ErrorCode::Assert, "there is no session to close")),
         };
-        (keeper.has_session, keeper.ended_with) = (false, Some(answer.clone()));
-        if let Some(opened) = keeper.opened_with.as_ref().map(|facts| facts.started) {
+        let opened = keeper.opened_with.as_ref().map(|facts| facts.started);
+        if let Some(opened) = opened {
             self.ledger.session_closed(job, opened, now);
         }
-        answer
+        let answer = answer.map(|label| self.record_stop(job, label, repositories));
+        let keeper = self.keeper(id, job);
+        (keeper.has_session, keeper.ended_with) = (false, Some(answer));
+    }
+
+    fn record_stop(&mut self, job: JobId, label: BackupLabel, repositories: &[RepoKey]) -> SessionEnd {
+        let now = self.now;
+        let stop = StopBody {
+            start_lsn: WAL.start(),
+            stop_lsn: WAL.stop(),
+            timeline: TimelineId(1),
+            stopped: wall(now),
+            backup_label: String::new(),
+            tablespace_map: String::new(),
+        };
+        let mut failed = Vec::new();
+        for key in repositories {
+            match self.repository(job, *key).ask(now) {
+                Ok(repository) => drop(repository.stops.insert(label, stop.clone())),
+                Err(failure) => failed.push(RepositoryFailure { repository: *key, failure }),
+            }
+        }
+        if failed.len() < repositories.len() {
+            self.ledger.stopped(job);
+        }
+        SessionEnd { stop: Some(stop), failed }
     }
 
     fn prepare(&mut self, id: usize, job: JobId, context: UnitContext) -> Vec<ReportBody> {

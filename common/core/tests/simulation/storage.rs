@@ -4,7 +4,9 @@ use crate::Millis;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::pack::PackBody;
+use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Attempt, Identity, UnitId};
+use pgconvoy_core::machine::backup::Fate;
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub(crate) enum Entry {
 pub(crate) struct Repository {
     pub(crate) plans: BTreeMap<BackupLabel, Plan>,
     pub(crate) packs: BTreeMap<(BackupLabel, UnitId, Attempt), Pack>,
+    /// What ending the session returned.
+    pub(crate) stops: BTreeMap<BackupLabel, StopBody>,
     pub(crate) manifests: BTreeMap<BackupLabel, Arc<BackupContents>>,
     pub(crate) catalogue: BTreeMap<BackupLabel, Entry>,
     /// Fails until then.
@@ -68,14 +72,16 @@ impl Repository {
         self.plans.keys().filter_map(undecided).collect()
     }
 
-    /// Whether the label is void by now.
-    pub(crate) fn give_up(&mut self, label: BackupLabel) -> bool {
-        let entry = self.catalogue.entry(label).or_insert(Entry::Void);
-        matches!(entry, Entry::Void)
+    pub(crate) fn give_up(&mut self, label: BackupLabel) -> Fate {
+        match self.catalogue.entry(label).or_insert(Entry::Void) {
+            Entry::Void => Fate::Void,
+            Entry::Published(_) => Fate::Published,
+        }
     }
 
     pub(crate) fn sweep(&mut self, label: BackupLabel) {
         self.plans.remove(&label);
+        self.stops.remove(&label);
         self.manifests.remove(&label);
         self.packs.retain(|(of, _, _), _| *of != label);
     }

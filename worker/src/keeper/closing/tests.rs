@@ -26,8 +26,8 @@ async fn record_in_both(site: &Site) -> Vec<RepositoryFailure> {
 
 async fn is_recorded(site: &Site, key: RepoKey) -> bool {
     site.faults(key).clear();
-    let name = layout::stop(&units(STALL).stanza, units(STALL).label, units(STALL).plan);
-    let found = site.repository(key).await.get_object::<StopBody>(Kind::Stop, &name).await;
+    let units = units(STALL);
+    let found = site.repository(key).await.stop_record(&units.stanza, units.label, units.plan).await;
     found.unwrap() == Some(stop())
 }
 

@@ -157,22 +157,4 @@ impl BackupMachine {
             self.lease_units(now, effects);
         }
     }
-
-    pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Copying || !self.board.is_complete() {
-            return Ok(());
-        }
-        self.phase = Phase::Stopping;
-        effects.push(Effect::PersistStopOrder);
-        self.close_session(effects)
-    }
-
-    /// The source closes its session under the terms of the units, which it may not know yet: others can have done them all.
-    pub(super) fn close_session(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if !self.source_is_prepared {
-            effects.push(self.order(self.prepare()?));
-        }
-        effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
-        Ok(())
-    }
 }

@@ -8,6 +8,7 @@ use crate::format::cluster::ClusterBody;
 use crate::format::layout::ArchiveId;
 use crate::format::pack::PackBody;
 use crate::format::plan::Writer;
+use crate::format::wal::StopBody;
 use crate::ids::{Attempt, FencingToken, Identity, RepoKey, StanzaName, UnitId, WorkerName};
 use crate::pg::WalSegmentName;
 use crate::units::Timestamp;
@@ -82,6 +83,14 @@ pub enum Event {
         repository: RepoKey,
         result: Result<(), Failure>,
     },
+    /// What became of the label where it was to be given up.
+    GivenUp {
+        fates: Vec<(RepoKey, Result<Fate, Failure>)>,
+    },
+    /// What ending the session returned, if a repository has the record of it.
+    StopFound {
+        stop: Option<StopBody>,
+    },
     Reported {
         worker: WorkerName,
         report: ReportBody,
@@ -148,6 +157,14 @@ pub struct RecalledPack {
     pub stored: Vec<StoredPack>,
 }
 
+/// The one key of a label in one repository, once somebody has tried to give it up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Void,
+    /// By an earlier leader of the same job.
+    Published,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     OpenRepositories {
@@ -208,7 +225,12 @@ pub enum Effect {
         absence: u32,
         patience_ms: u64,
     },
-    /// Make it impossible for anybody to publish this label.
+    /// Look for the record that the session's keeper wrote when it closed the session.
+    FindStop {
+        repositories: Vec<RepoKey>,
+        label: BackupLabel,
+    },
+    /// Make it impossible for anybody to publish this label, and tell where somebody already has. Always answered.
     GiveUpLabel {
         repositories: Vec<RepoKey>,
         label: BackupLabel,
@@ -227,6 +249,13 @@ pub enum Effect {
     },
     Warn(String),
     Finish(Box<Outcome>),
+}
+
+impl Effect {
+    /// Whether it is to be done though something before it failed: it rests on nothing, and the job's end waits for it.
+    pub const fn is_of_the_end(&self) -> bool {
+        matches!(self, Effect::GiveUpLabel { .. } | Effect::Finish(_))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

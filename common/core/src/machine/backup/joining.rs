@@ -167,6 +167,10 @@ impl BackupMachine {
             );
             let patience_ms = self.spec.source_patience_ms;
             effects.push(Effect::WaitForSource { absence: self.absence, patience_ms });
+            if self.phase == Phase::Stopping {
+                // It may have stopped and not lived to say so.
+                self.look_for_stop(effects)?;
+            }
             return Ok(());
         }
         self.give_up_source(effects)
@@ -175,15 +179,7 @@ impl BackupMachine {
     /// Without the session there is no backup. Once it is closed the data are safe: only what this worker was to supply will
     /// not come.
     fn give_up_source(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase <= Phase::Stopping {
-            return Err(self.source_gone());
-        }
-        self.source_is_lost = true;
-        for repository in std::mem::take(&mut self.supplying).into_keys() {
-            self.drop_repository(repository, self.source_gone(), effects)?;
-        }
-        self.publish_when_ready(effects);
-        Ok(())
+        self.on_session_lost(self.source_gone(), effects)
     }
 
     pub(super) fn on_source_overdue(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod stopping;
 mod takeover;
 
 use super::event::{RepositoryResult, UnitLease};
@@ -143,6 +144,23 @@ struct World {
     planned: Vec<RepoKey>,
     /// What came of writing the plan, where it is no success.
     unplanned: BTreeMap<RepoKey, Failure>,
+    /// The record of the session's end, as repositories have it.
+    recorded: Option<StopBody>,
+    /// Repositories in which an earlier leader has published meanwhile.
+    published_meanwhile: Vec<RepoKey>,
+    /// Repositories in which the label is void.
+    void: Vec<RepoKey>,
+}
+
+fn stop() -> StopBody {
+    StopBody {
+        start_lsn: "0/3000028".parse().unwrap(),
+        stop_lsn: "0/5000000".parse().unwrap(),
+        timeline: TimelineId(1),
+        stopped: NOW,
+        backup_label: "START WAL LOCATION".into(),
+        tablespace_map: String::new(),
+    }
 }
 
 fn segment(lsn: &str) -> WalSegmentName {
@@ -165,6 +183,9 @@ impl World {
             supplied: Vec::new(),
             planned: Vec::new(),
             unplanned: BTreeMap::new(),
+            recorded: None,
+            published_meanwhile: Vec::new(),
+            void: Vec::new(),
         }
     }
 
@@ -226,6 +247,15 @@ impl World {
                 self.published.push((repository, contents));
                 self.tell(Event::Published { repository, result: Ok(()) });
             }
+            Effect::FindStop { .. } => self.tell(Event::StopFound { stop: self.recorded.clone() }),
+            Effect::GiveUpLabel { repositories, .. } => {
+                let (published, void): (Vec<_>, Vec<_>) =
+                    repositories.into_iter().partition(|key| self.published_meanwhile.contains(key));
+                self.void.extend(&void);
+                let published = published.into_iter().map(|key| (key, Ok(Fate::Published)));
+                let fates = published.chain(void.into_iter().map(|key| (key, Ok(Fate::Void)))).collect();
+                self.tell(Event::GivenUp { fates });
+            }
             Effect::Finish(outcome) => self.outcome = Some(*outcome),
             _ => {}
         }
@@ -243,18 +273,8 @@ impl World {
             OrderBody::Prepare(_) => self.report(ReportBody::Ready { units: 2 }),
             OrderBody::RunUnit(order) => self.orders.push(*order),
             OrderBody::CloseSession { .. } => {
-                let stop = StopBody {
-                    start_lsn: "0/3000028".parse().unwrap(),
-                    stop_lsn: "0/5000000".parse().unwrap(),
-                    timeline: TimelineId(1),
-                    stopped: NOW,
-                    backup_label: "START WAL LOCATION".into(),
-                    tablespace_map: String::new(),
-                };
-                self.report(ReportBody::SessionClosed(Ok(SessionEnd {
-                    stop: Some(stop),
-                    failed: Vec::new(),
-                })));
+                let end = SessionEnd { stop: Some(stop()), failed: Vec::new() };
+                self.report(ReportBody::SessionClosed(Ok(end)));
             }
             OrderBody::SupplyWal(order) => {
                 let refused = self.refusing.contains(&order.repository);

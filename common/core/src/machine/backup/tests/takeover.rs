@@ -5,11 +5,11 @@ use super::*;
 use crate::format::pack::{PackBody, PackRange};
 use crate::ids::PlanNumber;
 
-fn label() -> BackupLabel {
+pub(super) fn label() -> BackupLabel {
     "20251122-083000F".parse().unwrap()
 }
 
-fn announced() -> Option<Announced> {
+pub(super) fn announced() -> Option<Announced> {
     Some(Announced { label: label(), session: NOW, term: 0 })
 }
 
@@ -200,15 +200,20 @@ fn after_the_order_to_stop_nothing_is_read_and_who_lacks_something_is_left_out()
     assert_eq!(world.outcome().status, Status::Partial);
 }
 
-#[test]
-fn a_job_that_fails_after_the_order_to_stop_leaves_its_label_to_nobody() {
-    let orders = all_orders();
-    let accepted = all_accepted(&orders);
+/// Under a new leader, which has asked for the receipts.
+pub(super) fn after_stop() -> World {
+    let accepted = all_accepted(&all_orders());
     let recovered =
         Recovered { announced: announced(), accepted, stop_ordered: true, ..Recovered::default() };
     let mut world = taken_over(recovered);
     asked(&mut world);
-    world.tell(Event::WorkerLost { worker: worker() });
+    world
+}
+
+#[test]
+fn a_job_that_fails_after_the_order_to_stop_leaves_its_label_to_nobody() {
+    let mut world = after_stop();
+    world.tell(Event::Cancelled(disk_full()));
     let given_up =
         |effect: &Effect| matches!(effect, Effect::GiveUpLabel { label: of, .. } if *of == label());
     assert!(world.queue.iter().any(given_up));

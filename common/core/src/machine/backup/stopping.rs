@@ -1,0 +1,121 @@
+//! The end of the session: the order to stop, what the server returned, and where that is found if nobody is left to tell it.
+//!
+//! Invariant: what stop returned is in the repositories before the keeper tells it. So a keeper that is gone after that has
+//! left behind all that it still had to say, save for WAL that it might have supplied.
+
+use super::contents::BackupContents;
+use super::{BackupMachine, Effect, Phase};
+use crate::failure::Failure;
+use crate::format::wal::StopBody;
+use crate::units::Timestamp;
+use crate::wire::{OrderBody, SessionEnd};
+use std::sync::Arc;
+
+impl BackupMachine {
+    pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase != Phase::Copying || !self.board.is_complete() {
+            return Ok(());
+        }
+        self.phase = Phase::Stopping;
+        effects.push(Effect::PersistStopOrder);
+        self.close_session(effects)
+    }
+
+    /// The source closes its session under the terms of the units, which it may not know yet: others can have done them all.
+    pub(super) fn close_session(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if !self.source_is_prepared {
+            effects.push(self.order(self.prepare()?));
+        }
+        effects.push(self.order(OrderBody::CloseSession { repositories: self.alive() }));
+        Ok(())
+    }
+
+    pub(super) fn on_stop(
+        &mut self,
+        now: Timestamp,
+        end: SessionEnd,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase != Phase::Stopping {
+            return Ok(());
+        }
+        self.cause = None;
+        for failed in end.failed {
+            self.drop_repository(failed.repository, failed.failure, effects)?;
+        }
+        let contents = Arc::new(BackupContents::assemble(self, now, end.stop.as_ref())?);
+        self.phase = Phase::Awaiting;
+        self.awaited = self.alive().into_iter().collect();
+        let check = self.spec.source.archive_check;
+        let segments = if check { contents.wal_segments(self.segment_size()?) } else { Vec::new() };
+        self.contents = Some(contents);
+        if segments.is_empty() {
+            self.awaited.clear();
+            self.publish_when_ready(effects);
+            return Ok(());
+        }
+        for repository in self.alive() {
+            effects.push(Effect::AwaitWal {
+                repository,
+                archive: self.archive()?,
+                segments: segments.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Its keeper has no session. Before the order to stop that is the end; after it the record may have been written.
+    pub(super) fn on_session_lost(
+        &mut self,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase < Phase::Stopping {
+            return Err(failure);
+        }
+        self.go_on_without_source(failure, effects)
+    }
+
+    /// The source will tell nothing more, and supply nothing.
+    pub(super) fn go_on_without_source(
+        &mut self,
+        failure: Failure,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        self.source_is_lost = true;
+        if self.phase == Phase::Stopping {
+            self.cause.get_or_insert(failure);
+            return self.look_for_stop(effects);
+        }
+        for repository in std::mem::take(&mut self.supplying).into_keys() {
+            self.drop_repository(repository, failure.clone(), effects)?;
+        }
+        self.publish_when_ready(effects);
+        Ok(())
+    }
+
+    pub(super) fn look_for_stop(&self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        effects.push(Effect::FindStop { repositories: self.alive(), label: self.known_label()? });
+        Ok(())
+    }
+
+    /// Without a record the job ends only if nobody else is waited for.
+    pub(super) fn on_stop_found(
+        &mut self,
+        now: Timestamp,
+        stop: Option<StopBody>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if self.phase != Phase::Stopping {
+            return Ok(());
+        }
+        let start = self.session.as_ref().and_then(|session| session.start).map(|start| start.lsn);
+        match stop.filter(|stop| Some(stop.start_lsn) == start) {
+            Some(stop) => {
+                self.warn(["the session's end was read back from a repository".to_owned()], effects);
+                self.on_stop(now, SessionEnd { stop: Some(stop), failed: Vec::new() }, effects)
+            }
+            None => self.cause.take().map_or(Ok(()), Err),
+        }
+    }
+}
