@@ -136,6 +136,10 @@ impl Effects {
                 let labelled = self.labelled(repositories, label);
                 self.beside(async move { Event::StopFound { stop: labelled.stop().await } });
             }
+            Effect::RecallSession { repositories, label } => {
+                let labelled = self.labelled(repositories, label);
+                self.beside(async move { Event::SessionRecalled { session: labelled.session().await } });
+            }
             Effect::GiveUpLabel { repositories, label, reason } => {
                 let labelled = self.labelled(repositories, label);
                 let lost = ending::unknown(&labelled.repositories);

@@ -8,9 +8,9 @@ use crate::prepare::has_published;
 use futures::future::join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
-use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::format::wal::{KeptSession, StopBody};
 use pgconvoy_core::ids::{PlanNumber, RepoKey};
-use pgconvoy_core::machine::backup::{BackupSpec, Event, Fate};
+use pgconvoy_core::machine::backup::{BackupSpec, Event, Fate, RecalledSession};
 use pgconvoy_repository::{Repository, RepositorySet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,27 @@ impl Labelled {
     async fn stop_in(&self, key: RepoKey) -> Result<Option<StopBody>, Failure> {
         let repository = self.set.open(key).await?;
         Ok(repository.stop_record(&self.spec.stanza, self.label, PlanNumber(1)).await?)
+    }
+
+    /// What the source has kept for a leader that finds it gone; of the first repository that shows it whole.
+    pub(crate) async fn session(&self) -> Option<Box<RecalledSession>> {
+        for key in &self.repositories {
+            let read = async {
+                let repository = self.set.open(*key).await?;
+                Ok::<_, Failure>(repository.kept_scan(&self.spec.stanza, self.label, PlanNumber(1)).await?)
+            };
+            match read.await {
+                Ok(Some((StopBody { kept: Some(kept), .. }, inventory))) => {
+                    let KeptSession { preflight, session } = *kept;
+                    return Some(Box::new(RecalledSession { preflight, session, inventory }));
+                }
+                Ok(_) => tracing::info!("repo {key} has no session of {}", self.label),
+                Err(failure) => {
+                    tracing::warn!("repo {key} cannot show the session of {}: {failure}", self.label);
+                }
+            }
+        }
+        None
     }
 
     pub(crate) async fn give_up(&self, reason: &str) -> Vec<(RepoKey, Result<Fate, Failure>)> {

@@ -10,7 +10,6 @@ use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody, VoidRecord};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody, Writer};
-use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::format::{BackupLabel, layout};
 use pgconvoy_core::ids::{PlanNumber, StanzaName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
@@ -43,25 +42,6 @@ impl Repository {
             host: writer.map_or_else(|| "unknown".into(), |writer| writer.host.clone()),
             process: writer.map_or(0, |writer| writer.process),
         }
-    }
-
-    pub async fn write_stop(
-        &self,
-        stanza: &StanzaName,
-        label: BackupLabel,
-        plan: PlanNumber,
-        stop: &StopBody,
-    ) -> Result<(), RepositoryError> {
-        self.put_object(Kind::Stop, &layout::stop(stanza, label, plan), stop).await
-    }
-
-    pub async fn stop_record(
-        &self,
-        stanza: &StanzaName,
-        label: BackupLabel,
-        plan: PlanNumber,
-    ) -> Result<Option<StopBody>, RepositoryError> {
-        self.get_object(Kind::Stop, &layout::stop(stanza, label, plan)).await
     }
 
     /// Labels that are not published: undecided and void ones.

@@ -1,19 +1,20 @@
-//! Ends a backup session: the server's last word goes to every repository before the coordinator hears of it.
+//! Ends a backup session: the server's last word goes to every repository before the coordinator hears of it, and with it what
+//! another coordinator would need that finds this worker gone.
 //!
 //! Failure story: a repository that cannot be given the record is named, and has no backup. A keeper that dies in between
 //! leaves records that nothing refers to.
 
 use super::preparing::silent;
+use super::spool::Scan;
 use super::{Keeper, Session, blocking, offline, online};
 use crate::job::JobContext;
 use futures::future::join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::format::wal::{KeptSession, StopBody};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{RepositoryFailure, SessionEnd};
 use pgconvoy_repository::{RepositoryError, RepositorySet};
 use pgconvoy_storage::StorageError;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,7 +30,9 @@ impl Keeper {
             context.ok_or_else(|| Failure::new(ErrorCode::Assert, "a session was closed before units"))?;
         let answer = match self.stop().await {
             Ok(Some(stop)) => {
-                let failed = record(&self.ground.repositories, &context, repositories, &stop).await;
+                let record =
+                    Record { context: &context, stop: self.kept(&stop), scan: self.scanned.as_ref() };
+                let failed = record.write_to(&self.ground.repositories, repositories).await;
                 Ok(SessionEnd { stop: Some(stop), failed })
             }
             Ok(None) => Ok(SessionEnd { stop: None, failed: Vec::new() }),
@@ -38,6 +41,15 @@ impl Keeper {
         self.reached.session.store(false, Ordering::Release);
         self.ended_with = Some(answer.clone());
         answer
+    }
+
+    /// With what belongs to the scan, if that was kept.
+    fn kept(&self, stop: &StopBody) -> StopBody {
+        let kept = self.known.as_ref().zip(self.opened_with.as_ref()).map(|(known, session)| {
+            Box::new(KeptSession { preflight: known.facts.clone(), session: session.clone() })
+        });
+        let is_scan_kept = self.scanned.as_ref().is_some_and(Scan::is_kept);
+        StopBody { kept: kept.filter(|_| is_scan_kept), ..stop.clone() }
     }
 
     async fn stop(&mut self) -> Result<Option<StopBody>, Failure> {
@@ -60,39 +72,50 @@ impl Keeper {
     }
 }
 
-/// Those that could not be given the record.
-async fn record(
-    set: &RepositorySet,
-    context: &Arc<JobContext>,
-    repositories: &[RepoKey],
-    stop: &StopBody,
-) -> Vec<RepositoryFailure> {
-    let limit = Duration::from_millis(context.units.stall_timeout_ms);
-    let writing = repositories.iter().map(|key| async move {
-        let written = timeout(limit, write(set, context, *key, stop)).await;
-        let failure = written.unwrap_or_else(|_| Err(silent(limit))).err()?;
-        Some(RepositoryFailure { repository: *key, failure })
-    });
-    join_all(writing).await.into_iter().flatten().collect()
+struct Record<'a> {
+    context: &'a JobContext,
+    stop: StopBody,
+    scan: Option<&'a Scan>,
 }
 
-async fn write(
-    set: &RepositorySet,
-    context: &JobContext,
-    key: RepoKey,
-    stop: &StopBody,
-) -> Result<(), Failure> {
-    let repository = set.open(key).await?;
-    let units = &context.units;
-    match repository.write_stop(&units.stanza, units.label, units.plan, stop).await {
-        // The answer to a first put may have been lost: what counts is what is there.
-        Err(error @ RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
-            match repository.stop_record(&units.stanza, units.label, units.plan).await? {
-                Some(found) if found == *stop => Ok(()),
-                _ => Err(error.into()),
+impl Record<'_> {
+    /// Those that could not be given it.
+    async fn write_to(&self, set: &RepositorySet, repositories: &[RepoKey]) -> Vec<RepositoryFailure> {
+        let limit = Duration::from_millis(self.context.units.stall_timeout_ms);
+        let writing = repositories.iter().map(|key| async move {
+            let written = timeout(limit, self.write(set, *key)).await;
+            let failure = written.unwrap_or_else(|_| Err(silent(limit))).err()?;
+            Some(RepositoryFailure { repository: *key, failure })
+        });
+        join_all(writing).await.into_iter().flatten().collect()
+    }
+
+    async fn write(&self, set: &RepositorySet, key: RepoKey) -> Result<(), Failure> {
+        let repository = set.open(key).await?;
+        let units = &self.context.units;
+        let put = async |stop: &StopBody, pages| {
+            repository.write_stop(&units.stanza, units.label, units.plan, stop, pages).await
+        };
+        let pages = self.scan.and_then(Scan::pages).filter(|_| self.stop.kept.is_some());
+        let written = match put(&self.stop, pages).await {
+            // The scan could not be read back: what the server said counts for more.
+            Err(RepositoryError::Interrupted { .. }) => put(&self.bare(), None).await,
+            written => written,
+        };
+        match written {
+            // The answer to a first put may have been lost: what counts is what is there.
+            Err(error @ RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
+                match repository.stop_record(&units.stanza, units.label, units.plan).await? {
+                    Some(found) if found.is_same_stop(&self.stop) => Ok(()),
+                    _ => Err(error.into()),
+                }
             }
+            written => Ok(written?),
         }
-        written => Ok(written?),
+    }
+
+    fn bare(&self) -> StopBody {
+        StopBody { kept: None, ..self.stop.clone() }
     }
 }
 

@@ -133,5 +133,6 @@ pub(super) async fn close(session: BackupSession) -> Result<StopBody, Failure> {
         stopped: Timestamp(stopped.stop_time.milliseconds()),
         backup_label: stopped.backup_label,
         tablespace_map: stopped.tablespace_map,
+        kept: None,
     })
 }

@@ -6,8 +6,10 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::plan::inventory::ScannedEntry;
 use pgconvoy_core::wire::{ReportBody, ScanEnd};
+use pgconvoy_repository::stop::ScanPages;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Of one page as it is kept; pages are bounded by what fits a report.
@@ -53,6 +55,18 @@ impl Recording {
 }
 
 impl Scan {
+    pub(super) fn is_kept(&self) -> bool {
+        self.pages.is_some()
+    }
+
+    /// What was found, once more; `None` if it was not kept. Moves nothing that `tell` rests on.
+    pub(super) fn pages(&self) -> Option<ScanPages> {
+        let file = self.pages.as_ref()?.try_clone();
+        let file = file.inspect_err(|error| tracing::warn!("the scan cannot be kept: {error}")).ok()?;
+        let mut pages = BufReader::new(FromStart { file, position: 0 });
+        Some(Box::new(std::iter::from_fn(move || next(&mut pages).transpose())))
+    }
+
     /// Reports everything again.
     pub(super) async fn tell(&mut self, reporter: &Reporter) -> Result<ScanEnd, Failure> {
         let lost = || Failure::new(ErrorCode::Assert, "the scan was not kept, and cannot be repeated");
@@ -63,6 +77,20 @@ impl Scan {
             reporter.send(ReportBody::Scanned(page)).await?;
         }
         Ok(self.end.clone())
+    }
+}
+
+/// Reads a file without its cursor.
+struct FromStart {
+    file: File,
+    position: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
     }
 }
 

@@ -224,6 +224,7 @@ fn stop() -> StopBody {
         stopped: Timestamp(1_795_000_060_456),
         backup_label: "START WAL LOCATION: 1/2000028\n".into(),
         tablespace_map: String::new(),
+        kept: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::pg::{Lsn, TimelineId};
 use crate::units::Timestamp;
+use crate::wire::{PreflightFacts, SessionFacts};
 use serde::{Deserialize, Serialize};
 
 /// Two files of one name are identical when size and SHA-1 are equal.
@@ -26,4 +27,23 @@ pub struct StopBody {
     pub stopped: Timestamp,
     pub backup_label: String,
     pub tablespace_map: String,
+    /// Only where it is stored, and only by a fleet: one process has nobody who could go on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<KeptSession>>,
+}
+
+impl StopBody {
+    /// Whatever was kept beside it.
+    pub fn is_same_stop(&self, other: &StopBody) -> bool {
+        let bare = |stop: &StopBody| StopBody { kept: None, ..stop.clone() };
+        bare(self) == bare(other)
+    }
+}
+
+/// What a leader needs to finish a backup whose source is gone. The frames of the same object hold the scan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KeptSession {
+    pub preflight: PreflightFacts,
+    pub session: SessionFacts,
 }

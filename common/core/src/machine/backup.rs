@@ -21,9 +21,9 @@
 //! A leader that takes over starts the machine anew with what was persisted ([`Recovered`]). Repositories, worker and store
 //! answer the same orders as they did before, and what was accepted is not done again.
 //!
-//! Code map: [`units`] is the board of units, `copying` what happens to them, `joining` who does them, `recovery` what an earlier
-//! leader left, `stopping` the end of the session, `ending` that of the job, `wal`, [`contest`] and [`contents`] what their
-//! names say.
+//! Code map: `session` is what the source says before units, [`units`] the board of units, `copying` what happens to them,
+//! `joining` who does them, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
+//! job, `wal`, [`contest`] and [`contents`] what their names say.
 //!
 //! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job, unless an
 //! earlier leader has published: then the outcome says so.
@@ -36,6 +36,7 @@ mod ending;
 pub mod event;
 mod joining;
 mod recovery;
+mod session;
 mod state;
 mod stopping;
 pub mod units;
@@ -49,7 +50,9 @@ use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
 use contents::{BackupContents, RepositoryState};
-pub use event::{Announced, BackupSpec, Effect, Event, Fate, Outcome, Recovered, RepositoryFacts, Status};
+pub use event::{
+    Announced, BackupSpec, Effect, Event, Fate, Outcome, RecalledSession, Recovered, RepositoryFacts, Status,
+};
 use joining::Reader;
 use recovery::Early;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,6 +95,8 @@ pub struct BackupMachine {
     readers: BTreeMap<WorkerName, Reader>,
     /// The source will not come back in time.
     source_is_lost: bool,
+    /// What it had said by then, read back, until the repositories have answered.
+    kept: Option<Box<RecalledSession>>,
     /// It has been told what units are done under, and has said so.
     source_is_prepared: bool,
     /// The source is not here now.
@@ -136,6 +141,7 @@ impl BackupMachine {
             archiver_works: false,
             supplying: BTreeMap::new(),
             source_is_lost: false,
+            kept: None,
             source_is_prepared: false,
             source_is_away: !readers.contains(&source),
             readers: readers.into_iter().map(|worker| (worker, Reader::Here)).collect(),
@@ -208,7 +214,7 @@ impl BackupMachine {
         match event {
             Event::RepositoriesOpened { results, other_labels } => {
                 self.labels.extend(other_labels);
-                self.on_repositories(results, effects)
+                self.on_repositories(now, results, effects)
             }
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
             Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
@@ -236,6 +242,7 @@ impl BackupMachine {
             Event::SourceOverdue { absence } => self.on_source_overdue(absence, effects),
             Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
             Event::StopFound { stop } => self.on_stop_found(now, stop, effects),
+            Event::SessionRecalled { session } => self.on_session_recalled(now, session, effects),
             Event::GivenUp { .. } => Ok(()),
             Event::Ticked => {
                 self.spread(now, effects);
@@ -274,17 +281,10 @@ impl BackupMachine {
             | ReportBody::Draining
             | ReportBody::ErrandEnded(_)
             | ReportBody::Restore(_) => Ok(()),
-            // Of these only the source is asked; what it says twice, after a lost connection, counts once.
-            ReportBody::Preflighted(result) if self.facts.is_none() => {
-                let facts = result?;
-                self.warn(facts.warnings.iter().cloned(), effects);
-                self.facts = Some(facts);
-                self.begin_session(effects)
-            }
-            ReportBody::SessionOpened(result) if self.phase == Phase::Starting => {
-                self.on_session(result?, effects)
-            }
-            ReportBody::Preflighted(_) | ReportBody::SessionOpened(_) => Ok(()),
+            ReportBody::Preflighted(_)
+            | ReportBody::SessionOpened(_)
+            | ReportBody::Scanned(_)
+            | ReportBody::ScanEnded(_) => self.on_source_report(now, report, effects),
             ReportBody::SessionLost(failure) if worker == self.source => {
                 self.on_session_lost(failure, effects)
             }
@@ -292,16 +292,6 @@ impl BackupMachine {
                 self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
                 self.on_worker_lost(now, &worker, effects)
             }
-            ReportBody::Scanned(entries) if self.phase == Phase::Scanning && !self.is_scanned => {
-                entries.into_iter().try_for_each(|entry| Ok(self.inventory.push(entry)?))
-            }
-            ReportBody::ScanEnded(result) if self.phase == Phase::Scanning && !self.is_scanned => {
-                let end = result?;
-                self.warn(end.warnings.iter().cloned(), effects);
-                self.is_scanned = true;
-                self.announce(now, effects)
-            }
-            ReportBody::Scanned(_) | ReportBody::ScanEnded(_) => Ok(()),
             ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
             ReportBody::Ready { units } => self.on_ready(now, worker, units, effects),
             ReportBody::UnitDone(receipt) => self.on_receipt(now, worker, receipt, effects),
@@ -326,6 +316,7 @@ impl BackupMachine {
 
     fn on_repositories(
         &mut self,
+        now: Timestamp,
         results: Vec<(RepoKey, Result<RepositoryFacts, Failure>)>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
@@ -348,76 +339,7 @@ impl BackupMachine {
             self.finish(effects);
             return Ok(());
         }
-        self.begin_session(effects)
-    }
-
-    /// Once repositories and preflight have both answered: the cluster must be the one that each repository knows.
-    fn begin_session(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        let Some(facts) =
-            self.facts.clone().filter(|_| self.phase == Phase::Opening && self.awaited.is_empty())
-        else {
-            return Ok(());
-        };
-        for key in self.alive() {
-            let known = self.repositories[&key].facts.as_ref().map(|known| known.cluster.clone());
-            let known =
-                known.ok_or_else(|| Failure::new(ErrorCode::Assert, "an open repository told no cluster"))?;
-            if let Err(failure) = self.compare_cluster(&known, &facts) {
-                self.drop_repository(key, failure.context(format!("repo {key}")), effects)?;
-            } else if self.cluster.is_none() {
-                self.cluster = Some(known);
-            }
-        }
-        self.phase = Phase::Starting;
-        effects.push(self.order(self.open_session()));
-        Ok(())
-    }
-
-    fn open_session(&self) -> OrderBody {
-        OrderBody::OpenSession { label: format!("pgconvoy backup of {}", self.spec.stanza) }
-    }
-
-    fn compare_cluster(&self, known: &ClusterBody, facts: &PreflightFacts) -> Result<(), Failure> {
-        if known.system_id != facts.system_id || known.version != facts.version {
-            return Err(Failure::new(
-                ErrorCode::DbMismatch,
-                format!(
-                    "the cluster is PostgreSQL {} with system identifier {}, but stanza {} was made for {} with {}",
-                    facts.version, facts.system_id, self.spec.stanza, known.version, known.system_id
-                ),
-            )
-            .hint("is pg path of the stanza the right data directory?")
-            .hint("after an upgrade of PostgreSQL, run stanza-upgrade"));
-        }
-        match &self.cluster {
-            Some(first) if first.hash_secret != known.hash_secret || first.number != known.number => {
-                Err(Failure::new(
-                    ErrorCode::RepoInvalid,
-                    "its stanza was created apart from that of the other repositories",
-                )
-                .hint("back up to it alone with --repo, or delete its stanza and run stanza-create again"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn on_session(&mut self, session: SessionFacts, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.recovered.announced.is_some_and(|announced| announced.session != session.started) {
-            return Err(self.session_is_gone());
-        }
-        self.phase = Phase::Scanning;
-        self.inventory = Inventory::default();
-        let is_first = self.session.is_none();
-        if let Some(start) = session.start.filter(|_| is_first && self.spec.source.archive_check) {
-            self.awaited_before = self.alive().into_iter().collect();
-            for repository in self.alive() {
-                let (archive, segments) = (self.archive()?, vec![start.segment_before]);
-                effects.push(Effect::AwaitWal { repository, archive, segments });
-            }
-        }
-        self.session = Some(session);
-        effects.push(self.order(OrderBody::Scan));
-        Ok(())
+        self.begin_session(now, effects)
     }
 
     fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) {

@@ -11,12 +11,14 @@ use crate::storage::{Entry, Plan};
 use crate::world::World;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
-use pgconvoy_core::machine::backup::{Event, Fate, RepositoryFacts};
+use pgconvoy_core::machine::backup::{Event, Fate, RecalledSession, RepositoryFacts};
 use pgconvoy_core::pg::WalSegmentName;
-use pgconvoy_core::wire::{JobId, StoredPack};
+use pgconvoy_core::plan::inventory::Inventory;
+use pgconvoy_core::wire::{JobId, SessionFacts, StoredPack};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -255,16 +257,31 @@ impl World {
         self.coordinator_later(id, after, CoordinatorAct::GiveUp { epoch, job, label, left, fates });
     }
 
-    pub(crate) fn find_stop(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {
+    /// The record of the stop, with the session that it ended, of the first repository that shows one.
+    fn stop_record(&mut self, job: JobId, label: BackupLabel) -> Option<(StopBody, SessionFacts)> {
         let now = self.now;
-        let mut stop = None;
-        for key in self.scenario.repositories.clone() {
-            if let Ok(repository) = self.repository(job, key).ask(now) {
-                stop = stop.or_else(|| repository.stops.get(&label).cloned());
-            }
-        }
+        self.scenario.repositories.clone().into_iter().find_map(|key| {
+            let asked = self.repository(job, key).ask(now);
+            asked.ok().and_then(|repository| repository.stops.get(&label).cloned())
+        })
+    }
+
+    pub(crate) fn find_stop(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {
+        let stop = self.stop_record(job, label).map(|(stop, _)| stop);
         self.note(format_args!("the stop of {label} is looked for, and found: {}", stop.is_some()));
         self.tell_job(id, epoch, job, Event::StopFound { stop });
+    }
+
+    pub(crate) fn recall_session(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {
+        let entries = self.scenario.stanzas[self.scenario.stanza_of(job)].entries.clone();
+        let session = self.stop_record(job, label).map(|(_, session)| {
+            let mut inventory = Inventory::default();
+            entries.into_iter().for_each(|entry| inventory.push(entry).expect("scans are in order"));
+            let preflight = crate::scenario::preflight_facts();
+            Box::new(RecalledSession { preflight, session, inventory })
+        });
+        self.note(format_args!("the session of {label} is looked for, and found: {}", session.is_some()));
+        self.tell_job(id, epoch, job, Event::SessionRecalled { session });
     }
 
     pub(crate) fn publish(&mut self, id: usize, mut publishing: Publishing) {

@@ -81,6 +81,11 @@ pub(crate) enum CoordinatorAct {
         label: BackupLabel,
         units: Vec<pgconvoy_core::machine::backup::event::AcceptedUnit>,
     },
+    RecallSession {
+        epoch: FencingToken,
+        job: JobId,
+        label: BackupLabel,
+    },
     FindStop {
         epoch: FencingToken,
         job: JobId,

@@ -92,6 +92,7 @@ impl World {
                 let packs = self.recall(id, epoch, job, label, units);
                 self.tell_job(id, epoch, job, Event::ReceiptsRecalled { packs });
             }
+            CoordinatorAct::RecallSession { epoch, job, label } => self.recall_session(id, epoch, job, label),
             CoordinatorAct::FindStop { epoch, job, label } => self.find_stop(id, epoch, job, label),
             CoordinatorAct::GiveUp { epoch, job, label, left, fates } => {
                 self.give_up(id, epoch, job, label, left, fates);
@@ -177,6 +178,7 @@ impl World {
                 CoordinatorAct::WritePlan { epoch, job, repository, label }
             }
             Effect::RecallReceipts { label, units } => CoordinatorAct::Recall { epoch, job, label, units },
+            Effect::RecallSession { label, .. } => CoordinatorAct::RecallSession { epoch, job, label },
             Effect::FindStop { label, .. } => CoordinatorAct::FindStop { epoch, job, label },
             Effect::GiveUpLabel { repositories, label, .. } => {
                 CoordinatorAct::GiveUp { epoch, job, label, left: repositories, fates: Vec::new() }

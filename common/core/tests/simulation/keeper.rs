@@ -191,20 +191,28 @@ impl World {
     fn end_session(&mut self, id: usize, job: JobId, repositories: &[RepoKey]) {
         let now = self.now;
         let keeper = self.keeper(id, job);
-        let answer = match &keeper.context {
-            Some(context) if !keeper.is_session_dead && keeper.has_session => Ok(context.label),
+        let answer = match (&keeper.context, keeper.opened_with.clone()) {
+            (Some(context), Some(session)) if !keeper.is_session_dead && keeper.has_session => {
+                Ok((context.label, session))
+            }
             _ => Err(Failure::new(ErrorCode::Assert, "there is no session to close")),
         };
         let opened = keeper.opened_with.as_ref().map(|facts| facts.started);
         if let Some(opened) = opened {
             self.ledger.session_closed(job, opened, now);
         }
-        let answer = answer.map(|label| self.record_stop(job, label, repositories));
+        let answer = answer.map(|(label, session)| self.record_stop(job, label, session, repositories));
         let keeper = self.keeper(id, job);
         (keeper.has_session, keeper.ended_with) = (false, Some(answer));
     }
 
-    fn record_stop(&mut self, job: JobId, label: BackupLabel, repositories: &[RepoKey]) -> SessionEnd {
+    fn record_stop(
+        &mut self,
+        job: JobId,
+        label: BackupLabel,
+        session: SessionFacts,
+        repositories: &[RepoKey],
+    ) -> SessionEnd {
         let now = self.now;
         let stop = StopBody {
             start_lsn: WAL.start(),
@@ -213,11 +221,12 @@ impl World {
             stopped: wall(now),
             backup_label: String::new(),
             tablespace_map: String::new(),
+            kept: None,
         };
         let mut failed = Vec::new();
         for key in repositories {
             match self.repository(job, *key).ask(now) {
-                Ok(repository) => drop(repository.stops.insert(label, stop.clone())),
+                Ok(repository) => drop(repository.stops.insert(label, (stop.clone(), session.clone()))),
                 Err(failure) => failed.push(RepositoryFailure { repository: *key, failure }),
             }
         }

@@ -8,6 +8,7 @@ use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Attempt, Identity, UnitId};
 use pgconvoy_core::machine::backup::Fate;
 use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::wire::SessionFacts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,8 +37,8 @@ pub(crate) enum Entry {
 pub(crate) struct Repository {
     pub(crate) plans: BTreeMap<BackupLabel, Plan>,
     pub(crate) packs: BTreeMap<(BackupLabel, UnitId, Attempt), Pack>,
-    /// What ending the session returned.
-    pub(crate) stops: BTreeMap<BackupLabel, StopBody>,
+    /// What ending a session returned, and that session.
+    pub(crate) stops: BTreeMap<BackupLabel, (StopBody, SessionFacts)>,
     pub(crate) manifests: BTreeMap<BackupLabel, Arc<BackupContents>>,
     pub(crate) catalogue: BTreeMap<BackupLabel, Entry>,
     /// Fails until then.

@@ -11,7 +11,6 @@ use pgconvoy_core::format::layout::{self, PackName};
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::PlanBody;
-use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::PlanNumber;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,7 +170,7 @@ fn papers(job: &Job, record: &BackupRecord, plans: &BTreeSet<PlanNumber>) -> Vec
 
 fn stop_record(job: &Job, record: &BackupRecord, plan: PlanNumber) -> Option<Finding> {
     let name = layout::stop(&job.stanza, record.label, plan);
-    let reason: String = match job.wait(job.repository.get_object::<StopBody>(Kind::Stop, &name)) {
+    let reason: String = match job.wait(job.repository.stop_record(&job.stanza, record.label, plan)) {
         Ok(Some(stop))
             if (Some(stop.start_lsn), Some(stop.stop_lsn)) == (record.lsn_start, record.lsn_stop) =>
         {

@@ -14,13 +14,14 @@ fn stop() -> StopBody {
         stopped: Timestamp(1),
         backup_label: "START WAL LOCATION: 0/2000028".into(),
         tablespace_map: String::new(),
+        kept: None,
     }
 }
 
 async fn record_in_both(site: &Site) -> Vec<RepositoryFailure> {
     let context = site.context(STALL).await;
-    let stop = stop();
-    let recording = record(&site.set, &context, &[ONE, TWO], &stop);
+    let record = Record { context: &context, stop: stop(), scan: None };
+    let recording = record.write_to(&site.set, &[ONE, TWO]);
     tokio::time::timeout(PATIENCE, recording).await.expect("a repository holds the others up")
 }
 
@@ -51,7 +52,8 @@ async fn a_record_that_is_there_already_is_as_good_and_another_one_is_not() {
 
     let context = site.context(STALL).await;
     let other = StopBody { stop_lsn: Lsn(0x0300_0000), ..stop() };
-    let failed = record(&site.set, &context, &[TWO], &other).await;
+    let other = Record { context: &context, stop: other, scan: None };
+    let failed = other.write_to(&site.set, &[TWO]).await;
     assert_eq!(failed.len(), 1);
     assert!(is_recorded(&site, TWO).await);
 }

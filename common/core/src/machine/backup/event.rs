@@ -11,8 +11,11 @@ use crate::format::plan::Writer;
 use crate::format::wal::StopBody;
 use crate::ids::{Attempt, FencingToken, Identity, RepoKey, StanzaName, UnitId, WorkerName};
 use crate::pg::WalSegmentName;
+use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
-use crate::wire::{Compress, Held, JobId, Order, ReportBody, SourceOptions, StoredPack};
+use crate::wire::{
+    Compress, Held, JobId, Order, PreflightFacts, ReportBody, SessionFacts, SourceOptions, StoredPack,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,6 +94,10 @@ pub enum Event {
     StopFound {
         stop: Option<StopBody>,
     },
+    /// What the source has kept of its session, if a repository has it.
+    SessionRecalled {
+        session: Option<Box<RecalledSession>>,
+    },
     Reported {
         worker: WorkerName,
         report: ReportBody,
@@ -155,6 +162,14 @@ pub struct RecalledPack {
     pub body: PackBody,
     /// Of the pack, in each repository that has it.
     pub stored: Vec<StoredPack>,
+}
+
+/// All that a source said before units, kept by it in the repositories.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecalledSession {
+    pub preflight: PreflightFacts,
+    pub session: SessionFacts,
+    pub inventory: Inventory,
 }
 
 /// The one key of a label in one repository, once somebody has tried to give it up.
@@ -227,6 +242,11 @@ pub enum Effect {
     },
     /// Look for the record that the session's keeper wrote when it closed the session.
     FindStop {
+        repositories: Vec<RepoKey>,
+        label: BackupLabel,
+    },
+    /// Look for what the source has kept with that record: all that it said before units.
+    RecallSession {
         repositories: Vec<RepoKey>,
         label: BackupLabel,
     },

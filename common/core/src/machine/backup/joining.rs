@@ -50,7 +50,13 @@ impl BackupMachine {
             held.as_ref().map_or((false, false), |held| (held.session, held.prepared));
         if worker == self.source {
             self.source_is_away = false;
-            self.say_again_to_source(has_session, effects)?;
+            let is_stopped = self.recovered.stop_ordered || self.phase == Phase::Stopping;
+            if is_stopped && held.is_none() && self.phase <= Phase::Stopping {
+                // Another process, which can only open another session.
+                self.on_session_lost(self.session_is_gone(), effects)?;
+            } else if !self.source_is_lost {
+                self.say_again_to_source(has_session, effects)?;
+            }
         }
         if self.phase == Phase::Copying {
             // One that is prepared says by itself how many units it can take.
@@ -154,7 +160,7 @@ impl BackupMachine {
         self.board.lost(worker);
         self.forsake(|holder, _| holder == worker);
         self.lease_units(now, effects);
-        if *worker != self.source || self.source_is_away {
+        if *worker != self.source || self.source_is_away || self.source_is_lost {
             return Ok(());
         }
         self.source_is_away = true;
@@ -191,7 +197,7 @@ impl BackupMachine {
         if is_overdue { self.give_up_source(effects) } else { Ok(()) }
     }
 
-    fn source_gone(&self) -> Failure {
+    pub(super) fn source_gone(&self) -> Failure {
         let message = format!("worker {}, which held the backup session, is gone", self.source);
         Failure::new(ErrorCode::HostConnect, message)
             .hint("is its host up, and can it reach a coordinator? See the worker's log")

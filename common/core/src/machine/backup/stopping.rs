@@ -4,7 +4,7 @@
 //! left behind all that it still had to say, save for WAL that it might have supplied.
 
 use super::contents::BackupContents;
-use super::{BackupMachine, Effect, Phase};
+use super::{BackupMachine, Effect, Phase, RecalledSession};
 use crate::failure::Failure;
 use crate::format::wal::StopBody;
 use crate::units::Timestamp;
@@ -23,6 +23,9 @@ impl BackupMachine {
 
     /// The source closes its session under the terms of the units, which it may not know yet: others can have done them all.
     pub(super) fn close_session(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.source_is_lost {
+            return self.go_on_without_source(self.source_gone(), effects);
+        }
         if !self.source_is_prepared {
             effects.push(self.order(self.prepare()?));
         }
@@ -70,28 +73,56 @@ impl BackupMachine {
         failure: Failure,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        if self.phase < Phase::Stopping {
+        if self.phase < Phase::Stopping && !self.recovered.stop_ordered {
             return Err(failure);
         }
         self.go_on_without_source(failure, effects)
     }
 
     /// The source will tell nothing more, and supply nothing.
-    pub(super) fn go_on_without_source(
-        &mut self,
-        failure: Failure,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
-        self.source_is_lost = true;
-        if self.phase == Phase::Stopping {
-            self.cause.get_or_insert(failure);
-            return self.look_for_stop(effects);
-        }
+    fn go_on_without_source(&mut self, failure: Failure, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let was_lost = std::mem::replace(&mut self.source_is_lost, true);
         for repository in std::mem::take(&mut self.supplying).into_keys() {
             self.drop_repository(repository, failure.clone(), effects)?;
         }
-        self.publish_when_ready(effects);
+        match self.phase {
+            Phase::Opening | Phase::Starting | Phase::Scanning if !was_lost => {
+                self.cause = Some(failure);
+                let label = self.recovered.announced.map(|announced| announced.label);
+                let label = label.ok_or_else(|| self.session_is_gone())?;
+                effects.push(Effect::RecallSession { repositories: self.alive(), label });
+            }
+            Phase::Stopping => {
+                self.cause.get_or_insert(failure);
+                self.look_for_stop(effects)?;
+            }
+            // All that it had to say before its stop is known.
+            _ => self.publish_when_ready(effects),
+        }
         Ok(())
+    }
+
+    pub(super) fn on_session_recalled(
+        &mut self,
+        now: Timestamp,
+        session: Option<Box<RecalledSession>>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if !self.source_is_lost || self.phase > Phase::Scanning {
+            return Ok(());
+        }
+        let announced = self.recovered.announced.map(|announced| announced.session);
+        let Some(kept) = session.filter(|kept| Some(kept.session.started) == announced) else {
+            return Err(self.cause.take().unwrap_or_else(|| self.session_is_gone()));
+        };
+        self.cause = None;
+        self.warn(["the session and its scan were read back from a repository".to_owned()], effects);
+        self.facts = Some(kept.preflight.clone());
+        self.kept = Some(kept);
+        match self.phase {
+            Phase::Opening => self.begin_session(now, effects),
+            _ => self.replay_session(now, effects),
+        }
     }
 
     pub(super) fn look_for_stop(&self, effects: &mut Vec<Effect>) -> Result<(), Failure> {

@@ -146,6 +146,12 @@ struct World {
     unplanned: BTreeMap<RepoKey, Failure>,
     /// The record of the session's end, as repositories have it.
     recorded: Option<StopBody>,
+    /// What the source has kept with it.
+    kept: Option<Box<RecalledSession>>,
+    /// Packs that can be shown.
+    recalled: Vec<event::RecalledPack>,
+    /// How many sessions were opened.
+    sessions: u32,
     /// Repositories in which an earlier leader has published meanwhile.
     published_meanwhile: Vec<RepoKey>,
     /// Repositories in which the label is void.
@@ -160,6 +166,7 @@ fn stop() -> StopBody {
         stopped: NOW,
         backup_label: "START WAL LOCATION".into(),
         tablespace_map: String::new(),
+        kept: None,
     }
 }
 
@@ -184,6 +191,9 @@ impl World {
             planned: Vec::new(),
             unplanned: BTreeMap::new(),
             recorded: None,
+            kept: None,
+            recalled: Vec::new(),
+            sessions: 0,
             published_meanwhile: Vec::new(),
             void: Vec::new(),
         }
@@ -248,6 +258,12 @@ impl World {
                 self.tell(Event::Published { repository, result: Ok(()) });
             }
             Effect::FindStop { .. } => self.tell(Event::StopFound { stop: self.recorded.clone() }),
+            Effect::RecallSession { .. } => {
+                self.tell(Event::SessionRecalled { session: self.kept.clone() });
+            }
+            Effect::RecallReceipts { .. } if !self.recalled.is_empty() => {
+                self.tell(Event::ReceiptsRecalled { packs: self.recalled.clone() });
+            }
             Effect::GiveUpLabel { repositories, .. } => {
                 let (published, void): (Vec<_>, Vec<_>) =
                     repositories.into_iter().partition(|key| self.published_meanwhile.contains(key));
@@ -264,7 +280,10 @@ impl World {
     fn obey(&mut self, order: OrderBody) {
         match order {
             OrderBody::Preflight(_) => self.report(ReportBody::Preflighted(Ok(facts()))),
-            OrderBody::OpenSession { .. } => self.report(ReportBody::SessionOpened(Ok(session()))),
+            OrderBody::OpenSession { .. } => {
+                self.sessions += 1;
+                self.report(ReportBody::SessionOpened(Ok(session())));
+            }
             OrderBody::Scan => {
                 self.report(ReportBody::Scanned(scanned()));
                 let end = ScanEnd { warnings: Vec::new(), copy_start: NOW };
@@ -598,6 +617,7 @@ fn a_source_that_dies_while_wal_is_supplied_costs_only_what_it_was_to_supply() {
         stopped: NOW,
         backup_label: String::new(),
         tablespace_map: String::new(),
+        kept: None,
     };
     world.report(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })));
     world.queue.clear();

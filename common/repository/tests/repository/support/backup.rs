@@ -240,7 +240,7 @@ async fn obey(site: &Site, request: &BackupRequest, order: OrderBody) -> Vec<Eve
         OrderBody::CloseSession { .. } => {
             let stop = stop(request);
             let label = *site.repository.started_labels(&site.stanza).await.unwrap().last().unwrap();
-            site.repository.write_stop(&site.stanza, label, PlanNumber(1), &stop).await.unwrap();
+            site.repository.write_stop(&site.stanza, label, PlanNumber(1), &stop, None).await.unwrap();
             vec![reported(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop), failed: Vec::new() })))]
         }
         _ => Vec::new(),
@@ -287,6 +287,7 @@ fn stop(request: &BackupRequest) -> StopBody {
         stopped: Timestamp::from_seconds(request.now + 60),
         backup_label: format!("START WAL LOCATION: {start}\n"),
         tablespace_map: String::new(),
+        kept: None,
     }
 }
 

@@ -211,8 +211,9 @@ async fn publish(
         stopped: head.stopped,
         backup_label: String::new(),
         tablespace_map: String::new(),
+        kept: None,
     };
-    site.repository.write_stop(stanza, label, PlanNumber(1), &stop).await.unwrap();
+    site.repository.write_stop(stanza, label, PlanNumber(1), &stop, None).await.unwrap();
     let references = if flaw == Flaw::Reference { Vec::new() } else { head.references.clone() };
     let record = BackupRecord {
         label,

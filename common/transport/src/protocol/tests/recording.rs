@@ -304,6 +304,7 @@ fn session_end() -> SessionEnd {
         stopped: Timestamp(1_795_343_500_456),
         backup_label: "START WAL LOCATION: 1/2000028\n".to_owned(),
         tablespace_map: "16384 /srv/fast\n".to_owned(),
+        kept: None,
     };
     SessionEnd { stop: Some(stop), failed: vec![failed()] }
 }

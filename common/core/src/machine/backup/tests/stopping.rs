@@ -1,6 +1,6 @@
 //! The source is gone once it has stopped, and a job ends beside another leader that still publishes.
 
-use super::takeover::{after_stop, announced, label};
+use super::takeover::{after_stop, all_packs, announced, fresh_after_stop, label};
 use super::*;
 
 /// All units are done, and the order to stop is on its way.
@@ -88,6 +88,60 @@ fn a_source_that_stops_late_is_heard_though_it_was_looked_for_elsewhere() {
     world.report(ReportBody::SessionClosed(Ok(SessionEnd { stop: Some(stop()), failed: Vec::new() })));
     world.settle();
     assert_eq!(world.outcome().status, Status::Ok);
+}
+
+/// A new leader, the source of whose job was started again after it had stopped.
+fn without_source() -> World {
+    let mut world = fresh_after_stop();
+    world.recorded = Some(stop());
+    world.tell(Event::WorkerJoined { worker: worker(), held: None });
+    world
+}
+
+fn kept() -> Option<Box<RecalledSession>> {
+    let mut inventory = Inventory::default();
+    scanned().into_iter().for_each(|entry| inventory.push(entry).unwrap());
+    Some(Box::new(RecalledSession { preflight: facts(), session: session(), inventory }))
+}
+
+#[test]
+fn a_new_leader_that_finds_no_source_finishes_the_backup_with_what_the_source_has_kept() {
+    let mut world = without_source();
+    world.kept = kept();
+    world.recalled = all_packs();
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.outcome().bytes_database, 70 * MIB + 2 * 8192);
+    assert!(world.orders.is_empty() && world.sessions == 0, "a session after the stop is another one");
+}
+
+#[test]
+fn a_new_leader_that_finds_neither_source_nor_session_leaves_the_label_to_nobody() {
+    let mut world = without_source();
+    world.settle();
+    assert_eq!(world.outcome().failure.as_ref().unwrap().code, ErrorCode::HostConnect);
+    assert_eq!(world.void, [ONE, TWO]);
+}
+
+#[test]
+fn the_kept_session_of_another_start_is_not_believed() {
+    let mut world = without_source();
+    let mut other = kept().unwrap();
+    other.session.started = Timestamp(NOW.0 + 1);
+    world.kept = Some(other);
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Error);
+}
+
+#[test]
+fn before_the_order_to_stop_a_source_without_its_session_is_the_end() {
+    let mut world = stopping();
+    let recovered = Recovered { announced: announced(), ..Recovered::default() };
+    (world.machine, world.queue) = BackupMachine::start(spec(), worker(), vec![worker()], recovered);
+    world.report(ReportBody::SessionLost(disk_full()));
+    assert!(!world.queue.iter().any(|effect| matches!(effect, Effect::RecallSession { .. })));
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Error);
 }
 
 fn ended_beside_another_leader(published: &[RepoKey]) -> World {

@@ -200,14 +200,21 @@ fn after_the_order_to_stop_nothing_is_read_and_who_lacks_something_is_left_out()
     assert_eq!(world.outcome().status, Status::Partial);
 }
 
-/// Under a new leader, which has asked for the receipts.
-pub(super) fn after_stop() -> World {
+/// A new leader that finds everything accepted and the order to stop.
+pub(super) fn fresh_after_stop() -> World {
     let accepted = all_accepted(&all_orders());
-    let recovered =
-        Recovered { announced: announced(), accepted, stop_ordered: true, ..Recovered::default() };
-    let mut world = taken_over(recovered);
+    taken_over(Recovered { announced: announced(), accepted, stop_ordered: true, ..Recovered::default() })
+}
+
+/// Once it has asked for the receipts.
+pub(super) fn after_stop() -> World {
+    let mut world = fresh_after_stop();
     asked(&mut world);
     world
+}
+
+pub(super) fn all_packs() -> Vec<RecalledPack> {
+    all_orders().iter().map(pack).collect()
 }
 
 #[test]
