@@ -8,5 +8,6 @@ mod golden;
 mod hostile;
 mod informing;
 mod publishing;
+mod stopping;
 mod support;
 mod verifying;
