@@ -8,11 +8,15 @@
 //! Failure story: a leader that dies leaves records, leases and accepted units. The next one finds all of it; workers come to
 //! it with what they hold.
 
+mod auditing;
 mod commands;
 mod forgetting;
 
+pub use crate::audit::Caller;
+
 use crate::actors::backup::now;
 use crate::actors::worker_link::WorkerLink;
+use crate::audit;
 use crate::errand::Errand;
 use crate::jobs::{JobView, Live, RunControl};
 use crate::leader::{Leadership, Ttls};
@@ -34,6 +38,7 @@ use pgconvoy_core::wire::{Hello, JobId, ServerSeen};
 use pgconvoy_transport::Connection;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -43,13 +48,6 @@ use tokio::sync::{Notify, watch};
 pub const JOBS_MAX: usize = 10_000;
 /// The queue is looked at this often though nothing was heard that would change it.
 const QUEUE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Who asks, for the audit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    pub name: String,
-    pub role: String,
-}
 
 pub struct LeadDeps {
     pub leadership: Arc<Leadership>,
@@ -76,6 +74,8 @@ pub struct Lead {
     changed: Notify,
     /// Counts changes of any job, for whoever lists them.
     version: watch::Sender<u64>,
+    /// Audit records since old ones were removed.
+    audited: AtomicUsize,
 }
 
 impl Lead {
@@ -94,6 +94,7 @@ impl Lead {
             state: Mutex::default(),
             changed: Notify::new(),
             version: watch::Sender::new(0),
+            audited: AtomicUsize::new(0),
         });
         let mut records = records::load(&lead.deps.leadership).await?;
         records.sort_by_key(|record| record.created);
@@ -101,7 +102,7 @@ impl Lead {
             lead.go_on_with(record).await;
         }
         lead.forget_the_oldest().await;
-        records::trim_audits(&lead.deps.leadership).await?;
+        audit::trim(&lead.deps.leadership).await?;
         Ok(lead)
     }
 
@@ -145,14 +146,19 @@ impl Lead {
         }
     }
 
+    pub fn new_job(&self) -> Result<JobId, Failure> {
+        Ok(JobId((self.deps.identity)()?))
+    }
+
     pub async fn submit(
         self: &Arc<Self>,
         caller: &Caller,
+        id: JobId,
         kind: JobKind,
         stanza: StanzaName,
         options: JobOptions,
         priority: i32,
-    ) -> Result<JobId, Failure> {
+    ) -> Result<(), Failure> {
         let repositories = self.deps.workshop.check(kind, &stanza, &options)?;
         if self.lock().jobs.values().filter(|job| !job.record().state.is_over()).count() >= JOBS_MAX {
             let message = format!("{JOBS_MAX} jobs wait or run already");
@@ -160,7 +166,6 @@ impl Lead {
                 Failure::new(ErrorCode::LockAcquire, message).hint("does something submit in a loop?")
             );
         }
-        let id = JobId((self.deps.identity)()?);
         let record = JobRecord {
             id,
             kind,
@@ -177,7 +182,6 @@ impl Lead {
             failure: None,
             result: None,
         };
-        self.audit(caller, &format!("submit {kind}"), &id.to_string()).await?;
         let keeper = JobKeeper::new(self.deps.leadership.clone(), record.clone());
         keeper.change(|_| {}).await?;
         let mut state = self.lock();
@@ -185,7 +189,7 @@ impl Lead {
         state.jobs.insert(id, Live::waiting(keeper));
         drop(state);
         self.touch();
-        Ok(id)
+        Ok(())
     }
 
     pub fn jobs(&self) -> Vec<JobView> {

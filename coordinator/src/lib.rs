@@ -18,6 +18,7 @@
 pub mod actors;
 mod announce;
 pub mod api;
+pub mod audit;
 pub mod effects;
 mod ending;
 pub mod errand;

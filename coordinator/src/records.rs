@@ -1,21 +1,18 @@
-//! Job and audit records in the lease store: written by the leader only, read by whoever leads next.
+//! Job records in the lease store: written by the leader only, read by whoever leads next.
 
 use crate::leader::Leadership;
 use bytes::Bytes;
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::machine::backup::Announced;
-use pgconvoy_core::record::{AuditRecord, JobRecord};
+use pgconvoy_core::record::JobRecord;
 use pgconvoy_core::wire::JobId;
-use pgconvoy_lease::LeaseError;
 use pgconvoy_lease::keys::{JobKeys, specified_job};
 use pgconvoy_lease::store::{Expected, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Records of jobs that are over which are kept; older ones go.
 pub const FINISHED_JOBS_KEPT: usize = 500;
-/// Audit records that are kept.
-pub const AUDIT_RECORDS_KEPT: usize = 5_000;
 
 /// One job's record: the copy in memory and the one in the store change together.
 pub struct JobKeeper {
@@ -88,33 +85,4 @@ pub async fn load(leadership: &Arc<Leadership>) -> Result<Vec<JobRecord>, Failur
         }
     }
     Ok(records)
-}
-
-/// Writes down who did what. It must be known before it is done.
-pub async fn audit(leadership: &Leadership, id: &str, record: &AuditRecord) -> Result<(), Failure> {
-    let key = leadership.keys.audit(id).map_err(LeaseError::from)?;
-    let write = Write::Put { key, value: Bytes::from(encode_named(record)), expected: Expected::Anything };
-    Ok(leadership.commit(vec![write]).await?)
-}
-
-/// The newest last.
-pub async fn audits(leadership: &Leadership) -> Result<Vec<AuditRecord>, Failure> {
-    let entries = leadership.list(&leadership.keys.audits()).await?.entries;
-    entries
-        .iter()
-        .map(|entry| {
-            decode("audit record", &entry.value)
-                .map_err(|error| Failure::new(ErrorCode::Format, format!("{}: {error}", entry.key)))
-        })
-        .collect()
-}
-
-/// Removes what is older than the records that are kept.
-pub async fn trim_audits(leadership: &Leadership) -> Result<(), Failure> {
-    let entries = leadership.list(&leadership.keys.audits()).await?.entries;
-    let too_many = entries.len().saturating_sub(AUDIT_RECORDS_KEPT);
-    for entry in entries.into_iter().take(too_many) {
-        leadership.commit(vec![Write::Delete { key: entry.key }]).await?;
-    }
-    Ok(())
 }

@@ -3,11 +3,12 @@
 //! Failure story: while the store does not answer, the last known set counts. Certificates that were revoked meanwhile are
 //! refused when it answers again; those that it knew stay refused.
 
+use crate::audit::Entry;
 use bytes::Bytes;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::encode_named;
 use pgconvoy_core::units::Timestamp;
-use pgconvoy_lease::store::Expected;
+use pgconvoy_lease::store::{Expected, Write};
 use pgconvoy_lease::{FleetKeys, LeaseError, LeaseStore};
 use pgconvoy_transport::pki::{Revoked, Serial};
 use serde::{Deserialize, Serialize};
@@ -28,15 +29,17 @@ pub struct RevokedRecord {
     pub at: Timestamp,
 }
 
-/// Has this certificate refused by all coordinators from now on. Once more changes nothing.
+/// Has this certificate refused by the whole fleet from now on, with a record in the audit. Once more changes nothing.
 pub async fn revoke(
     leases: &dyn LeaseStore,
     keys: &FleetKeys,
     serial: &Serial,
     record: &RevokedRecord,
+    audited: Entry,
 ) -> Result<(), Failure> {
     let key = keys.revoked(&serial.to_string()).map_err(LeaseError::from)?;
-    leases.put(key, Bytes::from(encode_named(record)), Expected::Anything, None).await?;
+    let put = Write::Put { key, value: Bytes::from(encode_named(record)), expected: Expected::Anything };
+    leases.commit(vec![put, audited.done().write(keys)?], None).await?;
     Ok(())
 }
 
@@ -87,7 +90,16 @@ async fn follow_once(leases: &dyn LeaseStore, keys: &FleetKeys, revoked: &Revoke
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
+    use crate::audit::Caller;
+    use pgconvoy_core::ids::Identity;
+    use pgconvoy_core::record::AuditRecord;
     use pgconvoy_lease::EmbeddedStore;
+
+    fn audited(random: u8) -> Entry {
+        let caller = Caller { name: "somebody".into(), role: "host".into() };
+        let random = Identity::from_random_bytes([random; 16]);
+        Entry::asked(&caller, "cert revoke", "worker db1", Timestamp(1), random)
+    }
 
     /// Long enough for any machine; the test waits for the change, not for this.
     const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,14 +110,14 @@ mod tests {
         let keys = FleetKeys::new("blue").unwrap();
         let (early, late): (Serial, Serial) = ("0a0b".parse().unwrap(), "0c".parse().unwrap());
         let record = RevokedRecord { bearer: Some("worker db1".to_owned()), at: Timestamp(1) };
-        revoke(leases.as_ref(), &keys, &early, &record).await.unwrap();
+        revoke(leases.as_ref(), &keys, &early, &record, audited(1)).await.unwrap();
         let (revoked, stop) = (Revoked::default(), CancellationToken::new());
         let following = tokio::spawn(follow(leases.clone(), keys.clone(), revoked.clone(), stop.clone()));
         let seen = async {
             while !revoked.contains(&early) {
                 tokio::task::yield_now().await;
             }
-            revoke(leases.as_ref(), &keys, &late, &record).await.unwrap();
+            revoke(leases.as_ref(), &keys, &late, &record, audited(2)).await.unwrap();
             while !revoked.contains(&late) {
                 tokio::task::yield_now().await;
             }
@@ -113,5 +125,16 @@ mod tests {
         tokio::time::timeout(TIMEOUT, seen).await.unwrap();
         stop.cancel();
         following.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_audit_says_who_revoked_a_certificate() {
+        let leases = EmbeddedStore::start();
+        let keys = FleetKeys::new("blue").unwrap();
+        let record = RevokedRecord { bearer: None, at: Timestamp(1) };
+        revoke(&leases, &keys, &"0a".parse().unwrap(), &record, audited(1)).await.unwrap();
+        let entries = leases.list(&keys.audits()).await.unwrap().entries;
+        let record: AuditRecord = pgconvoy_core::format::decode("audit record", &entries[0].value).unwrap();
+        assert_eq!((record.who.as_str(), record.outcome.name()), ("somebody", "done"));
     }
 }

@@ -15,6 +15,7 @@ mod check;
 
 pub use check::{Bearer, Refused, Tokens};
 
+use crate::audit::Entry;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::ids::IdError;
 use pgconvoy_core::units::Timestamp;
-use pgconvoy_lease::store::Expected;
+use pgconvoy_lease::store::{BATCH_KEYS_MAX, Expected, Write};
 use pgconvoy_lease::{FleetKeys, LeaseError, LeaseStore};
 use pgconvoy_transport::PeerName;
 use serde::{Deserialize, Serialize};
@@ -140,11 +141,23 @@ fn parts(text: &str) -> Option<(&str, &str)> {
     is_id.then_some((id, secret))
 }
 
+/// What may be told of what somebody typed for a token: never its secret.
+pub fn id_or_name(which: &str) -> &str {
+    parts(which).map_or(which, |(id, _)| id)
+}
+
 /// Makes it valid. One name may have several tokens, so that an old one can be replaced without a gap.
-pub async fn store(leases: &dyn LeaseStore, keys: &FleetKeys, token: &NewToken) -> Result<(), Failure> {
+/// With its record in the audit.
+pub async fn store(
+    leases: &dyn LeaseStore,
+    keys: &FleetKeys,
+    token: &NewToken,
+    audited: Entry,
+) -> Result<(), Failure> {
     let key = keys.token(&token.id).map_err(LeaseError::from)?;
     let value = Bytes::from(encode_named(&token.record));
-    leases.put(key, value, Expected::Absent, None).await?;
+    let put = Write::Put { key, value, expected: Expected::Absent };
+    leases.commit(vec![put, audited.done().write(keys)?], None).await?;
     Ok(())
 }
 
@@ -163,19 +176,29 @@ pub async fn list(
     Ok(tokens)
 }
 
-/// Ends one token, by its id or its text, or all of a name. Answers with the ids.
-pub async fn revoke(leases: &dyn LeaseStore, keys: &FleetKeys, which: &str) -> Result<Vec<String>, Failure> {
-    let which = parts(which).map_or(which, |(id, _)| id);
-    let mut revoked = Vec::new();
-    for (id, _) in
-        list(leases, keys).await?.into_iter().filter(|(id, token)| id == which || token.name == which)
-    {
-        leases.delete(keys.token(&id).map_err(LeaseError::from)?, None).await?;
-        revoked.push(id);
-    }
+/// Ends one token, by its id or its text, or all of a name. Answers with the ids. The audit has it, also if there is none.
+pub async fn revoke(
+    leases: &dyn LeaseStore,
+    keys: &FleetKeys,
+    which: &str,
+    audited: Entry,
+) -> Result<Vec<String>, Failure> {
+    let which = id_or_name(which);
+    let known = list(leases, keys).await?;
+    let is_meant = |(id, token): &(String, TokenRecord)| id == which || token.name == which;
+    let revoked: Vec<String> = known.into_iter().filter(is_meant).map(|(id, _)| id).collect();
     if revoked.is_empty() {
         let message = format!("there is no token with the id or name '{which}'");
+        leases.commit(vec![audited.refused(ErrorCode::ParamInvalid).write(keys)?], None).await?;
         return Err(Failure::new(ErrorCode::ParamInvalid, message).hint("pgconvoy token list shows them"));
+    }
+    let audited = audited.on(revoked.join(" ")).done();
+    // One key of a transaction is the record's.
+    for some in revoked.chunks(BATCH_KEYS_MAX - 1) {
+        let delete = |id: &String| Ok(Write::Delete { key: keys.token(id).map_err(LeaseError::from)? });
+        let deletes = some.iter().map(delete).collect::<Result<Vec<_>, Failure>>()?;
+        let record = std::iter::once(audited.write(keys)?);
+        leases.commit(deletes.into_iter().chain(record).collect(), None).await?;
     }
     Ok(revoked)
 }

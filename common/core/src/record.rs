@@ -52,7 +52,29 @@ pub struct AuditRecord {
     pub who: String,
     pub role: String,
     pub what: String,
-    /// The job, worker or token that it was done to.
+    /// The job, worker, token or certificate that it was done to.
     pub object: String,
-    pub outcome: String,
+    pub outcome: AuditOutcome,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditOutcome {
+    /// It is being done, or its coordinator died over it.
+    Asked,
+    Done,
+    Refused,
+}
+
+impl AuditOutcome {
+    pub const fn name(self) -> &'static str {
+        match self {
+            AuditOutcome::Asked => "asked",
+            AuditOutcome::Done => "done",
+            AuditOutcome::Refused => "refused",
+        }
+    }
 }

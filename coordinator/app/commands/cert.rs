@@ -205,7 +205,9 @@ fn revoke(config: &Config, dir: &Path, which: &str) -> Result<ExitCode, Failure>
     let record = RevokedRecord { bearer: bearer.clone(), at: now() };
     block_on(async {
         let store = store::connect(config.fleet.as_ref()).await?;
-        revocations::revoke(store.leases.as_ref(), &store.keys, &serial, &record).await
+        let object = format!("{} ({serial})", record.bearer.as_deref().unwrap_or("a certificate"));
+        let audited = store::by_hand("cert revoke", &object)?;
+        revocations::revoke(store.leases.as_ref(), &store.keys, &serial, &record, audited).await
     })??;
     output::text(&format!("revoked: {} (serial {serial})\n", bearer.as_deref().unwrap_or("a certificate")))
 }

@@ -30,7 +30,9 @@ pub fn run(context: &Context, command: &TokenCommand) -> Result<ExitCode, Failur
             TokenCommand::Create { name, role, form } => {
                 let token = make(name, (*role).into())?;
                 let store = store::connect(fleet).await?;
-                tokens::store(store.leases.as_ref(), &store.keys, &token).await?;
+                let object = format!("{name} {} ({})", token.record.role, token.id);
+                let audited = store::by_hand("token create", &object)?;
+                tokens::store(store.leases.as_ref(), &store.keys, &token, audited).await?;
                 created(&token, form.output)
             }
             TokenCommand::List(form) => {
@@ -49,7 +51,8 @@ pub fn run(context: &Context, command: &TokenCommand) -> Result<ExitCode, Failur
             }
             TokenCommand::Revoke { token, form } => {
                 let store = store::connect(fleet).await?;
-                let revoked = tokens::revoke(store.leases.as_ref(), &store.keys, token).await?;
+                let audited = store::by_hand("token revoke", tokens::id_or_name(token))?;
+                let revoked = tokens::revoke(store.leases.as_ref(), &store.keys, token, audited).await?;
                 match form.output {
                     Output::Text => output::text(&(revoked.join("\n") + "\n")),
                     Output::Json => output::json(&json!(revoked)),

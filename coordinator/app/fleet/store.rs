@@ -1,5 +1,7 @@
 //! The fleet's lease store, reached from a coordinator's host as the configuration says.
 
+use crate::host::{now, random_identity, writer};
+use pgconvoy_coordinator::audit::{Caller, Entry};
 use pgconvoy_core::config::FleetConfig;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_lease::etcd::{EtcdIdentity, EtcdLogin};
@@ -20,6 +22,13 @@ pub async fn connect(fleet: Option<&FleetConfig>) -> Result<Store, Failure> {
     let keys = FleetKeys::new(&fleet.name).map_err(LeaseError::from)?;
     let leases = EtcdStore::connect(options(fleet)?).await?;
     Ok(Store { leases: Arc::new(leases), keys })
+}
+
+/// For the audit: somebody on a host that reaches the lease store, as far as this host knows.
+pub fn by_hand(what: &str, object: &str) -> Result<Entry, Failure> {
+    let name = format!("uid {}@{}", rustix::process::getuid().as_raw(), writer().host);
+    let caller = Caller { name, role: "host".to_owned() };
+    Ok(Entry::asked(&caller, what, object, now(), random_identity()?))
 }
 
 fn options(fleet: &FleetConfig) -> Result<EtcdOptions, Failure> {

@@ -67,7 +67,8 @@ impl Site {
         let mut random = Zeroizing::new([0; RANDOM_BYTES]);
         getrandom::fill(random.as_mut_slice()).unwrap();
         let token = NewToken::make(&role.name().parse().unwrap(), role, now(), &random);
-        tokens::store(self.leases.as_ref(), &self.keys, &token).await.unwrap();
+        let by_hand = super::store::by_hand("token create", role.name()).unwrap();
+        tokens::store(self.leases.as_ref(), &self.keys, &token, by_hand).await.unwrap();
         std::fs::write(self.dir.path().join("token"), format!("{}\n", *token.text)).unwrap();
     }
 

@@ -41,7 +41,34 @@ impl Asked {
             return Err(Refusal::new(StatusCode::FORBIDDEN, ErrorCode::Access, message)
                 .hint("pgconvoy token create makes one with another role"));
         }
-        Ok(Caller { name: self.bearer.name.clone(), role: self.bearer.role.name().to_owned() })
+        Ok(self.caller())
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { name: self.bearer.name.clone(), role: self.bearer.role.name().to_owned() }
+    }
+}
+
+impl Asked {
+    /// Something that changes the fleet: it is written down before it is done, and again with what came of it, also for those
+    /// whose role does not allow it.
+    pub(crate) async fn command<T>(
+        &self,
+        what: &str,
+        object: &str,
+        deed: impl AsyncFnOnce(&Caller) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let caller = match self.by(TokenRole::Operator) {
+            Ok(caller) => caller,
+            Err(refusal) => {
+                self.lead.audit_refusal(&self.caller(), what, object, refusal.code()).await;
+                return Err(refusal);
+            }
+        };
+        let entry = self.lead.audit_begin(&caller, what, object).await?;
+        let result = deed(&caller).await;
+        self.lead.audit_end(entry, result.as_ref().map(|_| ()).map_err(Refusal::code)).await;
+        result
     }
 }
 

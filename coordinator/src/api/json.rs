@@ -95,6 +95,7 @@ pub(super) fn audit(record: &AuditRecord) -> Value {
         "role": record.role,
         "what": record.what,
         "object": record.object,
-        "outcome": record.outcome,
+        "outcome": record.outcome.name(),
+        "code": record.code,
     })
 }

@@ -23,6 +23,10 @@ impl Refusal {
         Refusal { status, failure: Failure::new(code, message), may_be_repeated: false }
     }
 
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.failure.code
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Refusal {
         self.failure = self.failure.hint(hint);
         self

@@ -118,17 +118,25 @@ fn read<T: DeserializeOwned>(body: &web::Bytes) -> Result<T, Refusal> {
 }
 
 async fn submit(asked: Asked, body: web::Bytes) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
-    let Submission { kind, stanza, options, priority } = read(&body)?;
-    let wrong = |error: pgconvoy_core::ids::IdError| {
-        Refusal::misunderstood(Failure::new(ErrorCode::OptionInvalidValue, error.to_string()))
-    };
-    let (kind, stanza): (JobKind, StanzaName) =
-        (kind.parse().map_err(wrong)?, stanza.parse().map_err(wrong)?);
-    let id = asked.lead.submit(&caller, kind, stanza, Submission::options(options), priority).await?;
+    let submission = read::<Submission>(&body);
+    let what =
+        submission.as_ref().map_or("submit".to_owned(), |submission| format!("submit {}", submission.kind));
+    let id = asked.lead.new_job()?;
+    let object = id.to_string();
+    let submitting = asked.command(&what, &object, async |caller| {
+        let Submission { kind, stanza, options, priority } = submission?;
+        let wrong = |error: pgconvoy_core::ids::IdError| {
+            Refusal::misunderstood(Failure::new(ErrorCode::OptionInvalidValue, error.to_string()))
+        };
+        let (kind, stanza): (JobKind, StanzaName) =
+            (kind.parse().map_err(wrong)?, stanza.parse().map_err(wrong)?);
+        let options = Submission::options(options);
+        Ok(asked.lead.submit(caller, id, kind, stanza, options, priority).await?)
+    });
+    submitting.await?;
     Ok(HttpResponse::Created()
-        .insert_header((LOCATION, format!("/api/v1/jobs/{id}")))
-        .json(json!({"id": id.to_string()})))
+        .insert_header((LOCATION, format!("/api/v1/jobs/{object}")))
+        .json(json!({"id": object})))
 }
 
 async fn jobs(asked: Asked) -> Answer {
@@ -203,21 +211,27 @@ async fn follow(
 }
 
 async fn cancel(asked: Asked, path: web::Path<String>) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
-    asked.lead.cancel(&caller, changeable(&asked, &path)?).await?;
+    let cancelling = asked.command("cancel", &path, async |caller| {
+        Ok(asked.lead.cancel(caller, changeable(&asked, &path)?).await?)
+    });
+    cancelling.await?;
     told(&asked, &path)
 }
 
 async fn pause(asked: Asked, path: web::Path<String>) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
-    asked.lead.pause(&caller, changeable(&asked, &path)?).await.map_err(contradicted)?;
-    told(&asked, &path)
+    set_paused(&asked, &path, true).await
 }
 
 async fn resume(asked: Asked, path: web::Path<String>) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
-    asked.lead.resume(&caller, changeable(&asked, &path)?).await.map_err(contradicted)?;
-    told(&asked, &path)
+    set_paused(&asked, &path, false).await
+}
+
+async fn set_paused(asked: &Asked, id: &str, is_wanted: bool) -> Answer {
+    let setting = asked.command(if is_wanted { "pause" } else { "resume" }, id, async |_| {
+        asked.lead.set_paused(changeable(asked, id)?, is_wanted).await.map_err(contradicted)
+    });
+    setting.await?;
+    told(asked, id)
 }
 
 /// The job is there; what it is at the moment does not allow the change.
@@ -235,9 +249,14 @@ struct NewPriority {
 }
 
 async fn priority(asked: Asked, path: web::Path<String>, body: web::Bytes) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
-    let NewPriority { priority } = read(&body)?;
-    asked.lead.set_priority(&caller, changeable(&asked, &path)?, priority).await.map_err(contradicted)?;
+    let wanted = read::<NewPriority>(&body);
+    let what =
+        wanted.as_ref().map_or("priority".to_owned(), |wanted| format!("priority {}", wanted.priority));
+    let setting = asked.command(&what, &path, async |_| {
+        let NewPriority { priority } = wanted?;
+        asked.lead.set_priority(changeable(&asked, &path)?, priority).await.map_err(contradicted)
+    });
+    setting.await?;
     told(&asked, &path)
 }
 
@@ -257,13 +276,15 @@ async fn undrain(asked: Asked, name: web::Path<String>) -> Answer {
 }
 
 async fn set_drained(asked: &Asked, name: &str, is_wanted: bool) -> Answer {
-    let caller = asked.by(TokenRole::Operator)?;
     let epoch = asked.lead.leadership().epoch();
     let find = || asked.lead.workers().into_iter().find(|(view, _)| view.name.as_str() == name);
     let missing =
         || Refusal::not_found(format!("there is no worker {name}")).hint("pgconvoy workers list shows them");
-    let worker: WorkerName = find().ok_or_else(missing)?.0.name;
-    asked.lead.drain(&caller, &worker, is_wanted).await?;
+    let setting = asked.command(if is_wanted { "drain" } else { "undrain" }, name, async |_| {
+        let worker: WorkerName = find().ok_or_else(missing)?.0.name;
+        Ok(asked.lead.drain(&worker, is_wanted)?)
+    });
+    setting.await?;
     let told = find().ok_or_else(missing)?;
     Ok(HttpResponse::build(StatusCode::OK).json(json::worker(&told, epoch)))
 }

@@ -1,22 +1,19 @@
-//! What people may do to jobs and workers of a leadership. Each is written down before it is done.
+//! What people may do to jobs and workers of a leadership.
 
 use super::{Caller, Lead};
-use crate::actors::backup::now;
 use crate::jobs::Live;
-use crate::records::{self, JobKeeper};
+use crate::records::JobKeeper;
 use crate::registry::WorkerView;
 use crate::units::{ListUnits, UnitView};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_core::job::JobState;
-use pgconvoy_core::record::AuditRecord;
 use pgconvoy_core::wire::JobId;
 use std::sync::Arc;
 
 impl Lead {
     pub async fn cancel(self: &Arc<Self>, caller: &Caller, id: JobId) -> Result<(), Failure> {
         let keeper = self.keeper_of_live(id)?;
-        self.audit(caller, "cancel", &id.to_string()).await?;
         let reason = Failure::new(ErrorCode::Term, format!("cancelled by {}", caller.name));
         if keeper.record().state.is_under_way() {
             // Whoever leads next knows what is wanted.
@@ -38,17 +35,8 @@ impl Lead {
         Ok(())
     }
 
-    pub async fn pause(self: &Arc<Self>, caller: &Caller, id: JobId) -> Result<(), Failure> {
-        self.set_paused(caller, id, true).await
-    }
-
-    pub async fn resume(self: &Arc<Self>, caller: &Caller, id: JobId) -> Result<(), Failure> {
-        self.set_paused(caller, id, false).await
-    }
-
-    async fn set_paused(&self, caller: &Caller, id: JobId, paused: bool) -> Result<(), Failure> {
+    pub async fn set_paused(&self, id: JobId, paused: bool) -> Result<(), Failure> {
         let keeper = self.keeper_of_live(id)?;
-        self.audit(caller, if paused { "pause" } else { "resume" }, &id.to_string()).await?;
         let (from, to) = if paused {
             (JobState::Running, JobState::Paused)
         } else {
@@ -66,9 +54,8 @@ impl Lead {
         Ok(())
     }
 
-    pub async fn set_priority(&self, caller: &Caller, id: JobId, priority: i32) -> Result<(), Failure> {
+    pub async fn set_priority(&self, id: JobId, priority: i32) -> Result<(), Failure> {
         let keeper = self.keeper_of_live(id)?;
-        self.audit(caller, &format!("priority {priority}"), &id.to_string()).await?;
         keeper.change(|record| record.priority = priority).await?;
         self.lock().queue.set_priority(id, priority);
         self.touch();
@@ -93,33 +80,13 @@ impl Lead {
         self.registry.workers().into_iter().map(|view| (view.clone(), busy(&view.name))).collect()
     }
 
-    pub async fn drain(&self, caller: &Caller, worker: &WorkerName, is_wanted: bool) -> Result<(), Failure> {
-        self.audit(caller, if is_wanted { "drain" } else { "undrain" }, worker.as_str()).await?;
+    pub fn drain(&self, worker: &WorkerName, is_wanted: bool) -> Result<(), Failure> {
         if self.registry.drain(worker, is_wanted) {
             self.changed.notify_one();
             return Ok(());
         }
         Err(Failure::new(ErrorCode::ParamInvalid, format!("there is no worker {worker}"))
             .hint("pgconvoy workers list shows them"))
-    }
-
-    /// Before it is done: what is not written down is not done.
-    pub async fn audit(&self, caller: &Caller, what: &str, object: &str) -> Result<(), Failure> {
-        let at = now();
-        let record = AuditRecord {
-            at,
-            who: caller.name.clone(),
-            role: caller.role.clone(),
-            what: what.to_owned(),
-            object: object.to_owned(),
-            outcome: "asked".to_owned(),
-        };
-        let id = format!("{:015}-{}", at.0.max(0), (self.deps.identity)()?);
-        records::audit(&self.deps.leadership, &id, &record).await
-    }
-
-    pub async fn audits(&self) -> Result<Vec<AuditRecord>, Failure> {
-        records::audits(&self.deps.leadership).await
     }
 
     fn keeper_of_live(&self, id: JobId) -> Result<Arc<JobKeeper>, Failure> {

@@ -3,6 +3,7 @@
 use super::TIMEOUT;
 use crate::api::forward::GUARD_HEADER;
 use crate::api::{ApiDeps, serve};
+use crate::audit::{Caller, Entry};
 use crate::fleet::{Fleet, FleetDeps, LeaderAddress, Standing};
 use crate::leader::Ttls;
 use crate::tokens::{self, NewToken, RANDOM_BYTES, TokenRole, Tokens};
@@ -70,6 +71,11 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_millis()).unwrap())
 }
 
+pub(super) fn by_hand(what: &str, object: &str) -> Entry {
+    let caller = Caller { name: "root@here".to_owned(), role: "host".to_owned() };
+    Entry::asked(&caller, what, object, now(), identity().unwrap())
+}
+
 fn identity() -> Result<Identity, Failure> {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     Ok(Identity::from_random_bytes([COUNT.fetch_add(1, Ordering::Relaxed); 16]))
@@ -83,7 +89,9 @@ impl Site {
         for (seed, role) in (1..).zip(TokenRole::ALL) {
             let random = Zeroizing::new([seed; RANDOM_BYTES]);
             let token = NewToken::make(&role.name().parse().unwrap(), role, now(), &random);
-            tokens::store(leases.as_ref(), &keys, &token).await.unwrap();
+            tokens::store(leases.as_ref(), &keys, &token, by_hand("token create", role.name()))
+                .await
+                .unwrap();
             texts.push((role, token.text));
         }
         let authority = Authority::create(&"blue".parse().unwrap(), now()).unwrap();
