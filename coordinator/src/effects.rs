@@ -6,6 +6,8 @@
 //! Failure story: a lease store that refuses because another coordinator leads ends this leadership's part in the job, which
 //! goes on elsewhere: nothing is said to workers, nothing is given up.
 
+mod wanted;
+
 use crate::actors::backup::{BackupActor, Happened, now};
 use crate::announce::announce;
 use crate::ending::{self, Labelled};
@@ -22,6 +24,7 @@ use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
 use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId, WorkerName};
+use pgconvoy_core::machine::backup::batching::Acceptance;
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, UnitLease};
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event, Outcome};
@@ -30,12 +33,13 @@ use pgconvoy_lease::keys::JobKeys;
 use pgconvoy_lease::store::{Acquire, BATCH_KEYS_MAX, Claim, Entry, Expected, LeaseId, Write};
 use pgconvoy_lease::{Key, LeaseError, LockKind};
 use pgconvoy_repository::RepositorySet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use wanted::Wanted;
 
 /// Accepted units in one record of the lease store: it is rewritten as they come, so it stays small.
 const UNITS_PER_RECORD: u32 = 256;
@@ -57,33 +61,40 @@ pub(crate) struct Effects {
 impl Effects {
     pub(crate) async fn run(
         mut self,
-        mut queue: mpsc::UnboundedReceiver<Vec<Effect>>,
+        queue: mpsc::UnboundedReceiver<Vec<Effect>>,
         finished: oneshot::Sender<Outcome>,
     ) {
         let leadership = self.registry.leadership().clone();
+        let mut wanted = Wanted::new(queue);
         loop {
-            let batch = tokio::select! {
-                batch = queue.recv() => batch,
-                () = leadership.lost() => None,
+            let more = tokio::select! {
+                more = wanted.more() => more,
+                () = leadership.lost() => false,
             };
-            let Some(batch) = batch else { return self.stop_heartbeats() };
+            if !more {
+                return self.stop_heartbeats();
+            }
             let mut failed = false;
-            for effect in batch {
+            while let Some(effect) = wanted.next() {
                 // Another one leads, or may: the job is its own by now.
                 if !self.leadership().is_alive() {
                     return self.stop_heartbeats();
                 }
-                if let Effect::Finish(outcome) = effect {
-                    self.end().await;
-                    // Nobody waits any more if the process is ending.
-                    let _ = finished.send(*outcome);
-                    return;
-                }
-                // What follows in the batch may rest on what could not be done: only the end still counts.
-                if failed && !effect.is_of_the_end() {
-                    continue;
-                }
-                if let Err(failure) = self.apply(effect).await {
+                let done = match effect {
+                    Effect::Finish(outcome) => {
+                        self.end().await;
+                        // Nobody waits any more if the process is ending.
+                        let _ = finished.send(*outcome);
+                        return;
+                    }
+                    // What follows in the batch may rest on what could not be done: only the end still counts.
+                    effect if failed && !effect.is_of_the_end() => Ok(()),
+                    effect @ Effect::PersistAccepted { .. } => {
+                        self.accept(wanted.accepted(effect, has_room())).await
+                    }
+                    effect => self.apply(effect).await,
+                };
+                if let Err(failure) = done {
                     if !self.leadership().is_alive() {
                         return self.stop_heartbeats();
                     }
@@ -169,11 +180,7 @@ impl Effects {
                 let key = self.job_keys().lease(unit, attempt);
                 self.leadership().commit(vec![Write::Delete { key }]).await?;
             }
-            Effect::PersistAccepted { worker, unit, attempt, repositories } => {
-                self.accept(AcceptedUnit { unit, attempt, repositories }).await?;
-                self.settle(&worker, unit, attempt);
-            }
-            Effect::Settle { worker, unit, attempt } => self.settle(&worker, unit, attempt),
+            Effect::Settle { worker, unit, attempt } => self.settle(&worker, vec![(unit, attempt)]),
             Effect::PersistAnnounced(announced) => {
                 if let Some(record) = &self.record {
                     record.announced(announced).await?;
@@ -289,21 +296,30 @@ impl Effects {
             .collect()
     }
 
-    /// The record and the end of the lease in one: a unit whose lease is gone and whose record is missing is done again.
-    async fn accept(&mut self, unit: AcceptedUnit) -> Result<(), Failure> {
-        let part = unit.unit.0 / UNITS_PER_RECORD;
-        let (key, lease) = (self.job_keys().done(part), self.job_keys().lease(unit.unit, unit.attempt));
-        let units = self.accepted.entry(part).or_default();
-        units.push(unit);
-        let value = Bytes::from(encode_named(units));
-        let writes =
-            vec![Write::Put { key, value, expected: Expected::Anything }, Write::Delete { key: lease }];
-        Ok(self.leadership().commit(writes).await?)
+    /// Records and the ends of leases in one: a unit whose lease is gone and whose record is missing is done again.
+    async fn accept(&mut self, some: Vec<Acceptance>) -> Result<(), Failure> {
+        let keys = self.job_keys();
+        let (mut writes, mut changed) = (Vec::new(), BTreeSet::new());
+        let mut settled: BTreeMap<WorkerName, Vec<(UnitId, Attempt)>> = BTreeMap::new();
+        for Acceptance { worker, accepted } in some {
+            writes.push(Write::Delete { key: keys.lease(accepted.unit, accepted.attempt) });
+            settled.entry(worker).or_default().push((accepted.unit, accepted.attempt));
+            changed.insert(record_of(accepted.unit));
+            self.accepted.entry(record_of(accepted.unit)).or_default().push(accepted);
+        }
+        for record in changed {
+            let value = Bytes::from(encode_named(&self.accepted[&record]));
+            writes.push(Write::Put { key: keys.done(record), value, expected: Expected::Anything });
+        }
+        self.leadership().commit(writes).await?;
+        for (worker, units) in settled {
+            self.settle(&worker, units);
+        }
+        Ok(())
     }
 
-    fn settle(&self, worker: &WorkerName, unit: UnitId, attempt: Attempt) {
-        let settled = Instruction::Settled { job: self.spec.job, units: vec![(unit, attempt)] };
-        self.registry.instruct(worker, settled);
+    fn settle(&self, worker: &WorkerName, units: Vec<(UnitId, Attempt)>) {
+        self.registry.instruct(worker, Instruction::Settled { job: self.spec.job, units });
     }
 
     async fn put(&self, key: Key, value: Bytes) -> Result<(), Failure> {
@@ -366,7 +382,29 @@ impl Effects {
 pub(crate) fn by_record(accepted: &[AcceptedUnit]) -> BTreeMap<u32, Vec<AcceptedUnit>> {
     let mut records: BTreeMap<u32, Vec<AcceptedUnit>> = BTreeMap::new();
     for unit in accepted {
-        records.entry(unit.unit.0 / UNITS_PER_RECORD).or_default().push(unit.clone());
+        records.entry(record_of(unit.unit)).or_default().push(unit.clone());
     }
     records
 }
+
+fn record_of(unit: UnitId) -> u32 {
+    unit.0 / UNITS_PER_RECORD
+}
+
+/// Whether one more accepted unit fits into a transaction: its lease, and its record unless that is in there already.
+fn has_room() -> impl FnMut(&AcceptedUnit) -> bool {
+    let (mut leases, mut records) = (0, BTreeSet::new());
+    move |accepted| {
+        let record = record_of(accepted.unit);
+        let keys = leases + 1 + records.len() + usize::from(!records.contains(&record));
+        if keys > BATCH_KEYS_MAX {
+            return false;
+        }
+        leases += 1;
+        records.insert(record);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

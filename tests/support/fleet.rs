@@ -214,12 +214,29 @@ impl Fleet {
         })
     }
 
+    /// What the API of that coordinator answers to the bearer of that role's token, which `client_of` has made.
+    pub fn get(&self, site: &Site, coordinator: usize, role: &str, path: &str) -> Result<Json> {
+        let ports = self.ports.get(coordinator).context("no such coordinator")?;
+        let address = format!("https://127.0.0.1:{}", ports.http);
+        super::api::get(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
+    }
+
+    /// A command on a coordinator's host, beside the daemon.
+    pub fn on_host(&self, coordinator: usize, arguments: &[&str]) -> Result<Finished> {
+        let daemon = self.coordinators.get(coordinator).context("no such coordinator")?;
+        daemon.program.run(arguments)
+    }
+
+    pub fn pki(&self) -> &Path {
+        &self.pki
+    }
+
     /// A client of its own with a token of that role.
     pub fn client_of(&self, site: &Site, role: &str) -> Result<Pgconvoy> {
         let host = self.coordinators.first().context("no coordinator")?.program.clone();
         let arguments = ["token", "create", "--name", role, "--role", role];
         let token = host.run(arguments)?.ok()?.stdout;
-        let token_file = site.scratch.join(&format!("{role}.token"));
+        let token_file = token_file(site, role);
         std::fs::write(&token_file, token.lines().next().context("a token")?)?;
         user::give(&token_file)?;
         let apis: Vec<String> =
@@ -309,6 +326,10 @@ impl Fleet {
         );
         config.clone().extra(&fleet)
     }
+}
+
+fn token_file(site: &Site, role: &str) -> PathBuf {
+    site.scratch.join(&format!("{role}.token"))
 }
 
 fn free_ports() -> Result<Ports> {

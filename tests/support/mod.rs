@@ -16,6 +16,7 @@
     reason = "every test binary compiles this and uses a part of it"
 )]
 
+pub mod api;
 pub mod checks;
 pub mod cluster;
 pub mod config;

@@ -29,6 +29,7 @@
 //! earlier leader has published: then the outcome says so.
 
 mod announcing;
+pub mod batching;
 pub mod contents;
 pub mod contest;
 mod copying;

@@ -12,18 +12,22 @@ use crate::world::World;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use pgconvoy_core::job::JobState;
+use pgconvoy_core::machine::backup::batching::{Acceptance, Waiting, take_accepted};
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, UnitLease};
 use pgconvoy_core::machine::backup::{BackupSpec, Effect, Event};
 use pgconvoy_core::wire::{Instruction, JobId};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+
+/// Few, so that there is not always room.
+const ACCEPTED_AT_ONCE: i32 = 3;
 
 pub(crate) struct Executor {
     pub(crate) spec: BackupSpec,
-    batches: VecDeque<VecDeque<Effect>>,
+    batches: Waiting,
     /// The rest of the batch may rest on what could not be done.
     has_failed: bool,
     /// What the lease store is asked, or was asked without an answer.
-    asking: Option<Effect>,
+    asking: Option<Asking>,
     accepted: Vec<AcceptedUnit>,
     pub(crate) beating: BTreeSet<RepoKey>,
     pub(crate) dropped: BTreeSet<RepoKey>,
@@ -31,11 +35,27 @@ pub(crate) struct Executor {
     pub(crate) lost: BTreeSet<UnitId>,
 }
 
+#[derive(Debug, Clone)]
+enum Asking {
+    Accepted(Vec<Acceptance>),
+    Other(Effect),
+}
+
 impl Executor {
+    /// That acceptance, and those that wait behind it.
+    fn accepted(&mut self, first: Effect) -> Vec<Acceptance> {
+        self.batches.front_mut().expect("it was taken from there").push_front(first);
+        let mut left = ACCEPTED_AT_ONCE;
+        take_accepted(&mut self.batches, |_| {
+            left -= 1;
+            left >= 0
+        })
+    }
+
     pub(crate) fn new(spec: BackupSpec, accepted: Vec<AcceptedUnit>) -> Executor {
         Executor {
             spec,
-            batches: VecDeque::new(),
+            batches: Waiting::new(),
             has_failed: false,
             asking: None,
             accepted,
@@ -156,7 +176,12 @@ impl World {
             | Effect::PersistAnnounced(_)
             | Effect::PersistStopOrder => {
                 let after = self.rng.range(1, 40);
-                self.run_of(id, epoch, job).expect("it has effects").executor.asking = Some(effect);
+                let executor = &mut self.run_of(id, epoch, job).expect("it has effects").executor;
+                let asking = match effect {
+                    Effect::PersistAccepted { .. } => Asking::Accepted(executor.accepted(effect)),
+                    other => Asking::Other(other),
+                };
+                executor.asking = Some(asking);
                 self.coordinator_later(id, after, CoordinatorAct::Apply { epoch, job });
             }
             other => self.begin_beside(id, epoch, job, other),
@@ -224,13 +249,13 @@ impl World {
     /// The call arrives at the lease store, which may be out of reach; its answer may be lost.
     fn apply(&mut self, id: usize, epoch: FencingToken, job: JobId) {
         let answers = self.store_answers(id);
-        let Some(effect) = self.run_of(id, epoch, job).and_then(|run| run.executor.asking.clone()) else {
+        let Some(asking) = self.run_of(id, epoch, job).and_then(|run| run.executor.asking.clone()) else {
             return;
         };
         if !answers {
             return self.coordinator_later(id, ASK_AGAIN, CoordinatorAct::Apply { epoch, job });
         }
-        let answer = self.commit(id, epoch, job, effect);
+        let answer = self.commit(id, epoch, job, asking);
         if self.rng.percent(self.scenario.lost_answers) && !matches!(answer, Answer::Fenced) {
             return self.coordinator_later(id, ASK_AGAIN, CoordinatorAct::Apply { epoch, job });
         }
@@ -238,28 +263,19 @@ impl World {
         self.coordinator_later(id, after, CoordinatorAct::Answered { epoch, job, answer: Box::new(answer) });
     }
 
-    fn commit(&mut self, id: usize, epoch: FencingToken, job: JobId, effect: Effect) -> Answer {
+    fn commit(&mut self, id: usize, epoch: FencingToken, job: JobId, asking: Asking) -> Answer {
         if self.store.check(Some(epoch)).is_err() {
             return Answer::Fenced;
         }
         self.commit_check(epoch);
+        let effect = match asking {
+            Asking::Accepted(some) => return self.accept(id, epoch, job, some),
+            Asking::Other(effect) => effect,
+        };
         match effect {
             Effect::LeaseUnits { worker, units } => self.lease(id, epoch, job, worker, &units),
             Effect::ReleaseLease { unit, attempt } => {
                 self.store.delete(&Key::Unit(job, unit, attempt));
-                Answer::Written
-            }
-            Effect::PersistAccepted { unit, attempt, repositories, .. } => {
-                let executor = &mut self.run_of(id, epoch, job).expect("it asked").executor;
-                let one = AcceptedUnit { unit, attempt, repositories };
-                if !executor.accepted.contains(&one) {
-                    executor.accepted.push(one);
-                }
-                let accepted = executor.accepted.clone();
-                self.ledger.accepted(job, unit, attempt);
-                self.store.put(Key::Done(job), Value::Accepted(accepted));
-                self.store.delete(&Key::Unit(job, unit, attempt));
-                self.note(format_args!("unit {unit} attempt {attempt} is accepted"));
                 Answer::Written
             }
             Effect::PersistAnnounced(announced) => {
@@ -277,6 +293,22 @@ impl World {
             }
             _ => Answer::Written,
         }
+    }
+
+    fn accept(&mut self, id: usize, epoch: FencingToken, job: JobId, some: Vec<Acceptance>) -> Answer {
+        for Acceptance { accepted: one, .. } in some {
+            let (unit, attempt) = (one.unit, one.attempt);
+            let executor = &mut self.run_of(id, epoch, job).expect("it asked").executor;
+            if !executor.accepted.contains(&one) {
+                executor.accepted.push(one);
+            }
+            self.ledger.accepted(job, unit, attempt);
+            self.store.delete(&Key::Unit(job, unit, attempt));
+            self.note(format_args!("unit {unit} attempt {attempt} is accepted"));
+        }
+        let accepted = self.run_of(id, epoch, job).expect("it asked").executor.accepted.clone();
+        self.store.put(Key::Done(job), Value::Accepted(accepted));
+        Answer::Written
     }
 
     fn lease(
@@ -334,8 +366,10 @@ impl World {
             }
             Answer::Written | Answer::Conclude { .. } => {}
         }
-        if let Some(Effect::PersistAccepted { worker, unit, attempt, .. }) = asked {
-            self.settle(id, epoch, job, &worker, unit, attempt);
+        if let Some(Asking::Accepted(some)) = asked {
+            for Acceptance { worker, accepted } in some {
+                self.settle(id, epoch, job, &worker, accepted.unit, accepted.attempt);
+            }
         }
         self.pump(id, epoch, job);
     }
