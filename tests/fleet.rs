@@ -337,3 +337,13 @@ fn a_fleet_that_cannot_be_reached_is_an_error_and_never_a_silent_backup_here() -
     fleet.client.run(["backup", "--type=full", "--embedded"])?.ok()?;
     Ok(())
 }
+
+#[test]
+fn a_job_tells_that_the_limit_of_its_workers_is_what_limits_it() -> Result<()> {
+    let site = site()?;
+    let (fleet, id) = under_way(&site, &limited("2MiB"))?;
+    fleet.await_job(&id, "the stage that limits it", |job| job["limiting-stage"] == "bandwidth")?;
+    let end = fleet.await_end(&id)?;
+    ensure!(end["limiting-stage"].is_null(), "{end}");
+    is_done(&end)
+}

@@ -209,6 +209,7 @@ fn receipt(order: &UnitOrder) -> Receipt {
         read: order.parts.iter().map(|part| part.length).sum(),
         stored,
         failed: Vec::new(),
+        spent: Default::default(),
     }
 }
 

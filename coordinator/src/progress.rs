@@ -2,6 +2,7 @@
 
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::WorkerName;
+use pgconvoy_core::machine::backup::stages::Stage;
 use pgconvoy_core::machine::backup::{BackupMachine, Phase};
 use pgconvoy_core::machine::restore::RestoreMachine;
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub struct Progress {
     pub busy: BTreeMap<WorkerName, u32>,
     pub bytes_total: u64,
     pub bytes_done: u64,
+    pub limiting_stage: Option<Stage>,
 }
 
 impl Progress {
@@ -38,6 +40,7 @@ impl Progress {
             busy: board.busy().clone(),
             bytes_total,
             bytes_done,
+            limiting_stage: machine.limiting_stage(),
         }
     }
 

@@ -11,7 +11,7 @@
 //! 3. A pack is whole in a repository before the receipt says so. A repository that fails or stalls ends its own pack only.
 //! 4. Memory is bounded: one raw frame, and per repository [`PIECES_IN_FLIGHT`] sealed ones.
 //! 5. A repository that stalls is paid for once: later units pass it by while they have another one.
-//! 6. The same content gives the same receipt, whichever attempt read it.
+//! 6. The same content gives the same receipt, whichever attempt read it; only the time that it took is its own.
 //!
 //! Failure story: an error of the source ends the attempt; its uploads are dropped and publish nothing.
 //! So does the end of the job, within a frame.
@@ -20,6 +20,7 @@ mod frames;
 mod outgoing;
 mod patience;
 mod reader;
+mod stopwatch;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,8 @@ use pgconvoy_core::wire::{
 use pgconvoy_repository::codec::{Codec, Compressor, Level};
 use reader::{Opened, PartReader};
 use std::sync::Arc;
+use std::time::Instant;
+use stopwatch::{Lap, Stopwatch, Upload};
 
 /// What a slot keeps between units: buffers, and the compressor's tables.
 pub struct Slot {
@@ -52,6 +55,7 @@ pub struct Sent {
     slot: u16,
     parts: Vec<PartReceipt>,
     read: u64,
+    lap: Lap,
 }
 
 impl Slot {
@@ -72,8 +76,11 @@ impl Slot {
         };
         let mut outgoing: Vec<Outgoing> =
             order.repositories.iter().map(|key| Outgoing::begin(context, &order, *key, name)).collect();
-        match self.pack(context, &order, &mut outgoing) {
-            Ok((parts, read)) => Ok(Sent { outgoing, order, slot: self.number, parts, read }),
+        let mut stopwatch = Stopwatch::start();
+        match self.pack(context, &order, &mut outgoing, &mut stopwatch) {
+            Ok((parts, read)) => {
+                Ok(Sent { outgoing, order, slot: self.number, parts, read, lap: stopwatch.stop() })
+            }
             Err(failure) => Err(unit_failure(&order, failure, &outgoing)),
         }
     }
@@ -83,17 +90,18 @@ impl Slot {
         context: &Arc<JobContext>,
         order: &UnitOrder,
         outgoing: &mut [Outgoing],
+        stopwatch: &mut Stopwatch,
     ) -> Result<(Vec<PartReceipt>, u64), Failure> {
         let mut raw = std::mem::take(&mut self.raw);
         let mut packer = FramePacker::new(&mut raw, &mut self.compressor, outgoing);
         let (mut parts, mut ranges, mut vanished, mut read) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for part in &order.parts {
-            let Opened::Present(reader) = PartReader::open(context, part)? else {
+            let Opened::Present(reader) = stopwatch.read(|| PartReader::open(context, part))? else {
                 vanished.push(part.path.to_string());
                 parts.push(PartReceipt::Vanished);
                 continue;
             };
-            let (receipt, range) = read_part(context, part, reader, &mut packer, ranges.len())?;
+            let (receipt, range) = read_part(context, part, reader, &mut packer, stopwatch, ranges.len())?;
             if let Some(range) = range {
                 read += range.length;
                 ranges.push(range);
@@ -127,6 +135,7 @@ fn read_part(
     part: &UnitPart,
     mut reader: PartReader,
     packer: &mut FramePacker<'_>,
+    stopwatch: &mut Stopwatch,
     place: usize,
 ) -> Result<(PartReceipt, Option<PackRange>), Failure> {
     let block_size = part.block_size as usize;
@@ -146,11 +155,11 @@ fn read_part(
     loop {
         context.check_running()?;
         let (free, room) = packer.room(block_size)?;
-        let filled = reader.fill(free)?;
+        let filled = stopwatch.read(|| reader.fill(free))?;
         if filled == 0 {
             break;
         }
-        context.pace(filled);
+        stopwatch.pace(|| context.pace(filled));
         let bytes = &mut free[..filled];
         if let Some(page_size) = context.page_check(part) {
             pages_checked += check(
@@ -213,10 +222,15 @@ fn check(
 impl Sent {
     /// Waits until every repository has the pack or has failed.
     pub async fn settle(self) -> Result<Receipt, UnitFailure> {
-        let settling =
-            self.outgoing.into_iter().map(|one| async move { (one.repository(), one.settle().await) });
-        let (mut stored, mut failed) = (Vec::new(), Vec::new());
-        for (repository, settled) in join_all(settling).await {
+        let settling = self.outgoing.into_iter().map(|one| async move {
+            let (repository, queued, begin) = (one.repository(), one.queued(), Instant::now());
+            let settled = one.settle().await;
+            (Upload { repository, queued, settled: begin.elapsed() }, settled)
+        });
+        let (mut stored, mut failed, mut uploads) = (Vec::new(), Vec::new(), Vec::new());
+        for (upload, settled) in join_all(settling).await {
+            let repository = upload.repository;
+            uploads.push(upload);
             match settled {
                 Ok(bytes) => stored.push(StoredPack { repository, bytes }),
                 Err(failure) => failed.push(RepositoryFailure { repository, failure }),
@@ -239,6 +253,7 @@ impl Sent {
             read: self.read,
             stored,
             failed,
+            spent: self.lap.spent(&uploads),
         })
     }
 }

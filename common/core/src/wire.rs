@@ -348,6 +348,27 @@ pub struct Receipt {
     pub read: u64,
     pub stored: Vec<StoredPack>,
     pub failed: Vec<RepositoryFailure>,
+    /// Nothing from workers that do not measure it.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub spent: Spent,
+}
+
+/// Where the time of a unit went, in microseconds of the slot that did it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    pub read_us: u64,
+    /// Checking, hashing, compressing, sealing.
+    pub compute_us: u64,
+    /// Waiting for the worker's own limit.
+    pub bandwidth_us: u64,
+    /// Waiting for each repository, as far as the next unit does not hide it.
+    pub upload_us: Vec<(RepoKey, u64)>,
+}
+
+impl Spent {
+    pub fn is_nothing(&self) -> bool {
+        *self == Spent::default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

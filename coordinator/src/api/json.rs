@@ -26,6 +26,8 @@ pub fn job(view: &JobView, epoch: Epoch) -> Value {
     let bytes = progress
         .as_ref()
         .map(|progress| json!({"total": progress.bytes_total, "done": progress.bytes_done, "rate": rate}));
+    let limiting = progress.as_ref().and_then(|progress| progress.limiting_stage);
+    let limiting = limiting.map(|stage| stage.to_string());
     let mut told = json!({
         "id": record.id.to_string(),
         "kind": record.kind.name(),
@@ -42,7 +44,7 @@ pub fn job(view: &JobView, epoch: Epoch) -> Value {
         "units": units,
         "bytes": bytes,
         "eta-ms": eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX)),
-        "limiting-stage": null,
+        "limiting-stage": limiting,
         "error": record.failure.as_ref().map(failure),
         "submitted-by": record.submitted_by,
         "options": record.options,

@@ -77,6 +77,7 @@ async fn a_receipt_too_large_to_be_sent_becomes_a_small_failure() {
         read: 8192,
         stored: vec![StoredPack { repository: ONE, bytes: 1 }],
         failed: Vec::new(),
+        spent: Default::default(),
     };
     report(Ok(receipt), &task).await.unwrap();
     let ReportBody::UnitFailed(failure) = far.next().await else { panic!("no failure was reported") };

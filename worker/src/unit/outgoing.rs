@@ -1,6 +1,7 @@
 //! One pack on its way to one repository: sealed on the slot's thread, uploaded on the runtime, a bounded queue between.
 
 use super::patience::Patience;
+use super::stopwatch::timed;
 use crate::job::JobContext;
 use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -14,6 +15,7 @@ use pgconvoy_repository::object::ObjectEncoder;
 use pgconvoy_repository::{Repository, RepositoryError};
 use pgconvoy_storage::{ObjectKey, PutMode};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -47,6 +49,8 @@ pub(super) struct Outgoing {
     repository: RepoKey,
     runtime: Handle,
     patience: Patience,
+    /// How long the slot waited for room in the queue.
+    queued: Duration,
     state: State,
 }
 
@@ -62,7 +66,7 @@ impl Outgoing {
             Ok(state) => state,
             Err(failure) => State::Failed(failure),
         };
-        Outgoing { repository, runtime: context.runtime.clone(), patience, state }
+        Outgoing { repository, runtime: context.runtime.clone(), patience, queued: Duration::ZERO, state }
     }
 
     fn open(context: &Arc<JobContext>, key: RepoKey, name: PackName) -> Result<State, Failure> {
@@ -82,6 +86,10 @@ impl Outgoing {
 
     pub(super) fn repository(&self) -> RepoKey {
         self.repository
+    }
+
+    pub(super) fn queued(&self) -> Duration {
+        self.queued
     }
 
     pub(super) fn failure(&self) -> Option<RepositoryFailure> {
@@ -119,7 +127,7 @@ impl Outgoing {
         let State::Open { queue, .. } = &self.state else { return };
         let sent = piece.map_err(Failure::from).and_then(|piece| {
             self.patience.check()?;
-            self.runtime.block_on(self.patience.wait(queue.send(piece)))
+            timed(&mut self.queued, || self.runtime.block_on(self.patience.wait(queue.send(piece))))
         });
         let failure = match sent {
             Ok(Ok(())) => return,

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use super::*;
+use crate::bandwidth::Bandwidth;
 use crate::job::Tablespaces;
 use crate::job::testing::{ONE, PATIENCE, STALL, Site, TWO, order, part};
 use pgconvoy_core::ids::{Oid, RepoKey};
@@ -153,4 +154,31 @@ async fn files_of_a_lost_tablespace_end_the_unit() {
     let (context, gone) = with_tablespace(&site, true, asked).await;
     let failure = run(&context, order(1, &[ONE], &[gone])).await.unwrap_err().failure;
     assert_eq!(failure.code, ErrorCode::PathMissing, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_says_where_the_time_of_its_unit_went() {
+    let site = Site::new().await;
+    let relation = site.relation("16384", PAGES);
+    let bytes = u64::try_from(PAGES).unwrap() * 8192;
+    let mut context = site.context(PATIENCE).await;
+    // Twice as many bytes as a second brings.
+    Arc::get_mut(&mut context).unwrap().bandwidth = Some(Arc::new(Bandwidth::new(bytes / 2)));
+    let receipt = run(&context, order(1, &[ONE, TWO], &[relation])).await.unwrap();
+    let spent = receipt.spent;
+    assert!(spent.bandwidth_us > 1_000_000, "{spent:?}");
+    assert!(spent.read_us > 0 && spent.compute_us > 0, "{spent:?}");
+    assert_eq!(spent.upload_us.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [ONE, TWO]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_its_time_is_told_by_its_number() {
+    let site = Site::new().await;
+    let context = site.context(PATIENCE).await;
+    let relation = site.relation("16384", PAGES);
+    let slow = Effect::Delay(Duration::from_millis(300));
+    site.faults(TWO).add(Rule::always(Operation::Write, slow));
+    let spent = run(&context, order(1, &[ONE, TWO], &[relation])).await.unwrap().spent;
+    let of = |key: RepoKey| spent.upload_us.iter().find(|(of, _)| *of == key).unwrap().1;
+    assert!(of(TWO) > 300_000 && of(TWO) > of(ONE), "{spent:?}");
 }

@@ -38,6 +38,7 @@ pub mod event;
 mod joining;
 mod recovery;
 mod session;
+pub mod stages;
 mod state;
 mod stopping;
 pub mod units;
@@ -56,6 +57,7 @@ pub use event::{
 };
 use joining::Reader;
 use recovery::Early;
+use stages::{Stage, Stages};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::UnitBoard;
@@ -119,6 +121,7 @@ pub struct BackupMachine {
     /// One repository has the plan, and nobody else's beside it.
     is_announced: bool,
     board: UnitBoard,
+    stages: Stages,
     contents: Option<Arc<BackupContents>>,
     /// Why the job ends, unless something is found that saves it.
     cause: Option<Failure>,
@@ -161,6 +164,7 @@ impl BackupMachine {
             is_scanned: false,
             is_announced: false,
             board: UnitBoard::default(),
+            stages: Stages::default(),
             contents: None,
             cause: None,
             warnings: Vec::new(),
@@ -191,6 +195,12 @@ impl BackupMachine {
     /// The job's units, bytes and states, for whoever shows progress.
     pub fn board(&self) -> &UnitBoard {
         &self.board
+    }
+
+    /// What keeps units from going faster, while units are done.
+    pub fn limiting_stage(&self) -> Option<Stage> {
+        let is_copying = self.phase == Phase::Copying && !self.is_paused;
+        is_copying.then(|| self.stages.limiting(self.board.occupation())).flatten()
     }
 
     pub fn is_paused(&self) -> bool {
@@ -246,6 +256,7 @@ impl BackupMachine {
             Event::SessionRecalled { session } => self.on_session_recalled(now, session, effects),
             Event::GivenUp { .. } => Ok(()),
             Event::Ticked => {
+                self.stages.forget(now);
                 self.spread(now, effects);
                 Ok(())
             }

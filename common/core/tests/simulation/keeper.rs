@@ -455,5 +455,6 @@ fn receipt(running: &Running) -> ReportBody {
         read: order.parts.iter().map(|part| part.length).sum(),
         stored: running.stored.clone(),
         failed: running.failed.clone(),
+        spent: Default::default(),
     })
 }

@@ -76,6 +76,7 @@ impl BackupMachine {
                 state.stored += stored.bytes;
             }
         }
+        self.stages.add(now, receipt.spent.clone());
         let (unit, attempt) = (receipt.unit, receipt.attempt);
         effects.push(Effect::PersistAccepted {
             worker: worker.clone(),

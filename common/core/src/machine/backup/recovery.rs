@@ -267,5 +267,6 @@ fn receipt_of(
         read: body.ranges.iter().map(|range| range.length).sum(),
         stored: pack.stored.clone(),
         failed: Vec::new(),
+        spent: Default::default(),
     })
 }

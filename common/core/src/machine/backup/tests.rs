@@ -18,7 +18,7 @@ use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
 use crate::wire::{
     Compress, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
-    SessionStart, SourceOptions, StoredPack, UnitFailure, UnitOrder,
+    SessionStart, SourceOptions, Spent, StoredPack, UnitFailure, UnitOrder,
 };
 
 const ONE: RepoKey = RepoKey(1);
@@ -335,6 +335,7 @@ impl World {
                 .into_iter()
                 .map(|repository| RepositoryFailure { repository, failure: disk_full() })
                 .collect(),
+            spent: Default::default(),
         }
     }
 
@@ -647,4 +648,23 @@ fn where_the_first_repository_fails_the_next_one_decides() {
     assert_eq!(world.planned, [ONE, TWO]);
     assert_eq!(world.outcome().status, Status::Partial);
     assert_eq!(failure_of(world.outcome(), TWO), None);
+}
+
+#[test]
+fn the_stage_that_limits_is_told_while_units_are_done_and_not_before_or_after() {
+    let mut world = World::new();
+    assert_eq!(world.machine.limiting_stage(), None);
+    world.settle();
+    assert_eq!(world.machine.limiting_stage(), None, "nothing was measured yet");
+    let order = world.orders.remove(0);
+    let spent = Spent { upload_us: vec![(TWO, 9), (ONE, 3)], read_us: 8, ..Spent::default() };
+    let receipt = Receipt { spent, ..world.receipt(&order) };
+    world.report(ReportBody::UnitDone(receipt));
+    assert_eq!(world.machine.limiting_stage(), Some(stages::Stage::Upload(TWO)));
+    world.tell(Event::Paused);
+    assert_eq!(world.machine.limiting_stage(), None);
+    world.tell(Event::Resumed);
+    world.report(ReportBody::Ready { units: 1 });
+    world.do_all_units();
+    assert_eq!((world.outcome().status, world.machine.limiting_stage()), (Status::Ok, None));
 }

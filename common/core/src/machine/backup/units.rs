@@ -3,6 +3,7 @@
 mod spread;
 
 use super::event::{UnitLease, WorkerShare};
+use super::stages::Occupation;
 use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
 use crate::plan::blocks::block_size;
@@ -202,6 +203,10 @@ impl UnitBoard {
         let attempt = self.attempts[number];
         self.hold(number, Hold { worker: worker.clone(), attempt, token: None, since: now });
         (unit_id(number), attempt)
+    }
+
+    pub fn occupation(&self) -> Occupation {
+        Occupation { held: self.held, idle: self.asked.values().map(|units| u32::from(*units)).sum() }
     }
 
     pub fn busy(&self) -> &BTreeMap<WorkerName, u32> {

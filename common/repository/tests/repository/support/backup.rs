@@ -318,5 +318,6 @@ async fn run_unit(site: &Site, request: &BackupRequest, order: &UnitOrder) -> Re
         read: ranges.iter().map(|range| range.length).sum(),
         stored: vec![StoredPack { repository: RepoKey(site.repository.number().0), bytes: stored }],
         failed: Vec::new(),
+        spent: Default::default(),
     }
 }

@@ -284,6 +284,7 @@ fn receipt() -> Receipt {
         read: 122_880,
         stored: vec![StoredPack { repository: REPO, bytes: 23_456 }],
         failed: vec![failed()],
+        spent: Default::default(),
     }
 }
 
