@@ -76,7 +76,7 @@ fn an_expired_certificate_is_refused_by_the_coordinator_and_by_the_worker_that_h
     })?;
     let error = error.map(|error| error.to_string()).unwrap_or_default();
     ensure!(error.contains("expired"), "the worker is told '{error}'");
-    fleet.coordinators[leader].await_words("expired")?;
+    fleet.coordinators[leader].await_log("expired")?;
     is_well(&fleet)
 }
 
@@ -89,9 +89,9 @@ fn a_worker_is_refused_with_a_stanza_that_the_configuration_gives_to_another() -
     // By its own configuration the data directory is on whatever host reads it.
     let mut greedy = fleet.worker(&site, 1, &everybodys)?;
     greedy.start()?;
-    greedy.await_words("which the configuration here does not give to it")?;
+    greedy.await_log("which the configuration here does not give to it")?;
     let leader = fleet.leader()?;
-    fleet.coordinators[leader].await_words("worker worker-1 offers data of stanza main")?;
+    fleet.coordinators[leader].await_log("worker worker-1 offers data of stanza main")?;
     assert_eq!(fleet.workers_in_state("up")?, ["worker-0"]);
     is_well(&fleet)?;
     fleet.workers[0].stop()?.ok()?;
@@ -120,7 +120,7 @@ fn what_is_no_message_ends_its_own_connection_only() -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?;
     for words in ["1048576 are allowed", "was turned away"] {
-        fleet.coordinators[leader].await_words(words)?;
+        fleet.coordinators[leader].await_log(words)?;
     }
     is_well(&fleet)
 }

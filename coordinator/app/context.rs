@@ -9,6 +9,7 @@ use pgconvoy_core::ids::StanzaName;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 pub const CONFIG_FILE: &str = "/etc/pgconvoy/pgconvoy.toml";
 const CONFIG_VARIABLE: &str = "PGCONVOY_CONFIG";
@@ -53,6 +54,14 @@ impl Context {
         })
     }
 
+    /// The same command, by the configuration as it stands in the file now.
+    pub fn again(&self) -> Result<Context, Failures> {
+        let source = Source::at(self.config_file.as_deref())?;
+        let mut config = source.load_with(&self.environment)?;
+        config.apply(&self.overrides);
+        Ok(Context { config, ..self.clone() })
+    }
+
     /// The same process, as if a job's command had been typed.
     pub fn for_job(&self, stanza: &StanzaName, typed: &Typed) -> Context {
         Context {
@@ -66,6 +75,23 @@ impl Context {
             is_root: self.is_root,
             arguments: Vec::new(),
         }
+    }
+}
+
+/// A daemon's context: what is asked for after a reload gets the new one.
+pub struct Current(RwLock<Arc<Context>>);
+
+impl Current {
+    pub fn new(context: Context) -> Current {
+        Current(RwLock::new(Arc::new(context)))
+    }
+
+    pub fn get(&self) -> Arc<Context> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn replace(&self, context: Context) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(context);
     }
 }
 
@@ -90,10 +116,21 @@ impl Source {
         }
     }
 
+    /// What was read once, once more.
+    fn at(path: Option<&Path>) -> Result<Source, Failure> {
+        let Some(path) = path else { return Ok(Source { path: None, text: String::new() }) };
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+        Ok(Source { path: Some(path.to_owned()), text })
+    }
+
     pub fn load(&self, invocation: &Invocation) -> Result<Config, Vec<ConfigProblem>> {
+        self.load_with(&invocation.environment)
+    }
+
+    fn load_with(&self, environment: &BTreeMap<String, String>) -> Result<Config, Vec<ConfigProblem>> {
         let name = self.path.as_deref().map(Path::to_string_lossy);
         let source = name.as_deref().map(|name| (name, self.text.as_str()));
-        Config::load(source, &invocation.environment, |path| {
+        Config::load(source, environment, |path| {
             std::fs::read_to_string(path).map_err(|error| error.to_string())
         })
     }

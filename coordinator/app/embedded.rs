@@ -96,6 +96,7 @@ impl Embedded {
             errands: None,
             dial: Dial::Once(far),
             spool: None,
+            revoked: Default::default(),
             orphan_timeout: Duration::ZERO,
             runtime: Handle::current(),
         });

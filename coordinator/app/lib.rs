@@ -1,7 +1,8 @@
 //! The composition root: what the process was given comes in, one command runs, an exit status goes out.
 //!
 //! Code map: [`args`] is what was typed and [`settings`] what it means; [`context`] holds the configuration; [`commands`]
-//! has one file for each verb; [`fleet`] is for what is done elsewhere; [`output`] and [`logging`] are the two ways out.
+//! has one file for each verb; [`fleet`] is for what is done elsewhere; [`output`] and [`logging`] are the two ways out;
+//! [`signals`] and [`reload`] are for daemons.
 //!
 //! Invariants
 //! 1. The environment, the arguments and the configuration file are read here and nowhere below.
@@ -18,6 +19,7 @@ pub mod logging;
 pub mod member;
 pub mod output;
 pub mod progress;
+pub mod reload;
 pub mod repositories;
 pub mod runtime;
 pub mod settings;

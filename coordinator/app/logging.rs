@@ -17,17 +17,39 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write, stderr};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Instant;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterFn, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
 
 /// `tracing::debug!(target: "detail", ...)` is a line of level detail.
 pub const DETAIL: &str = "detail";
 /// How the command ended: for the file only.
 const OUTCOME: &str = "outcome";
+
+type SetLevel = Box<dyn Fn(LogLevel) + Send + Sync>;
+
+/// The sinks of this process; their levels can change while it runs.
+struct Levels {
+    console: SetLevel,
+    file: Option<SetLevel>,
+}
+
+static LEVELS: OnceLock<Levels> = OnceLock::new();
+
+/// Other levels from now on. A file that is not open stays closed.
+pub fn set_levels(log: &LogConfig) {
+    if let Some(levels) = LEVELS.get() {
+        (levels.console)(log.console);
+        if let Some(set) = &levels.file {
+            set(log.file);
+        }
+    }
+}
 
 /// A command that is being logged.
 pub struct Run {
@@ -38,14 +60,20 @@ pub struct Run {
 /// Starts logging as the configuration says.
 pub fn start(context: &Context) -> Run {
     let log = &context.config.log;
-    let mut sinks = vec![layer(log, log.console, stderr(), |target| target != OUTCOME)];
+    let (console, set_console) = layer(log, log.console, stderr(), |target| target != OUTCOME);
+    let (mut sinks, mut set_file) = (vec![console], None);
     let mut complaint = None;
     if log.file != LogLevel::Off {
         match open(context) {
-            Ok(file) => sinks.push(layer(log, log.file, file, |_| true)),
+            Ok(file) => {
+                let (layer, set) = layer(log, log.file, file, |_| true);
+                sinks.push(layer);
+                set_file = Some(set);
+            }
             Err(reason) => complaint = reason,
         }
     }
+    let _ = LEVELS.set(Levels { console: set_console, file: set_file });
     // Only the first command of a process can set it, and a process has one.
     let _ = tracing::subscriber::set_global_default(Registry::default().with(sinks));
     if let Some(complaint) = complaint {
@@ -102,12 +130,24 @@ fn layer<W>(
     level: LogLevel,
     sink: W,
     wants: fn(&str) -> bool,
-) -> Box<dyn Layer<Registry> + Send + Sync>
+) -> (Box<dyn Layer<Registry> + Send + Sync>, SetLevel)
 where
     W: Write + Send + 'static,
 {
-    let filter = filter_fn(move |metadata: &Metadata<'_>| shows(level, metadata) && wants(metadata.target()));
-    LineLayer::new(log.format, sink).with_filter(filter.with_max_level_hint(most_verbose(level))).boxed()
+    let (filter, handle) = reload::Layer::new(filter(level, wants));
+    let set = move |level| {
+        // It fails only when the sink is gone, and then nobody reads.
+        let _ = handle.reload(self::filter(level, wants));
+    };
+    (LineLayer::new(log.format, sink).with_filter(filter).boxed(), Box::new(set))
+}
+
+fn filter(
+    level: LogLevel,
+    wants: fn(&str) -> bool,
+) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + Send + Sync + 'static> {
+    let is_wanted = move |metadata: &Metadata<'_>| shows(level, metadata) && wants(metadata.target());
+    filter_fn(is_wanted).with_max_level_hint(most_verbose(level))
 }
 
 fn most_verbose(level: LogLevel) -> LevelFilter {

@@ -29,6 +29,11 @@ impl From<Vec<ConfigProblem>> for Failures {
 }
 
 impl Failures {
+    /// All of them, for whoever goes on in spite of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Failure> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
     /// Prints them and says how the process ends. An error that cannot be printed still has its exit status.
     pub fn report(&self) -> ExitCode {
         let text: String = std::iter::once(&self.first).chain(&self.more).map(lines).collect();

@@ -17,6 +17,7 @@ use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::ids::Identity;
 use pgconvoy_lease::keys::Shard;
 use pgconvoy_lease::{FleetKeys, LeaseStore};
+use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::{CloseKind, CloseReason, Connection, Listener};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct FleetDeps {
     /// Who writes to repositories from here.
     pub writer: Writer,
     pub identity: Arc<dyn Fn() -> Result<Identity, Failure> + Send + Sync>,
+    /// Certificates that are not welcome any more, as somebody follows them.
+    pub revoked: Revoked,
 }
 
 pub struct Fleet {
@@ -112,6 +115,7 @@ impl Fleet {
             ttls: self.deps.ttls,
             writer: self.deps.writer.clone(),
             identity: self.deps.identity.clone(),
+            revoked: self.deps.revoked.clone(),
         };
         match Lead::take_over(deps).await {
             Ok(lead) => {

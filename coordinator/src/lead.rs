@@ -36,6 +36,7 @@ use pgconvoy_core::machine::queue::{JobQueue, QueuedJob, Start};
 use pgconvoy_core::record::{Begun, JobRecord};
 use pgconvoy_core::wire::{Hello, JobId, ServerSeen};
 use pgconvoy_transport::Connection;
+use pgconvoy_transport::pki::Revoked;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicUsize;
@@ -58,6 +59,7 @@ pub struct LeadDeps {
     pub writer: Writer,
     /// For identities; from outside, because it is random.
     pub identity: Arc<dyn Fn() -> Result<Identity, Failure> + Send + Sync>,
+    pub revoked: Revoked,
 }
 
 #[derive(Default)]
@@ -86,7 +88,7 @@ impl Lead {
             hello.sources.iter().try_for_each(|source| workshop.may_serve(&hello.worker, &source.stanza))
         });
         let (leadership, runtime) = (deps.leadership.clone(), deps.runtime.clone());
-        let registry = Registry::new(leadership, runtime, deps.ttls.worker, admission);
+        let registry = Registry::new(leadership, runtime, deps.ttls.worker, admission, deps.revoked.clone());
         registry.adopt().await?;
         let lead = Arc::new(Lead {
             deps,

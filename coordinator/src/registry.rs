@@ -19,6 +19,7 @@ use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
 use pgconvoy_core::wire::{Hello, Instruction, JobId, SourceSeen, Welcome};
 use pgconvoy_lease::Acquire;
 use pgconvoy_lease::store::LeaseId;
+use pgconvoy_transport::pki::Revoked;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +107,8 @@ pub struct Registry {
     runtime: Handle,
     ttl: Duration,
     admission: Admission,
+    /// Workers hear of these with their keep-alives.
+    revoked: Revoked,
     state: Mutex<State>,
 }
 
@@ -115,8 +118,13 @@ impl Registry {
         runtime: Handle,
         ttl: Duration,
         admission: Admission,
+        revoked: Revoked,
     ) -> Arc<Registry> {
-        Arc::new(Registry { leadership, runtime, ttl, admission, state: Mutex::default() })
+        Arc::new(Registry { leadership, runtime, ttl, admission, revoked, state: Mutex::default() })
+    }
+
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
     }
 
     pub(crate) fn leadership(&self) -> &Arc<Leadership> {

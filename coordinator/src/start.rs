@@ -43,6 +43,7 @@ impl Coordinator {
                 deps.ttls.worker,
                 // The worker is this very process.
                 Arc::new(|_| Ok(())),
+                Default::default(),
             ),
             repositories: deps.repositories,
             runtime: deps.runtime,

@@ -3,6 +3,7 @@
 use super::process::{Finished, Running};
 use super::{Context, Pgconvoy, Result, ensure, limits, note};
 use rustix::process::Signal;
+use std::path::{Path, PathBuf};
 
 /// A process that goes on until it is told to stop. Dropping it kills it.
 pub struct Daemon {
@@ -10,16 +11,37 @@ pub struct Daemon {
     kind: &'static str,
     pub program: Pgconvoy,
     running: Option<Running>,
+    /// As systemd would name it.
+    notify_socket: Option<PathBuf>,
 }
 
 impl Daemon {
     pub fn new(kind: &'static str, name: &str, program: Pgconvoy) -> Daemon {
-        Daemon { name: name.to_owned(), kind, program, running: None }
+        Daemon { name: name.to_owned(), kind, program, running: None, notify_socket: None }
     }
 
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "{} runs already", self.name);
-        self.running = Some(self.program.start([self.kind])?);
+        let mut program = self.program.call([self.kind])?;
+        if let Some(socket) = &self.notify_socket {
+            program = program.env("NOTIFY_SOCKET", socket);
+        }
+        self.running = Some(program.start()?);
+        Ok(())
+    }
+
+    /// Before it starts.
+    pub fn notifies(&mut self, socket: &Path) {
+        self.notify_socket = Some(socket.to_owned());
+    }
+
+    /// Changes the text of its configuration file; it hears of that by SIGHUP.
+    pub fn reconfigure(&self, change: impl FnOnce(&str) -> String) -> Result<()> {
+        let path = self.program.config_file();
+        let before = std::fs::read_to_string(path)?;
+        let after = change(&before);
+        ensure!(before != after, "nothing changes in {}", path.display());
+        std::fs::write(path, after)?;
         Ok(())
     }
 
@@ -29,11 +51,11 @@ impl Daemon {
 
     /// What it has written to stderr so far.
     pub fn said(&self) -> Result<String> {
-        self.running.as_ref().with_context(|| format!("{} does not run", self.name))?.said()
+        self.running.as_ref().with_context(|| format!("{} does not run", self.name))?.stderr_so_far()
     }
 
-    /// Waits until its log has these words.
-    pub fn await_words(&self, words: &str) -> Result<()> {
+    /// Waits until its log says that.
+    pub fn await_log(&self, words: &str) -> Result<()> {
         let waited =
             limits::wait_for(&format!("'{words}' in the log of {}", self.name), limits::SOON, || {
                 Ok(self.said()?.contains(words).then_some(()))

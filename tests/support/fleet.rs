@@ -221,6 +221,24 @@ impl Fleet {
         super::api::get(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
     }
 
+    /// The certificate that a coordinator shows to whoever asks its API now.
+    pub fn shown_certificate(&self, coordinator: usize) -> Result<String> {
+        let ports = self.ports.get(coordinator).context("no such coordinator")?;
+        let address = format!("https://127.0.0.1:{}", ports.http);
+        Ok(super::api::shown_certificate(&address, &self.pki.join("ca.crt"))?.to_string())
+    }
+
+    /// Another certificate for a member, in the place of the one that it has.
+    pub fn renew_certificate(&self, role: &str, name: &str) -> Result<()> {
+        for suffix in ["crt", "key"] {
+            std::fs::remove_file(self.pki.join(format!("{name}.{suffix}")))?;
+        }
+        let (dir, role, name) =
+            (format!("--dir={}", self.pki.display()), format!("--role={role}"), format!("--name={name}"));
+        self.on_host(0, &["cert", "issue", &dir, &role, &name, "--san=127.0.0.1"])?.ok()?;
+        Ok(())
+    }
+
     /// A command on a coordinator's host, beside the daemon.
     pub fn on_host(&self, coordinator: usize, arguments: &[&str]) -> Result<Finished> {
         let daemon = self.coordinators.get(coordinator).context("no such coordinator")?;

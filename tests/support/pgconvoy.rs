@@ -26,6 +26,10 @@ impl Pgconvoy {
         Ok(Pgconvoy { config_file, ..self.clone() })
     }
 
+    pub fn config_file(&self) -> &Path {
+        &self.config_file
+    }
+
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;

@@ -108,6 +108,15 @@ impl Running {
         Pid::from_raw(i32::try_from(self.child.id())?).context("a child has process id 0")
     }
 
+    /// What it has said so far.
+    pub fn stderr_so_far(&self) -> Result<String> {
+        // The cursor belongs to the program too.
+        let mut bytes = vec![0; usize::try_from(self.stderr.metadata()?.len())?];
+        let read = self.stderr.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// SIGKILL to the program and to all that it started.
     pub fn kill(&mut self) -> Result<()> {
         self.signal(Signal::KILL)
@@ -122,14 +131,6 @@ impl Running {
             }
         }
         Ok(())
-    }
-
-    /// What it has written to stderr so far. Reads at places of its own, since the child writes where the file stands.
-    pub fn said(&self) -> Result<String> {
-        let length = self.stderr.metadata()?.len();
-        let mut bytes = vec![0; usize::try_from(length)?];
-        self.stderr.read_exact_at(&mut bytes, 0)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Whether it has ended, without reaping it: that is [`Running::wait`]'s, which counts.

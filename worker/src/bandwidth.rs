@@ -3,6 +3,8 @@
 //! Whoever wants to read reserves the time that its bytes take, right behind what others have reserved, and sleeps until
 //! that time begins. So the rate holds for the sum, nobody starves, and the last bytes need not be waited for twice.
 
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,14 +15,27 @@ const NAP_MAX: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub struct Bandwidth {
-    bytes_per_second: u64,
+    /// 0: as much as there is.
+    bytes_per_second: AtomicU64,
     /// The time up to which everything is reserved.
     reserved: Mutex<Instant>,
 }
 
 impl Bandwidth {
     pub fn new(bytes_per_second: u64) -> Bandwidth {
-        Bandwidth { bytes_per_second: bytes_per_second.max(1), reserved: Mutex::new(Instant::now()) }
+        Bandwidth::of(Some(bytes_per_second))
+    }
+
+    /// `None`: unlimited for now.
+    pub fn of(bytes_per_second: Option<u64>) -> Bandwidth {
+        let rate = AtomicU64::new(rate(bytes_per_second));
+        Bandwidth { bytes_per_second: rate, reserved: Mutex::new(Instant::now()) }
+    }
+
+    /// Another limit from now on; who waits by the old one waits on.
+    pub fn change(&self, bytes_per_second: Option<u64>) {
+        self.bytes_per_second.store(rate(bytes_per_second), Ordering::Relaxed);
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Blocks until so many bytes may be read, or `is_over` says that nobody wants them.
@@ -39,15 +54,32 @@ impl Bandwidth {
     fn reserve(&self, bytes: u64, now: Instant) -> Instant {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = (*reserved).max(now.checked_sub(BURST).unwrap_or(now));
-        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_second);
+        let Some(rate) = NonZeroU64::new(self.bytes_per_second.load(Ordering::Relaxed)) else { return now };
+        let nanoseconds = u128::from(bytes) * 1_000_000_000 / u128::from(rate.get());
         *reserved = begin + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
         begin
     }
 }
 
+fn rate(bytes_per_second: Option<u64>) -> u64 {
+    bytes_per_second.map_or(0, |rate| rate.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_limit_holds_for_what_is_read_from_then_on() {
+        let bandwidth = Bandwidth::of(None);
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!((bandwidth.reserve(1 << 40, later), bandwidth.reserve(1, later)), (later, later));
+        bandwidth.change(Some(1000));
+        let first = bandwidth.reserve(500, later);
+        assert_eq!(bandwidth.reserve(1, later) - first, Duration::from_millis(500));
+        bandwidth.change(None);
+        assert_eq!(bandwidth.reserve(1 << 40, later), later);
+    }
 
     #[test]
     fn readers_queue_up_behind_each_other() {

@@ -30,6 +30,7 @@ use crate::errand::Errands;
 use crate::job::{JobContext, Source, Tablespaces};
 use crate::outbox::Reporter;
 use crate::slots::{self, SlotPool, Task};
+use crate::sources::Sources;
 use futures::FutureExt;
 use live::Online;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -45,7 +46,6 @@ use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
 use sharing::Sharing;
 use spool::Scan;
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub struct SourceConfig {
 /// What all keepers of a worker stand on.
 pub struct Ground {
     pub worker: WorkerName,
-    pub sources: BTreeMap<StanzaName, SourceConfig>,
+    pub sources: Arc<Sources>,
     pub repositories: Arc<RepositorySet>,
     pub slots: Arc<SlotPool>,
     pub bandwidth: Option<Arc<Bandwidth>>,
@@ -337,7 +337,7 @@ impl Keeper {
     }
 
     fn source(&self, stanza: &StanzaName) -> Result<SourceConfig, Failure> {
-        self.ground.sources.get(stanza).cloned().ok_or_else(|| {
+        self.ground.sources.of(stanza).ok_or_else(|| {
             let message = format!("worker {} has no data of stanza {stanza}", self.ground.worker);
             Failure::new(ErrorCode::OptionInvalid, message)
         })

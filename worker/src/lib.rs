@@ -21,7 +21,7 @@ mod lease;
 mod outbox;
 pub mod restore;
 pub mod slots;
-mod sources;
+pub mod sources;
 pub mod stanza;
 pub mod unit;
 pub mod worker;

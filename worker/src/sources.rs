@@ -1,4 +1,4 @@
-//! What a worker tells of the data directories that it sees, when it connects.
+//! The data directories that a worker sees, and what it tells of them when it connects.
 
 use crate::keeper::SourceConfig;
 use futures::future::join_all;
@@ -6,14 +6,40 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::wire::{ServerSeen, SourceSeen};
 use pgconvoy_postgres::connect::Client;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// A server that takes longer is told to be down; the preflight of a job asks again, with all its patience.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// By stanza.
+pub type SourceConfigs = BTreeMap<StanzaName, SourceConfig>;
+
+/// The data directories that a worker sees; others can take their place while it runs.
+pub struct Sources(watch::Sender<Arc<SourceConfigs>>);
+
+impl Sources {
+    pub fn new(sources: SourceConfigs) -> Sources {
+        Sources(watch::Sender::new(Arc::new(sources)))
+    }
+
+    pub fn of(&self, stanza: &StanzaName) -> Option<SourceConfig> {
+        self.0.borrow().get(stanza).cloned()
+    }
+
+    pub(crate) fn replace(&self, sources: SourceConfigs) {
+        self.0.send_replace(Arc::new(sources));
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<SourceConfigs>> {
+        self.0.subscribe()
+    }
+}
+
 /// Asks each server for its role.
-pub(crate) async fn look(sources: &BTreeMap<StanzaName, SourceConfig>) -> Vec<SourceSeen> {
+pub(crate) async fn look(sources: &SourceConfigs) -> Vec<SourceSeen> {
     join_all(sources.iter().map(|(stanza, source)| async move {
         let asked = timeout(LOOK_TIMEOUT, Client::connect(&source.connect)).await;
         let server = match asked {
@@ -30,7 +56,7 @@ pub(crate) async fn look(sources: &BTreeMap<StanzaName, SourceConfig>) -> Vec<So
 }
 
 /// Without asking anybody.
-pub(crate) fn unseen(sources: &BTreeMap<StanzaName, SourceConfig>) -> Vec<SourceSeen> {
+pub(crate) fn unseen(sources: &SourceConfigs) -> Vec<SourceSeen> {
     sources.iter().map(|(stanza, source)| seen(stanza, source, ServerSeen::Unknown)).collect()
 }
 

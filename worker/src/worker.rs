@@ -12,14 +12,15 @@
 
 use crate::bandwidth::Bandwidth;
 use crate::errand::Errands;
-use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
+use crate::keeper::{Ground, Keeper, KeeperHandle};
 use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
 use crate::slots::SlotPool;
-use crate::sources;
-use pgconvoy_core::ids::{Epoch, Identity, StanzaName, WorkerName};
+use crate::sources::{self, SourceConfigs, Sources};
+use pgconvoy_core::ids::{Epoch, Identity, WorkerName};
 use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
 use pgconvoy_repository::RepositorySet;
+use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::reconnect::Reconnect;
 use pgconvoy_transport::{
     Channel, CloseKind, CloseReason, Connection, TransportError, TypedReceiver, TypedSender,
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,13 +53,15 @@ pub struct WorkerDeps {
     pub slots: u16,
     pub bandwidth: Option<Arc<Bandwidth>>,
     /// The stanzas whose data this worker sees.
-    pub sources: BTreeMap<StanzaName, SourceConfig>,
+    pub sources: SourceConfigs,
     pub repositories: Arc<RepositorySet>,
     /// Whole jobs that it can do; `None`: none.
     pub errands: Option<Arc<dyn Errands>>,
     pub dial: Dial,
     /// Where scans are kept for a coordinator that asks again; `None`: nobody will.
     pub spool: Option<PathBuf>,
+    /// Certificates that are not welcome any more, as far as coordinators have told.
+    pub revoked: Revoked,
     /// How long a session is kept without any coordinator.
     pub orphan_timeout: Duration,
     /// The multi-thread runtime.
@@ -76,6 +80,7 @@ pub struct Worker;
 /// Of a worker that runs.
 pub struct WorkerHandle {
     task: JoinHandle<()>,
+    sources: Arc<Sources>,
     draining: CancellationToken,
     stopping: CancellationToken,
 }
@@ -84,6 +89,11 @@ impl WorkerHandle {
     /// No new work; ends when what there is is done.
     pub fn drain(&self) {
         self.draining.cancel();
+    }
+
+    /// Sees the data of other stanzas from now on, and tells the coordinator so by a new hello.
+    pub fn see(&self, sources: SourceConfigs) {
+        self.sources.replace(sources);
     }
 
     /// Ends at once.
@@ -102,12 +112,19 @@ impl Worker {
     pub fn start(deps: WorkerDeps) -> WorkerHandle {
         let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
         let runtime = deps.runtime.clone();
-        let running = run(deps, draining.clone(), stopping.clone());
-        WorkerHandle { task: runtime.spawn(running), draining, stopping }
+        let sources = Arc::new(Sources::new(deps.sources.clone()));
+        let running = run(deps, sources.clone(), draining.clone(), stopping.clone());
+        WorkerHandle { task: runtime.spawn(running), sources, draining, stopping }
     }
 }
 
-async fn run(deps: WorkerDeps, draining: CancellationToken, stopping: CancellationToken) {
+async fn run(
+    deps: WorkerDeps,
+    configured: Arc<Sources>,
+    draining: CancellationToken,
+    stopping: CancellationToken,
+) {
+    let sources = configured.watch();
     let right = Arc::new(Right::default());
     let outbox = Outbox::new(right.clone());
     let slots = Arc::new(SlotPool::start(deps.slots, &deps.runtime));
@@ -115,7 +132,7 @@ async fn run(deps: WorkerDeps, draining: CancellationToken, stopping: Cancellati
     let mut state = State {
         ground: Arc::new(Ground {
             worker: deps.name.clone(),
-            sources: deps.sources,
+            sources: configured,
             repositories: deps.repositories,
             slots,
             bandwidth: deps.bandwidth,
@@ -131,6 +148,8 @@ async fn run(deps: WorkerDeps, draining: CancellationToken, stopping: Cancellati
         epoch: Epoch(0),
         keepers: BTreeMap::new(),
         draining,
+        revoked: deps.revoked,
+        sources,
     };
     stopping.run_until_cancelled(state.live(deps.dial, deps.orphan_timeout)).await;
     state.end_all().await;
@@ -147,6 +166,9 @@ struct State {
     epoch: Epoch,
     keepers: BTreeMap<JobId, KeeperHandle>,
     draining: CancellationToken,
+    revoked: Revoked,
+    /// Tells when they are others.
+    sources: watch::Receiver<Arc<SourceConfigs>>,
 }
 
 impl State {
@@ -221,12 +243,10 @@ impl State {
         end
     }
 
-    async fn hello(&self) -> Hello {
-        let sources = if self.looks {
-            sources::look(&self.ground.sources).await
-        } else {
-            sources::unseen(&self.ground.sources)
-        };
+    async fn hello(&mut self) -> Hello {
+        let configured = self.sources.borrow_and_update().clone();
+        let sources =
+            if self.looks { sources::look(&configured).await } else { sources::unseen(&configured) };
         let held = self.keepers.iter().map(|(job, keeper)| Held {
             job: *job,
             session: keeper.has_session(),
@@ -299,6 +319,9 @@ impl State {
                     }
                     ReportBody::Alive { sequence: self.right.keep_alive() }
                 }
+                Ok(()) = self.sources.changed() => {
+                    return CloseReason::new(CloseKind::Dropped, "this worker sees other stanzas now");
+                }
                 () = drain.cancelled(), if !has_told => {
                     has_told = true;
                     ReportBody::Draining
@@ -325,11 +348,22 @@ impl State {
     async fn obey(&mut self, instruction: Instruction) {
         match instruction {
             Instruction::Welcome(_) => tracing::debug!("a second welcome is ignored"),
-            Instruction::Confirmed { sequence, ttl_ms } => {
+            Instruction::Confirmed { sequence, ttl_ms, revoked } => {
+                self.refuse(&revoked);
                 self.right.confirmed(sequence, Duration::from_millis(ttl_ms));
             }
             Instruction::Settled { job, units } => self.outbox.settle(job, &units),
             Instruction::Order(order) => self.obey_order(order).await,
+        }
+    }
+
+    /// What was revoked once is not welcome again while this process runs.
+    fn refuse(&self, revoked: &[String]) {
+        for text in revoked {
+            match text.parse() {
+                Ok(serial) => self.revoked.add(serial),
+                Err(error) => tracing::warn!("a revoked certificate cannot be told: {error}"),
+            }
         }
     }
 
@@ -377,3 +411,6 @@ fn over(error: &TransportError) -> CloseReason {
     let lost = || CloseReason::new(CloseKind::Lost, error.to_string());
     error.close_reason().cloned().unwrap_or_else(lost)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ mod fleet;
 mod problem;
 pub mod registry;
 mod repo;
+pub mod restart;
 mod sheet;
 mod show;
 mod stanza;

@@ -47,6 +47,9 @@ pub enum Instruction {
     Confirmed {
         sequence: u64,
         ttl_ms: u64,
+        /// Serial numbers of certificates that are not welcome any more; nothing if they were told on this connection.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        revoked: Vec<String>,
     },
     /// Nobody needs to hear of these attempts again.
     Settled {

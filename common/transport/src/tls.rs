@@ -16,18 +16,40 @@ use crate::pki::credentials::provider;
 use crate::pki::{Credentials, Revoked, TrustedAuthority};
 use crate::protocol::ALPN;
 use rustls::client::Resumption;
-use rustls::sign::SingleCertAndKey;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use verify::FleetVerifier;
 
+/// The certificate that a listener shows; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Shown(Arc<RwLock<Arc<CertifiedKey>>>);
+
+impl Shown {
+    pub fn new(credentials: &Credentials) -> Shown {
+        Shown(Arc::new(RwLock::new(Arc::clone(credentials.certified()))))
+    }
+
+    /// To whoever connects from now on.
+    pub fn renew(&self, credentials: &Credentials) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(credentials.certified());
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
 /// For the HTTP API: no client certificate is asked for, tokens say who asks. Set the ALPN protocols before use.
-pub fn https_server_config(credentials: &Credentials) -> ServerConfig {
+pub fn https_server_config(shown: &Shown) -> ServerConfig {
     ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider speaks TLS 1.2 and 1.3")
         .with_no_client_auth()
-        .with_cert_resolver(resolver(credentials))
+        .with_cert_resolver(Arc::new(shown.clone()))
 }
 
 /// For those who ask the HTTP API: trusts what `admission` admits of the fleet, whatever address it was reached by.

@@ -1,24 +1,25 @@
 //! `coordinator`: one of a fleet's coordinators, until it is told to stop.
 
-use crate::context::Context;
+use crate::context::{Context, Current};
 use crate::fleet::store;
 use crate::fleet::workshop::CommandWorkshop;
 use crate::host::{random_identity, writer};
 use crate::member;
+use crate::reload::Reload;
 use crate::runtime::block_on;
-use crate::signals::Stops;
+use crate::signals::{Signals, Word, tell_ready};
 use pgconvoy_coordinator::Ttls;
 use pgconvoy_coordinator::api::{self, ApiDeps};
 use pgconvoy_coordinator::fleet::{Fleet, FleetDeps, LeaderAddress};
 use pgconvoy_coordinator::revocations;
 use pgconvoy_coordinator::tokens::Tokens;
-use pgconvoy_core::config::Config;
+use pgconvoy_core::config::{Config, restart};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_lease::{FleetKeys, LeaseStore};
 use pgconvoy_transport::Role;
 use pgconvoy_transport::pki::{Credentials, Revoked};
 use pgconvoy_transport::quic::{ListenConfig, QuicListener};
-use pgconvoy_transport::tls::{Admission, https_client_config, https_server_config};
+use pgconvoy_transport::tls::{Admission, Shown, https_client_config, https_server_config};
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -48,33 +49,54 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     // Nobody is admitted before it is known who is not welcome.
     revoked.replace(revocations::list(leases.as_ref(), &keys).await?);
     let listener = listen(config, &credentials, revoked.clone())?;
+    let current = Arc::new(Current::new(context.clone()));
     let fleet = Fleet::new(FleetDeps {
         address: address(config, &credentials),
         fleet: keys.clone(),
         leases: leases.clone(),
-        workshop: Arc::new(CommandWorkshop::new(Arc::new(context.clone()))),
+        workshop: Arc::new(CommandWorkshop::new(current.clone())),
         runtime: Handle::current(),
         ttls: Ttls::FLEET,
         writer: writer(),
         identity: Arc::new(random_identity),
+        revoked: revoked.clone(),
     });
+    let shown = Shown::new(&credentials);
     let stop = CancellationToken::new();
-    let api = Api { fleet: &fleet, credentials: &credentials, leases: &leases, keys: &keys, stop: &stop };
+    let api = Api {
+        fleet: &fleet,
+        credentials: &credentials,
+        shown: &shown,
+        leases: &leases,
+        keys: &keys,
+        stop: &stop,
+    };
     let serving = Handle::current().spawn(api.serve(config.coordinator.http_listen, &revoked)?);
     let watching = revocations::follow(leases.clone(), keys.clone(), revoked.clone(), stop.clone());
     let watching = Handle::current().spawn(watching);
     let admitting = actix::spawn(fleet.clone().listen(listener.clone()));
-    let mut stops = Stops::listen()?;
-    stops.tell_ready();
+    let mut signals = Signals::listen()?;
+    tell_ready();
     tracing::info!("coordinator {} is ready", credentials.member().identity.name);
     let mut running = std::pin::pin!(fleet.run(stop.clone()));
-    tokio::select! {
-        () = &mut running => {}
-        _ = stops.next(Duration::MAX) => {
-            tracing::warn!("stopping: another coordinator goes on with the jobs");
-            stop.cancel();
-            // Gives the leadership back, so that the next one need not wait for its lease to end.
-            let _ = tokio::time::timeout(STOP_TIMEOUT, &mut running).await;
+    let reload =
+        Reload { current: &current, member: credentials.member(), needs_restart: restart::of_coordinator };
+    loop {
+        tokio::select! {
+            () = &mut running => break,
+            word = signals.next(Duration::MAX) => match word {
+                Word::Reload => reload.run(|_, renewed| {
+                    renew(renewed, &credentials, &listener, &shown);
+                    Ok(())
+                }),
+                Word::Drain | Word::EndNow => {
+                    tracing::warn!("stopping: another coordinator goes on with the jobs");
+                    stop.cancel();
+                    // Gives the leadership back, so that the next one need not wait for its lease to end.
+                    let _ = tokio::time::timeout(STOP_TIMEOUT, &mut running).await;
+                    break;
+                }
+            },
         }
     }
     pgconvoy_transport::Listener::close(listener.as_ref());
@@ -86,10 +108,20 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// New handshakes show the new certificate. What a coordinator trusts when it asks another one was settled at the start.
+fn renew(renewed: &Credentials, started_with: &Credentials, listener: &QuicListener, shown: &Shown) {
+    listener.renew(renewed);
+    shown.renew(renewed);
+    if !renewed.authority().is_same(started_with.authority()) {
+        tracing::warn!("[fleet] ca-file has changed: other coordinators are asked by it after a restart");
+    }
+}
+
 /// What the API is made of.
 struct Api<'a> {
     fleet: &'a Arc<Fleet>,
     credentials: &'a Credentials,
+    shown: &'a Shown,
     leases: &'a Arc<dyn LeaseStore>,
     keys: &'a FleetKeys,
     stop: &'a CancellationToken,
@@ -111,7 +143,7 @@ impl Api<'_> {
             fleet: self.fleet.clone(),
             tokens: Tokens::new(self.leases.clone(), self.keys.clone()),
             listen,
-            tls: https_server_config(self.credentials),
+            tls: https_server_config(self.shown),
             forward: https_client_config(self.credentials.authority(), admission, revoked),
             stop: self.stop.clone(),
         }))

@@ -1,16 +1,18 @@
 //! `worker`: serves a fleet's coordinators on this host until it is told to stop.
 
-use crate::context::Context;
+use crate::context::{Context, Current};
 use crate::fleet::errands::CommandErrands;
 use crate::host::{connect_options, cores, random_identity};
 use crate::member;
+use crate::reload::Reload;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
-use crate::signals::{Stop, Stops};
-use pgconvoy_core::config::{Config, PgConfig};
+use crate::signals::{Signals, Word, tell_ready};
+use pgconvoy_core::config::{BackupOptions, Config, PgConfig, restart};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, WorkerName};
 use pgconvoy_transport::Role;
+use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::quic::{DialConfig, QuicDialer};
 use pgconvoy_transport::reconnect::Redial;
 use pgconvoy_transport::tls::Admission;
@@ -41,10 +43,11 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let fleet = member::fleet(config)?;
     let credentials = member::credentials(fleet)?;
     let name = name(config, credentials.member().identity.worker())?;
+    let (member, revoked) = (credentials.member().clone(), Revoked::default());
     let dialer = QuicDialer::new(DialConfig {
         credentials,
         expects: Admission::of([Role::Coordinator]),
-        revoked: Default::default(),
+        revoked: revoked.clone(),
         runtime: Handle::current(),
     });
     let dialer = dialer.map_err(|error| {
@@ -55,40 +58,58 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
             .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
     })?;
-    let policy =
-        config.effective(None, &context.overrides).map_err(|mut problems| problems.swap_remove(0))?;
+    let options = policy(context)?;
+    let current = Arc::new(Current::new(context.clone()));
+    let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
     let repos: Vec<_> = config.repos.values().cloned().collect();
     let mut worker = Worker::start(WorkerDeps {
         name: name.clone(),
         incarnation: random_identity()?,
         slots: slots(config),
-        bandwidth: config.worker.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0))),
-        sources: sources(config, &name, policy.db_timeout)?,
-        repositories: repository_set(&repos, policy.io_timeout)?,
-        errands: Some(Arc::new(CommandErrands::new(Arc::new(context.clone())))),
+        bandwidth: Some(bandwidth.clone()),
+        sources: sources(config, &name, options.db_timeout)?,
+        repositories: repository_set(&repos, options.io_timeout)?,
+        errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),
         spool: Some(PathBuf::from(&config.paths.spool)),
+        revoked,
         orphan_timeout: SESSION_ORPHAN_TIMEOUT,
         runtime: Handle::current(),
     });
     tracing::info!("worker {name} serves {}", fleet.coordinators.join(", "));
-    let mut stops = Stops::listen()?;
-    stops.tell_ready();
+    let mut signals = Signals::listen()?;
+    tell_ready();
+    let reload = Reload { current: &current, member: &member, needs_restart: restart::of_worker };
     loop {
         tokio::select! {
             () = worker.stopped() => break,
-            stop = stops.next(DRAIN_TIMEOUT) => match stop {
-                Stop::Drain => {
+            word = signals.next(DRAIN_TIMEOUT) => match word {
+                Word::Reload => reload.run(|new, renewed| {
+                    let seen = sources(&new.config, &name, policy(new)?.db_timeout)?;
+                    dialer.renew(renewed);
+                    bandwidth.change(new.config.worker.bandwidth_max.map(|bytes| bytes.0));
+                    if new.config.stanzas != current.get().config.stanzas {
+                        worker.see(seen);
+                    }
+                    Ok(())
+                }),
+                Word::Drain => {
                     tracing::warn!("draining; a second signal, or {} s, ends at once", DRAIN_TIMEOUT.as_secs());
                     worker.drain();
                 }
-                Stop::Now => worker.stop(),
+                Word::EndNow => worker.stop(),
             },
         }
     }
     // What is not said in time is told by silence.
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, dialer.idle()).await;
     Ok(())
+}
+
+/// What holds for this host, whatever the stanza.
+fn policy(context: &Context) -> Result<BackupOptions, Failure> {
+    let effective = context.config.effective(None, &context.overrides);
+    effective.map_err(|mut problems| problems.swap_remove(0).into())
 }
 
 /// The certificate's, which is also the configured one if there is one.

@@ -5,7 +5,7 @@
 use super::workshop::{not_that, of_job};
 use crate::args::Command;
 use crate::commands::{restore, verify};
-use crate::context::Context;
+use crate::context::Current;
 use crate::settings::{RestoreRequest, VerifyRequest};
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -16,22 +16,23 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// The commands, by the configuration of a worker's host.
-pub struct CommandErrands(Arc<Context>);
+pub struct CommandErrands(Arc<Current>);
 
 impl CommandErrands {
-    pub fn new(context: Arc<Context>) -> CommandErrands {
+    pub fn new(context: Arc<Current>) -> CommandErrands {
         CommandErrands(context)
     }
 
     /// What was ordered, as if it had been typed here.
     fn typed(&self, order: &ErrandOrder) -> Result<(Context, Command), Failure> {
         let ErrandOrder { kind, stanza, options } = order;
-        if !self.0.config.stanzas.contains_key(stanza) {
+        let current = self.0.get();
+        if !current.config.stanzas.contains_key(stanza) {
             let message = format!("the configuration of this worker does not name stanza {stanza}");
             return Err(Failure::new(ErrorCode::OptionInvalidValue, message)
                 .hint(format!("add [stanza.{stanza}] there if the worker is to see its data")));
         }
-        of_job(&self.0, *kind, stanza, options)
+        of_job(&current, *kind, stanza, options)
     }
 
     fn restore_request(&self, order: &ErrandOrder) -> Result<(Context, RestoreRequest), Failure> {

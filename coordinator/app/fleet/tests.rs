@@ -5,7 +5,7 @@
 use super::client::Client;
 use super::follow;
 use super::workshop::CommandWorkshop;
-use crate::context::Context;
+use crate::context::{Context, Current};
 use crate::host::{now, random_identity};
 use pgconvoy_coordinator::Ttls;
 use pgconvoy_coordinator::api::{ApiDeps, serve};
@@ -16,7 +16,7 @@ use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_lease::{EmbeddedStore, FleetKeys, LeaseStore};
 use pgconvoy_transport::pki::authority::MEMBER_VALIDITY;
 use pgconvoy_transport::pki::{Authority, Credentials, IssueRequest, Revoked};
-use pgconvoy_transport::tls::{https_client_config, https_server_config};
+use pgconvoy_transport::tls::{Shown, https_client_config, https_server_config};
 use pgconvoy_transport::{Admission, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -91,11 +91,12 @@ impl Site {
             address: LeaderAddress { name: name.to_owned(), quic: String::new(), api: url.clone() },
             fleet: self.keys.clone(),
             leases: self.leases.clone(),
-            workshop: Arc::new(CommandWorkshop::new(Arc::new(context))),
+            workshop: Arc::new(CommandWorkshop::new(Arc::new(Current::new(context)))),
             runtime: Handle::current(),
             ttls: Ttls::FLEET,
             writer: crate::host::writer(),
             identity: Arc::new(random_identity),
+            revoked: Default::default(),
         });
         let stop = CancellationToken::new();
         let admission = Admission::of([Role::Coordinator]);
@@ -103,7 +104,7 @@ impl Site {
             fleet: fleet.clone(),
             tokens: Tokens::new(self.leases.clone(), self.keys.clone()),
             listen,
-            tls: https_server_config(&self.credentials),
+            tls: https_server_config(&Shown::new(&self.credentials)),
             forward: https_client_config(self.credentials.authority(), admission, &Revoked::default()),
             stop: stop.clone(),
         };

@@ -2,7 +2,7 @@
 
 use crate::args::{Command, as_typed};
 use crate::commands::backup;
-use crate::context::Context;
+use crate::context::{Context, Current};
 use crate::repositories::repository_set;
 use crate::settings::{BackupRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
@@ -20,15 +20,15 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(10 * 60);
 const PATH_OPTION: &str = "pg-path";
 
 /// The commands, by the configuration of a coordinator's host.
-pub struct CommandWorkshop(Arc<Context>);
+pub struct CommandWorkshop(Arc<Current>);
 
 impl CommandWorkshop {
-    pub fn new(context: Arc<Context>) -> CommandWorkshop {
+    pub fn new(context: Arc<Current>) -> CommandWorkshop {
         CommandWorkshop(context)
     }
 
     fn backup(&self, stanza: &StanzaName, options: &JobOptions) -> Result<BackupRequest, Failure> {
-        let (context, command) = of_job(&self.0, JobKind::Backup, stanza, options)?;
+        let (context, command) = of_job(&self.0.get(), JobKind::Backup, stanza, options)?;
         match command {
             Command::Backup(args) => BackupRequest::new(&context, &args),
             other => Err(not_that(&other)),
@@ -53,7 +53,8 @@ pub(super) fn not_that(command: &Command) -> Failure {
 
 impl Workshop for CommandWorkshop {
     fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure> {
-        let configured = self.0.config.stanzas.get(stanza);
+        let context = self.0.get();
+        let configured = context.config.stanzas.get(stanza);
         let is_given = configured.is_some_and(|stanza| {
             stanza.pg.iter().any(|pg| pg.host.as_ref().is_none_or(|host| host == worker))
         });
@@ -79,11 +80,11 @@ impl Workshop for CommandWorkshop {
                 let request = self.backup(stanza, options)?;
                 Ok(request.repos.iter().map(|repo| repo.key).collect())
             }
-            JobKind::Verify => match of_job(&self.0, kind, stanza, options)? {
+            JobKind::Verify => match of_job(&self.0.get(), kind, stanza, options)? {
                 (context, Command::Verify(args)) => VerifyRequest::new(&context, &args).map(|_| Vec::new()),
                 (_, other) => Err(not_that(&other)),
             },
-            JobKind::Restore => check_restore(&self.0, stanza, options).map(|()| Vec::new()),
+            JobKind::Restore => check_restore(&self.0.get(), stanza, options).map(|()| Vec::new()),
         }
     }
 

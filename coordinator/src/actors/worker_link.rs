@@ -5,13 +5,15 @@ use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_core::wire::{Held, Hello, Instruction, Report, ReportBody};
+use pgconvoy_transport::pki::Serial;
 use pgconvoy_transport::{
     Channel, CloseKind, CloseReason, Connection, TransportError, TypedReceiver, TypedSender,
 };
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A peer that connects and says nothing is none of ours.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +55,28 @@ pub struct WorkerLink {
     runtime: Handle,
     /// Bounded by what the worker asked for.
     instructions: mpsc::UnboundedSender<Instruction>,
+    revoked: Arc<Tidings>,
+}
+
+/// More would not fit into one message: serial numbers have up to 40 digits.
+const REVOKED_TOLD_MAX: usize = 20_000;
+
+/// Which revoked certificates the worker has not been told of on this connection.
+struct Tidings(Mutex<watch::Receiver<BTreeSet<Serial>>>);
+
+impl Tidings {
+    fn take(&self) -> Vec<String> {
+        let mut revoked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An error says that nobody revokes any more.
+        if !revoked.has_changed().unwrap_or(false) {
+            return Vec::new();
+        }
+        let serials = revoked.borrow_and_update();
+        if serials.len() > REVOKED_TOLD_MAX {
+            tracing::error!("{} certificates are revoked: workers hear of {REVOKED_TOLD_MAX}", serials.len());
+        }
+        serials.iter().take(REVOKED_TOLD_MAX).map(Serial::to_string).collect()
+    }
 }
 
 impl WorkerLink {
@@ -80,8 +104,15 @@ impl WorkerLink {
         sender.send(&Instruction::Welcome(welcome)).await?;
         let (instructions, queue) = mpsc::unbounded_channel();
         let worker = hello.worker.clone();
-        let link =
-            WorkerLink { worker: worker.clone(), number, registry: registry.clone(), runtime, instructions };
+        let revoked = Arc::new(Tidings(Mutex::new(registry.revoked().watch())));
+        let link = WorkerLink {
+            worker: worker.clone(),
+            number,
+            registry: registry.clone(),
+            runtime,
+            instructions,
+            revoked,
+        };
         let link = link.start_with(receiver, incoming, queue, sender);
         registry.connected(*hello, number, link);
         Ok(worker)
@@ -188,6 +219,7 @@ impl WorkerLink {
         use actix::AsyncContext;
         let (registry, worker, number) = (self.registry.clone(), self.worker.clone(), self.number);
         let (instructions, link) = (self.instructions.clone(), context.address());
+        let revoked = self.revoked.clone();
         self.runtime.spawn(async move {
             let Some(lease) = registry.lease(&worker) else { return link.do_send(Retire) };
             match registry.leadership().leases.keep_alive(lease).await {
@@ -195,7 +227,8 @@ impl WorkerLink {
                     registry.heard(&worker, number);
                     let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
                     // When the connection is over, it needs no answer.
-                    let _ = instructions.send(Instruction::Confirmed { sequence, ttl_ms });
+                    let revoked = revoked.take();
+                    let _ = instructions.send(Instruction::Confirmed { sequence, ttl_ms, revoked });
                 }
                 Err(pgconvoy_lease::LeaseError::Lost { .. }) => registry.lose(&worker).await,
                 Err(error) => tracing::debug!("the lease of worker {worker} was not prolonged: {error}"),

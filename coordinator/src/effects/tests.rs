@@ -118,7 +118,13 @@ impl Site {
     async fn carry_out(&self, batches: Vec<Vec<Effect>>) -> usize {
         let admission = Arc::new(|_: &_| Ok(()));
         let runtime = Handle::current();
-        let registry = Registry::new(self.leadership.clone(), runtime, Ttls::FLEET.worker, admission);
+        let registry = Registry::new(
+            self.leadership.clone(),
+            runtime,
+            Ttls::FLEET.worker,
+            admission,
+            Default::default(),
+        );
         let (unheard, _) = mpsc::unbounded_channel();
         let (actor, _) = BackupActor::new(spec(), worker(), Vec::new(), Recovered::default(), unheard);
         let effects = Effects {

@@ -9,6 +9,7 @@ use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
 use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
 use crate::slots::SlotPool;
+use crate::sources::Sources;
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout::ArchiveId;
@@ -179,7 +180,7 @@ impl Site {
         };
         let ground = Ground {
             worker: worker(),
-            sources: BTreeMap::from([(stanza(), config)]),
+            sources: Arc::new(Sources::new(BTreeMap::from([(stanza(), config)]))),
             repositories: self.set.clone(),
             slots: Arc::new(SlotPool::start(1, &Handle::current())),
             bandwidth: None,

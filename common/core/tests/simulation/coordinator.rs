@@ -292,7 +292,7 @@ impl World {
                     {
                         entry.heard = now;
                     }
-                    let confirmed = Instruction::Confirmed { sequence, ttl_ms };
+                    let confirmed = Instruction::Confirmed { sequence, ttl_ms, revoked: Vec::new() };
                     self.send(connection, End::Coordinator, Message::Down(Box::new(confirmed)));
                 }
                 Err(Refused::LeaseOver | Refused::Fenced) => self.lose(id, epoch, &worker),

@@ -228,7 +228,7 @@ impl World {
             }
             Message::Down(instruction) => match *instruction {
                 Instruction::Welcome(welcome) => self.is_welcomed(id, connection, welcome),
-                Instruction::Confirmed { sequence, ttl_ms } => {
+                Instruction::Confirmed { sequence, ttl_ms, .. } => {
                     let now = self.now;
                     let worker = &mut self.workers[id];
                     worker.confirmed = now;

@@ -82,6 +82,11 @@ impl TrustedAuthority {
         &self.fleet
     }
 
+    /// Whether whoever trusts one of them trusts the other.
+    pub fn is_same(&self, other: &TrustedAuthority) -> bool {
+        self.fleet == other.fleet && self.roots.roots == other.roots.roots
+    }
+
     pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.roots
     }

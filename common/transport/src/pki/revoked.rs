@@ -32,6 +32,13 @@ impl Revoked {
         });
     }
 
+    /// The set, and when it changes. A new receiver has seen nothing of it.
+    pub fn watch(&self) -> watch::Receiver<BTreeSet<Serial>> {
+        let mut receiver = self.0.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
     pub fn contains(&self, serial: &Serial) -> bool {
         self.0.borrow().contains(serial)
     }

@@ -12,7 +12,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectError, Endpoint};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use tokio::runtime::Handle;
 
 /// Addresses of one name that are tried in turn; a name of more is a mistake, or a trick to keep us busy.
@@ -33,20 +33,31 @@ pub struct DialConfig {
 #[derive(Clone)]
 pub struct QuicDialer {
     endpoint: Endpoint,
-    client: ClientConfig,
+    client: Arc<RwLock<ClientConfig>>,
+    expects: Admission,
     revoked: Revoked,
     runtime: Handle,
+}
+
+fn client_config(credentials: &Credentials, expects: &Admission, revoked: &Revoked) -> ClientConfig {
+    let tls = quic_client_config(credentials, expects.clone(), revoked);
+    let crypto = QuicClientConfig::try_from(tls).expect("the provider has the cipher that QUIC begins with");
+    let mut client = ClientConfig::new(Arc::new(crypto));
+    client.transport_config(transport(true));
+    client
 }
 
 impl QuicDialer {
     pub fn new(config: DialConfig) -> io::Result<QuicDialer> {
         let DialConfig { credentials, expects, revoked, runtime } = config;
-        let tls = quic_client_config(&credentials, expects, &revoked);
-        let crypto =
-            QuicClientConfig::try_from(tls).expect("the provider has the cipher that QUIC begins with");
-        let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(transport(true));
-        Ok(QuicDialer { endpoint: socket::client_endpoint(&runtime)?, client, revoked, runtime })
+        let client = Arc::new(RwLock::new(client_config(&credentials, &expects, &revoked)));
+        Ok(QuicDialer { endpoint: socket::client_endpoint(&runtime)?, client, expects, revoked, runtime })
+    }
+
+    /// Shows another certificate, and trusts another authority, from the next connection on.
+    pub fn renew(&self, credentials: &Credentials) {
+        let client = client_config(credentials, &self.expects, &self.revoked);
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
     }
 
     /// A connector for one address, `host:port`, which is resolved at each attempt.
@@ -62,9 +73,10 @@ impl QuicDialer {
     async fn reach(&self, socket: SocketAddr, address: &str) -> Result<Connection, TransportError> {
         let unreachable =
             |reason: String| TransportError::Unreachable { address: address.to_owned(), reason };
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting = self
             .endpoint
-            .connect_with(self.client.clone(), socket, SERVER_NAME)
+            .connect_with(client, socket, SERVER_NAME)
             .map_err(|error: ConnectError| unreachable(error.to_string()))?;
         let attempt = async {
             let connection = connecting.await.map_err(|error| failures::connect_error(address, &error))?;

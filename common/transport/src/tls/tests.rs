@@ -47,7 +47,7 @@ fn shake_hands(client: ClientConfig, server: ServerConfig) -> Result<(), rustls:
 fn ask(server: &Credentials, trusted: &Authority, revoked: &Revoked) -> Result<(), String> {
     let trusted = TrustedAuthority::from_pem(trusted.cert_pem()).unwrap();
     let client = https_client_config(&trusted, Admission::of([Role::Coordinator]), revoked);
-    shake_hands(client, https_server_config(server)).map_err(|error| plain_reason(&error))
+    shake_hands(client, https_server_config(&Shown::new(server))).map_err(|error| plain_reason(&error))
 }
 
 #[test]
@@ -83,5 +83,7 @@ fn a_certificate_for_clients_only_serves_nobody() {
     let authority = Authority::create(&"prod".parse().unwrap(), now()).unwrap();
     let trusted = TrustedAuthority::from_pem(authority.cert_pem()).unwrap();
     let client = https_client_config(&trusted, Admission::of(Role::ALL), &Revoked::default());
-    assert!(shake_hands(client, https_server_config(&member(&authority, Role::Client))).is_err());
+    assert!(
+        shake_hands(client, https_server_config(&Shown::new(&member(&authority, Role::Client)))).is_err()
+    );
 }

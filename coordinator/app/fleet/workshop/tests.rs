@@ -50,7 +50,7 @@ fn context() -> Context {
 }
 
 fn workshop() -> CommandWorkshop {
-    CommandWorkshop::new(Arc::new(context()))
+    CommandWorkshop::new(Arc::new(Current::new(context())))
 }
 
 fn options(pairs: &[(&str, &str)]) -> JobOptions {
@@ -152,7 +152,7 @@ fn a_backup_reaches_all_repositories_of_its_stanza_though_it_writes_to_one() {
 
 #[tokio::test]
 async fn a_worker_does_errands_for_its_own_stanzas_only() {
-    let errands = CommandErrands::new(Arc::new(context()));
+    let errands = CommandErrands::new(Arc::new(Current::new(context())));
     let run = |stanza: &str, kind, options| {
         let order = ErrandOrder { kind, stanza: stanza.parse().unwrap(), options };
         errands.run(order, CancellationToken::new())

@@ -18,7 +18,7 @@ use pgconvoy_core::units::Timestamp;
 use pgconvoy_lease::{EmbeddedStore, FleetKeys, LeaseStore};
 use pgconvoy_transport::pki::authority::MEMBER_VALIDITY;
 use pgconvoy_transport::pki::{Authority, Credentials, IssueRequest, Revoked};
-use pgconvoy_transport::tls::{https_client_config, https_server_config};
+use pgconvoy_transport::tls::{Shown, https_client_config, https_server_config};
 use pgconvoy_transport::{Admission, Role};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -125,13 +125,14 @@ impl Site {
             ttls: Ttls::FLEET,
             writer: Writer { host: "here".into(), boot: "1".into(), process: 1 },
             identity: Arc::new(identity),
+            revoked: Default::default(),
         });
         let stop = CancellationToken::new();
         let api = ApiDeps {
             fleet: fleet.clone(),
             tokens: Tokens::new(self.leases.clone(), self.keys.clone()),
             listen,
-            tls: https_server_config(&self.credentials),
+            tls: https_server_config(&Shown::new(&self.credentials)),
             forward: self.client_config(),
             stop: stop.clone(),
         };

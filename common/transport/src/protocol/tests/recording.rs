@@ -57,7 +57,7 @@ fn instructions() -> Vec<(&'static str, Instruction)> {
     let welcome = Welcome { epoch: Epoch(7), ttl_ms: 15_000, jobs: vec![job()], same_lease: true };
     let around = [
         ("welcome", Instruction::Welcome(welcome)),
-        ("confirmed", Instruction::Confirmed { sequence: 3, ttl_ms: 15_000 }),
+        ("confirmed", Instruction::Confirmed { sequence: 3, ttl_ms: 15_000, revoked: Vec::new() }),
         ("settled", Instruction::Settled { job: job(), units: vec![(UNIT, ATTEMPT)] }),
     ];
     let orders = orders().into_iter().map(|(name, order)| (name, Instruction::Order(order)));
