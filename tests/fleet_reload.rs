@@ -6,7 +6,8 @@ use rustix::process::Signal;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
-use support::fleet::{Daemon, Fleet, FleetOptions};
+use support::daemon::Daemon;
+use support::fleet::{Fleet, FleetOptions};
 use support::{Context, Result, Site, ensure, limits};
 
 /// Units small enough for a limit to be felt.

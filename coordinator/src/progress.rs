@@ -72,6 +72,7 @@ impl Progress {
             busy: BTreeMap::new(),
             bytes_total: 0,
             bytes_done: 0,
+            limiting_stage: None,
         }
     }
 }

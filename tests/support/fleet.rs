@@ -4,7 +4,7 @@
 
 use super::daemon::Daemon;
 use super::network::Network;
-use super::{Config, Context, Json, Pgconvoy, Result, Site, ensure, files, limits, user};
+use super::{Config, Context, Finished, Json, Pgconvoy, Result, Site, ensure, files, limits, user};
 use pgconvoy_lease::testing::etcd::EtcdCluster;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -315,11 +315,6 @@ impl Fleet {
 
     fn network(&self) -> Result<&Network> {
         self.network.as_ref().context("a fleet without a network of its own")
-    }
-
-    /// The certificates and the authority's key.
-    pub fn pki(&self) -> &Path {
-        &self.pki
     }
 
     /// The program with the configuration of one member.

@@ -5,7 +5,7 @@
 use super::workshop::{not_that, of_job};
 use crate::args::Command;
 use crate::commands::{restore, verify};
-use crate::context::Current;
+use crate::context::{Context, Current};
 use crate::settings::{RestoreRequest, VerifyRequest};
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
