@@ -5,6 +5,7 @@
 //! 2. The ranges of a backup plan cover every byte of every file exactly once.
 //! 3. Nothing here holds anything per block: memory grows with files and units only.
 
+pub mod backlog;
 pub mod backup;
 pub mod blocks;
 pub mod inventory;

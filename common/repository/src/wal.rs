@@ -1,8 +1,11 @@
 //! WAL files in a repository: pushed to several at once from one read, and fetched back with their checksum proved.
 
+mod listing;
 mod push;
 
-pub use push::{PushManner, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as};
+pub use push::{
+    PushManner, PushNews, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as, push_wal_telling,
+};
 
 use crate::codec::Decompressor;
 use crate::error::RepositoryError;

@@ -168,6 +168,12 @@ impl WalSegmentName {
         Self::numbered(self.timeline(), self.segment_number(size).saturating_add(1).min(last), size)
     }
 
+    /// The segment before this one on the same timeline; the very first one has none.
+    pub fn previous(&self, size: WalSegmentSize) -> Option<Self> {
+        let number = self.segment_number(size).checked_sub(1)?;
+        Some(Self::numbered(self.timeline(), number, size))
+    }
+
     /// The first 16 digits, by which repositories group segments.
     pub fn directory(&self) -> String {
         format!("{:08X}{:08X}", self.timeline, self.high)

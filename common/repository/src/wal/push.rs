@@ -1,33 +1,47 @@
 //! Puts one WAL file into several repositories: read once, compressed once, sealed and written for each.
 //!
+//! ```text
+//!                                   +--> [pieces] --> target 1: look, begin, write, finish
+//! read, hash, compress --> seal ----+--> [pieces] --> target 2
+//! ```
+//!
 //! Invariants
 //! 1. A file that is there already is compared by size and SHA-1: identical is success, different is an error for ever.
-//! 2. A repository that fails or stalls is left behind for this file while the others go on.
+//! 2. Targets are on their own: one that fails, stalls or is slow costs the others nothing, up to the pieces that wait for
+//!    it and a moment of [`LAG_MAX`] for each further one.
 //! 3. An object that lacks a piece is never finished; an error of the source ends all of them, unpublished.
 //!
 //! Failure story: a put whose answer was lost is an error here. The next push of the same file finds it identical.
 
+mod outgoing;
 mod pipeline;
 
 use crate::codec::{Codec, Level};
 use crate::error::RepositoryError;
-use crate::object::object_key;
 use crate::open::Repository;
-use bytes::Bytes;
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
+use outgoing::{Piece, Pieces};
 use pgconvoy_core::format::layout::{self, ArchiveId};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::pg::WalFileName;
-use pgconvoy_storage::{Place, PutMode, StorageError, Upload};
+use pgconvoy_storage::{Place, StorageError};
+use pipeline::Plain;
 use std::io::{self, Read};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::time::timeout;
 
-/// Pieces on their way from the compressing threads to the stores.
+/// Pieces on their way from the compressing threads to the targets' queues.
 const PIECES_IN_FLIGHT: usize = 4;
+/// Pieces that may wait for one target: a segment of the usual 16 MiB as a whole, and its header and footer.
+const PIECES_WAITING: usize = 20;
+/// How long a target whose queue is full may keep the others from their next piece.
+const LAG_MAX: Duration = Duration::from_secs(5);
 /// More threads than this wait for the one that reads, hashes and seals.
 const THREADS_MAX: usize = 4;
 /// Longer than any store takes to answer, when nobody says how long to wait.
@@ -58,6 +72,15 @@ pub type WalTarget = (Arc<Repository>, ArchiveId);
 
 pub type PushResult = Result<Pushed, RepositoryError>;
 
+/// What is told while a file is pushed, as soon as it is known.
+#[derive(Debug)]
+pub enum PushNews {
+    /// Nobody reads the source any more: what happens to it now cannot reach any repository.
+    SourceRead,
+    /// What became of one target, by its place among them.
+    Decided(usize, PushResult),
+}
+
 /// Pushes on one thread, beside other work.
 pub async fn push_wal(
     targets: &[WalTarget],
@@ -79,150 +102,193 @@ pub async fn push_wal_as(
     source: WalSource,
     manner: &PushManner,
 ) -> io::Result<Vec<PushResult>> {
-    let push = Push { stanza, file, source: &source, manner };
-    let mut results = push.compare(targets).await?;
-    let absent: Vec<usize> = (0..targets.len()).filter(|at| results[*at].is_none()).collect();
-    if absent.is_empty() {
-        return Ok(results.into_iter().flatten().collect());
-    }
-    let chosen: Vec<WalTarget> = absent.iter().map(|at| targets[*at].clone()).collect();
-    let written = push.write(&chosen).await?;
-    for (at, result) in absent.into_iter().zip(written) {
-        results[at] = Some(match result {
-            // Somebody else put it there meanwhile, or our own first try did and its answer was lost.
-            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
-                let compared = push.compare(&targets[at..=at]).await?.pop().flatten();
-                compared.unwrap_or(Err(RepositoryError::Interrupted { what: "comparing a WAL file" }))
+    let mut results: Vec<Option<PushResult>> = targets.iter().map(|_| None).collect();
+    push_wal_telling(targets, stanza, file, source, manner, |news| {
+        if let PushNews::Decided(at, result) = news {
+            results[at] = Some(result);
+        }
+    })
+    .await?;
+    Ok(results.into_iter().map(|result| result.expect("every target was decided")).collect())
+}
+
+/// As [`push_wal_as`], for who must not wait for the slowest.
+pub async fn push_wal_telling(
+    targets: &[WalTarget],
+    stanza: &StanzaName,
+    file: &WalFileName,
+    source: WalSource,
+    manner: &PushManner,
+    mut tell: impl FnMut(PushNews) + Send,
+) -> io::Result<()> {
+    let push = &Push::new(stanza, file, source, manner);
+    let (senders, queues): (Vec<_>, Vec<_>) = targets.iter().map(|_| mpsc::channel(PIECES_WAITING)).unzip();
+    let targets_and_queues = targets.iter().zip(queues).enumerate();
+    let mut running: FuturesUnordered<_> = targets_and_queues
+        .map(|(at, (target, queue))| async move { (at, push.to_target(target, Pieces::new(queue)).await) })
+        .collect();
+    let mut supplying = pin!(push.supply(targets, senders));
+    let (mut is_supplied, mut is_told) = (false, false);
+    loop {
+        tokio::select! {
+            biased;
+            supplied = &mut supplying, if !is_supplied => {
+                supplied?;
+                is_supplied = true;
             }
-            other => other.map(|()| Pushed::New),
-        });
+            ended = running.next() => match ended {
+                Some((at, result)) => tell(PushNews::Decided(at, result?)),
+                None => break,
+            },
+        }
+        if is_supplied && push.digests_running.load(Ordering::Acquire) == 0 && !is_told {
+            is_told = true;
+            tell(PushNews::SourceRead);
+        }
     }
-    Ok(results.into_iter().map(|result| result.expect("every target was compared or written")).collect())
+    if !is_told {
+        tell(PushNews::SourceRead);
+    }
+    Ok(())
 }
 
 struct Push<'a> {
     stanza: &'a StanzaName,
     file: &'a WalFileName,
-    source: &'a WalSource,
+    source: WalSource,
     manner: &'a PushManner,
+    /// Some target needs the file.
+    is_wanted: Notify,
+    /// The file is being read for all targets.
+    is_supplied: AtomicBool,
+    /// Of the file, where it was read only to be compared.
+    digest: OnceCell<Plain>,
+    digests_running: AtomicUsize,
 }
 
-impl Push<'_> {
-    /// `None` where the file is not there. The source is read only if it is there somewhere.
-    async fn compare(&self, targets: &[WalTarget]) -> io::Result<Vec<Option<PushResult>>> {
-        let opening = targets.iter().map(|(repository, archive)| async move {
-            let opened = repository.open_wal(self.stanza, *archive, self.file);
-            let opened = timeout(self.manner.stall, opened).await;
-            opened.unwrap_or_else(|_| Err(stalled(repository, self.manner.stall)))
-        });
-        let opened = join_all(opening).await;
-        let mut plain = None;
-        if opened.iter().any(|found| matches!(found, Ok(Some(_)))) {
-            let source = self.source.clone();
-            let digest = tokio::task::spawn_blocking(move || pipeline::digest(&source));
-            plain = Some(digest.await.map_err(io::Error::other)??);
+impl<'a> Push<'a> {
+    fn new(stanza: &'a StanzaName, file: &'a WalFileName, source: WalSource, manner: &'a PushManner) -> Self {
+        Push {
+            stanza,
+            file,
+            source,
+            manner,
+            is_wanted: Notify::new(),
+            is_supplied: AtomicBool::new(false),
+            digest: OnceCell::new(),
+            digests_running: AtomicUsize::new(0),
         }
-        let judge = |((repository, _), found): (&WalTarget, Result<Option<super::WalReader>, _>)| match found
-        {
-            Ok(None) => None,
-            Ok(Some(stored)) if plain == Some((stored.body.size, stored.body.sha1)) => {
-                Some(Ok(Pushed::Identical))
-            }
-            Ok(Some(_)) => Some(Err(RepositoryError::Duplicate {
-                place: repository.describe(),
-                name: self.file.to_string(),
-            })),
-            Err(error) => Some(Err(error)),
-        };
-        Ok(targets.iter().zip(opened).map(judge).collect())
     }
 
-    async fn write(&self, targets: &[WalTarget]) -> io::Result<Vec<Result<(), RepositoryError>>> {
+    /// The outer error is the source's.
+    async fn to_target(&self, target: &WalTarget, mut pieces: Pieces) -> io::Result<PushResult> {
+        match self.stored(target).await {
+            Ok(None) => {}
+            Ok(Some(stored)) => return Ok(self.judge(target, stored, self.plain(&mut pieces).await?)),
+            Err(error) => return Ok(Err(error)),
+        }
+        self.is_wanted.notify_one();
+        match outgoing::write(target, &self.name(target), &mut pieces, self.manner.stall).await {
+            Ok(()) => Ok(Ok(Pushed::New)),
+            // Somebody else put it there meanwhile, or our own first try did and its answer was lost.
+            Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
+                let plain = self.plain(&mut pieces).await?;
+                Ok(match self.stored(target).await {
+                    Ok(Some(stored)) => self.judge(target, stored, plain),
+                    Ok(None) => Err(RepositoryError::Interrupted { what: "comparing a WAL file" }),
+                    Err(error) => Err(error),
+                })
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn name(&self, (_, archive): &WalTarget) -> String {
+        layout::wal_file(self.stanza, *archive, self.file)
+    }
+
+    /// What the target has under this name.
+    async fn stored(&self, (repository, archive): &WalTarget) -> Result<Option<Plain>, RepositoryError> {
+        let opened = timeout(self.manner.stall, repository.open_wal(self.stanza, *archive, self.file)).await;
+        let opened = opened.unwrap_or_else(|_| Err(stalled(repository, self.manner.stall)))?;
+        Ok(opened.map(|stored| Plain { size: stored.body.size, sha1: stored.body.sha1 }))
+    }
+
+    fn judge(&self, (repository, _): &WalTarget, stored: Plain, plain: Plain) -> PushResult {
+        if stored == plain {
+            return Ok(Pushed::Identical);
+        }
+        Err(RepositoryError::Duplicate { place: repository.describe(), name: self.file.to_string() })
+    }
+
+    /// What the source holds: from the reading that goes on for others anyway, else from one of its own.
+    async fn plain(&self, pieces: &mut Pieces) -> io::Result<Plain> {
+        if self.is_supplied.load(Ordering::Acquire)
+            && let Some(plain) = pieces.end().await
+        {
+            return Ok(plain);
+        }
+        let digesting = || async {
+            self.digests_running.fetch_add(1, Ordering::AcqRel);
+            let source = self.source.clone();
+            let digest = tokio::task::spawn_blocking(move || pipeline::digest(&source)).await;
+            self.digests_running.fetch_sub(1, Ordering::AcqRel);
+            digest.map_err(io::Error::other)?
+        };
+        self.digest.get_or_try_init(digesting).await.copied()
+    }
+
+    /// Reads the source once some target wants it, and gives every target its pieces. The error is the source's.
+    async fn supply(&self, targets: &[WalTarget], senders: Vec<mpsc::Sender<Piece>>) -> io::Result<()> {
+        self.is_wanted.notified().await;
+        self.is_supplied.store(true, Ordering::Release);
+        let mut senders: Vec<Option<mpsc::Sender<Piece>>> = senders.into_iter().map(Some).collect();
         let mut encoders = Vec::new();
         let mut headers = Vec::new();
-        for (at, (repository, archive)) in targets.iter().enumerate() {
-            let name = layout::wal_file(self.stanza, *archive, self.file);
-            headers.push(repository.encoder(Kind::Wal, &name).map(|(encoder, header)| {
+        for (at, target) in targets.iter().enumerate() {
+            let header = target.0.encoder(Kind::Wal, &self.name(target));
+            let header = header.map(|(encoder, header)| {
                 encoders.push((at, encoder));
-                (name, header)
-            }));
+                header
+            });
+            headers.push((at, Piece::Part(header)));
         }
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (source, name, manner) = (self.source.clone(), self.file.to_string(), *self.manner);
         let compressing = tokio::task::spawn_blocking(move || {
             pipeline::compress(&source, name, encoders, &manner, &sender)
         });
-        let beginning = targets.iter().zip(headers).map(|((repository, _), header)| async move {
-            match header {
-                Ok((name, header)) => Outgoing::begin(repository, &name, header, self.manner.stall).await,
-                Err(error) => Outgoing::failed(repository, self.manner.stall, error),
-            }
-        });
-        let mut uploads = join_all(beginning).await;
+        hand_out(&mut senders, headers).await;
         while let Some(pieces) = receiver.recv().await {
-            let mut pieces = pieces.into_iter().peekable();
-            let writing = uploads.iter_mut().enumerate().filter_map(|(at, upload)| {
-                let (_, piece) = pieces.next_if(|(of, _)| *of == at)?;
-                Some(upload.write(piece))
-            });
-            join_all(writing).await;
+            let pieces = pieces.into_iter().map(|(at, piece)| (at, Piece::Part(piece))).collect();
+            hand_out(&mut senders, pieces).await;
         }
-        // An error of the source drops all uploads here, unpublished.
-        compressing.await.map_err(io::Error::other)??;
-        Ok(join_all(uploads.into_iter().map(Outgoing::finish)).await)
+        let plain = compressing.await.map_err(io::Error::other)??;
+        let ends = (0..targets.len()).map(|at| (at, Piece::End(plain))).collect();
+        hand_out(&mut senders, ends).await;
+        Ok(())
+    }
+}
+
+/// Gives each target its piece. One that is done gets none; one that is too far behind gets no more.
+async fn hand_out(senders: &mut [Option<mpsc::Sender<Piece>>], pieces: Vec<(usize, Piece)>) {
+    let sending = pieces.into_iter().filter_map(|(at, piece)| {
+        let sender = senders[at].clone()?;
+        Some(async move { (at, matches!(timeout(LAG_MAX, sender.send(piece)).await, Ok(Ok(())))) })
+    });
+    for (at, is_given) in join_all(sending).await {
+        if !is_given {
+            senders[at] = None;
+        }
     }
 }
 
 fn stalled(repository: &Repository, stall: Duration) -> RepositoryError {
-    let reason = format!("nothing came for {} s", stall.as_secs());
+    too_slow(repository, format!("nothing came for {} s", stall.as_secs()))
+}
+
+fn too_slow(repository: &Repository, reason: String) -> RepositoryError {
     StorageError::Timeout { at: Place::new(repository.describe(), None), reason }.into()
-}
-
-/// The object in one repository; an error ends it and is kept.
-struct Outgoing {
-    repository: Arc<Repository>,
-    stall: Duration,
-    state: Result<Box<dyn Upload>, RepositoryError>,
-}
-
-impl Outgoing {
-    fn failed(repository: &Arc<Repository>, stall: Duration, error: RepositoryError) -> Outgoing {
-        Outgoing { repository: repository.clone(), stall, state: Err(error) }
-    }
-
-    async fn begin(repository: &Arc<Repository>, name: &str, header: Bytes, stall: Duration) -> Outgoing {
-        let key = object_key(name);
-        let begun = timeout(stall, repository.storage().begin(&key, PutMode::Create)).await;
-        let state = match begun {
-            Ok(begun) => begun.map_err(RepositoryError::from),
-            Err(_) => Err(stalled(repository, stall)),
-        };
-        let mut outgoing = Outgoing { repository: repository.clone(), stall, state };
-        outgoing.write(Ok(header)).await;
-        outgoing
-    }
-
-    /// A piece that could not be sealed ends the upload: what lacks a piece is never finished.
-    async fn write(&mut self, piece: Result<Bytes, RepositoryError>) {
-        let Ok(upload) = &mut self.state else { return };
-        let written = match piece {
-            Ok(piece) => match timeout(self.stall, upload.write(piece)).await {
-                Ok(written) => written.map_err(RepositoryError::from),
-                Err(_) => Err(stalled(&self.repository, self.stall)),
-            },
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            self.state = Err(error);
-        }
-    }
-
-    async fn finish(self) -> Result<(), RepositoryError> {
-        match timeout(self.stall, self.state?.finish()).await {
-            Ok(finished) => Ok(finished?),
-            Err(_) => Err(stalled(&self.repository, self.stall)),
-        }
-    }
 }
 
 #[cfg(test)]

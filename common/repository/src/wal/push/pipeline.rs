@@ -29,8 +29,14 @@ const LANE_DEPTH: usize = 2;
 /// One piece of the object for each target; an error ends that target's object.
 pub(super) type Pieces = Vec<(usize, Result<Bytes, RepositoryError>)>;
 
-/// Size and SHA-1 of the plain file.
-pub(super) fn digest(source: &WalSource) -> io::Result<(u64, [u8; 20])> {
+/// By which two files of one name are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plain {
+    pub(super) size: u64,
+    pub(super) sha1: [u8; 20],
+}
+
+pub(super) fn digest(source: &WalSource) -> io::Result<Plain> {
     let mut reader = source()?;
     let (mut size, mut sha1) = (0, Sha1::new());
     let mut buffer = vec![0; FRAME_RAW_BYTES];
@@ -39,7 +45,7 @@ pub(super) fn digest(source: &WalSource) -> io::Result<(u64, [u8; 20])> {
         size += read as u64;
         sha1.update(&buffer[..read]);
         if read < buffer.len() {
-            return Ok((size, sha1.finalize().into()));
+            return Ok(Plain { size, sha1: sha1.finalize().into() });
         }
     }
 }
@@ -65,7 +71,7 @@ pub(super) fn compress(
     encoders: Vec<(usize, ObjectEncoder)>,
     manner: &PushManner,
     sender: &mpsc::Sender<Pieces>,
-) -> io::Result<()> {
+) -> io::Result<Plain> {
     let mut reader = source()?;
     let mut sealing = Sealing { encoders, sender };
     let (mut size, mut sha1) = (0u64, Sha1::new());
@@ -91,7 +97,9 @@ pub(super) fn compress(
         Ok::<_, io::Error>(())
     })?;
     let mut compressor = Compressor::new(manner.codec, manner.level).map_err(io::Error::other)?;
-    sealing.finish(&WalBody { name, size, sha1: sha1.finalize().into() }, &mut compressor)
+    let plain = Plain { size, sha1: sha1.finalize().into() };
+    sealing.finish(&WalBody { name, size, sha1: plain.sha1 }, &mut compressor)?;
+    Ok(plain)
 }
 
 struct Frame {

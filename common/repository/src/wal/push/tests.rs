@@ -156,3 +156,29 @@ async fn a_source_that_cannot_be_read_to_its_end_publishes_nothing() {
     assert!(stored(&target).await.is_none());
     assert_eq!(opened.load(Ordering::Relaxed), 1, "a file that is nowhere yet is read once");
 }
+
+#[tokio::test]
+async fn others_are_decided_and_the_source_is_left_alone_before_one_that_hangs_is_given_up() {
+    for operation in [Operation::Stat, Operation::Begin, Operation::Write, Operation::Finish] {
+        let ((good, _), (bad, faults)) = (target().await, target().await);
+        faults.add(Rule::always(operation, Effect::Stall));
+        let manner =
+            PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads: 2, stall: STALL };
+        let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+        let mut told = Vec::new();
+        let tell = |news| {
+            told.push(match news {
+                PushNews::SourceRead => "read",
+                PushNews::Decided(0, Err(_)) => "the bad one has failed",
+                PushNews::Decided(1, Ok(Pushed::New)) => "the good one has it",
+                PushNews::Decided(..) => "something else",
+            });
+        };
+        // As many pieces as may wait, and some more than that.
+        let source = source_of(&content(16 << 20, 1));
+        push_wal_telling(&[bad, good], &stanza, &file, source, &manner, tell).await.unwrap();
+        assert_eq!(told[2], "the bad one has failed", "{operation:?}: {told:?}");
+        told.sort_unstable();
+        assert_eq!(told, ["read", "the bad one has failed", "the good one has it"], "{operation:?}");
+    }
+}

@@ -1,0 +1,82 @@
+//! One object on its way into one repository, made of the pieces that come out of a queue.
+
+use super::pipeline::Plain;
+use super::{LAG_MAX, WalTarget, stalled, too_slow};
+use crate::error::RepositoryError;
+use crate::object::object_key;
+use bytes::Bytes;
+use pgconvoy_storage::{PutMode, StorageError, Upload};
+use std::future::Future;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// What a target gets, in order: header, frames and footer, then the end.
+pub(super) enum Piece {
+    /// One that could not be sealed ends the object.
+    Part(Result<Bytes, RepositoryError>),
+    End(Plain),
+}
+
+/// A target's queue. One that ends without an end is of a file that was given up.
+pub(super) struct Pieces {
+    queue: mpsc::Receiver<Piece>,
+    end: Option<Plain>,
+}
+
+impl Pieces {
+    pub(super) fn new(queue: mpsc::Receiver<Piece>) -> Self {
+        Pieces { queue, end: None }
+    }
+
+    async fn next(&mut self) -> Option<Piece> {
+        let piece = self.queue.recv().await?;
+        if let Piece::End(plain) = piece {
+            self.end = Some(plain);
+        }
+        Some(piece)
+    }
+
+    /// What the whole file is, once it was read; passes over all pieces until then.
+    pub(super) async fn end(&mut self) -> Option<Plain> {
+        while self.end.is_none() {
+            self.next().await?;
+        }
+        self.end
+    }
+}
+
+/// Publishes the object once all of its pieces were written.
+pub(super) async fn write(
+    (repository, _): &WalTarget,
+    name: &str,
+    pieces: &mut Pieces,
+    stall: Duration,
+) -> Result<(), RepositoryError> {
+    let stalled = || stalled(repository, stall);
+    let key = object_key(name);
+    let beginning = repository.storage().begin(&key, PutMode::Create);
+    let mut upload: Box<dyn Upload> = in_time(beginning, stall).await.ok_or_else(stalled)??;
+    loop {
+        match pieces.next().await {
+            Some(Piece::Part(part)) => {
+                in_time(upload.write(part?), stall).await.ok_or_else(stalled)??;
+            }
+            Some(Piece::End(_)) => {
+                return Ok(in_time(upload.finish(), stall).await.ok_or_else(stalled)??);
+            }
+            None => {
+                let reason = format!("it took no piece of a WAL file for {} s", LAG_MAX.as_secs());
+                return Err(too_slow(repository, reason));
+            }
+        }
+    }
+}
+
+/// `None`: not in time.
+async fn in_time<T>(
+    work: impl Future<Output = Result<T, StorageError>>,
+    limit: Duration,
+) -> Option<Result<T, StorageError>> {
+    timeout(limit, work).await.ok()
+}
