@@ -267,6 +267,9 @@ pub struct ArchivePushArgs {
     /// Data directory that a relative path starts from (default: the current directory)
     #[arg(long, alias = "pg1-path", value_name = "DIR")]
     pub pg_path: Option<PathBuf>,
+    /// Be the process that pushes ahead of the commands, which start it
+    #[arg(long, hide = true)]
+    pub background: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -283,6 +286,9 @@ pub struct ArchiveGetArgs {
     /// Data directory of the server that recovers (default: the current directory)
     #[arg(long, alias = "pg1-path", value_name = "DIR")]
     pub pg_path: Option<PathBuf>,
+    /// Be the process that fetches ahead of the commands, which start it
+    #[arg(long, hide = true)]
+    pub background: bool,
 }
 
 #[derive(Debug, Clone, Args)]

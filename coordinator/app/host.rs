@@ -111,7 +111,38 @@ impl HostLock {
         kind: &str,
         repository: RepoKey,
     ) -> Result<HostLock, Failure> {
-        let directory = Path::new(directory);
+        let path = Path::new(directory).join(format!("{stanza}-{kind}-{repository}.lock"));
+        HostLock::lock(&path, kind)?.ok_or_else(|| {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            Failure::new(
+                ErrorCode::LockAcquire,
+                format!(
+                    "another process on this host works on stanza {stanza} in repo {repository}: {}",
+                    holder.trim()
+                ),
+            )
+            .hint("wait for it to end")
+        })
+    }
+
+    /// One background process of a kind for a stanza on this host. `None`: there is one.
+    pub fn acquire_background(
+        directory: &str,
+        stanza: &StanzaName,
+        kind: &str,
+    ) -> Result<Option<HostLock>, Failure> {
+        HostLock::lock(&background_path(directory, stanza, kind), kind)
+    }
+
+    /// Whether such a process runs.
+    pub fn is_background_held(directory: &str, stanza: &StanzaName, kind: &str) -> bool {
+        let opened = File::open(background_path(directory, stanza, kind));
+        // Shared, so that those who look do not take each other for the process.
+        opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    fn lock(path: &Path, kind: &str) -> Result<Option<HostLock>, Failure> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o770).create(directory).map_err(|error| {
             Failure::new(
                 ErrorCode::PathCreate,
@@ -119,7 +150,6 @@ impl HostLock {
             )
             .hint("set [paths] lock to a directory that this user can write")
         })?;
-        let path = directory.join(format!("{stanza}-{kind}-{repository}.lock"));
         let failed = |error: std::io::Error| {
             Failure::new(ErrorCode::LockAcquire, format!("cannot lock {}: {error}", path.display()))
         };
@@ -130,25 +160,19 @@ impl HostLock {
             .create(true)
             .truncate(false)
             .mode(0o660)
-            .open(&path)
+            .open(path)
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                return Err(Failure::new(
-                    ErrorCode::LockAcquire,
-                    format!(
-                        "another process on this host works on stanza {stanza} in repo {repository}: {}",
-                        holder.trim()
-                    ),
-                )
-                .hint("wait for it to end"));
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "process {} ({kind})", std::process::id()).map_err(failed)?;
-        Ok(HostLock { _file: file })
+        Ok(Some(HostLock { _file: file }))
     }
+}
+
+fn background_path(directory: &str, stanza: &StanzaName, kind: &str) -> PathBuf {
+    Path::new(directory).join(format!("{stanza}-{kind}-background.lock"))
 }

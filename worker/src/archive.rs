@@ -13,13 +13,21 @@
 //! Failure story: both start from nothing each time and may be killed at any point. PostgreSQL repeats what it got no
 //! success for; a repeated push finds what the first one stored.
 
+mod background;
+mod backlog;
 pub mod data_directory;
 mod destination;
+mod doors;
 mod get;
 mod push;
+pub mod ready;
+pub mod spool;
 
+pub use background::BackgroundPush;
+pub use backlog::Sibling;
+pub use doors::Doors;
 pub use get::{Fetched, Get};
-pub use push::{Push, PushReport, PushRepository};
+pub use push::{Push, PushNews, PushReport, PushRepository};
 
 use crate::keeper::blocking;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -35,7 +43,7 @@ use std::sync::Arc;
 pub type Connect = Arc<dyn Fn(RepoKey) -> Result<Arc<RepositorySet>, Failure> + Send + Sync>;
 
 /// Whose WAL it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClusterIdentity {
     pub system_id: SystemId,
     pub version: PgVersion,

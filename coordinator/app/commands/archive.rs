@@ -2,6 +2,8 @@
 //!
 //! Both run once per WAL file, so they start a runtime without threads of its own, which is there in microseconds.
 
+pub(super) mod background;
+
 use crate::context::Context;
 use crate::repositories::repository_set;
 use pgconvoy_core::config::RepoConfig;
@@ -17,17 +19,35 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Threads for calls that block: a few repositories at once, and one that compresses.
 const BLOCKING_THREADS_MAX: usize = 16;
+/// For each further file: one that reads and compresses it, and calls of its stores.
+const THREADS_PER_FILE: usize = 3;
 /// Calls that block get so long to clean up behind themselves; one that hangs must not keep the process from ending.
 const END_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs to the end of the work or to SIGTERM, whichever comes first.
 pub(super) fn run_until_terminated<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    run_on_threads(BLOCKING_THREADS_MAX, work)
+}
+
+/// As [`run_until_terminated`], where so many files are on their way at once.
+pub(super) fn run_wide_until_terminated<T>(
+    files: usize,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    run_on_threads(BLOCKING_THREADS_MAX + files * THREADS_PER_FILE, work)
+}
+
+/// A process that stays must not keep a file system from being unmounted.
+pub(super) fn leave_directory() {
+    if let Err(error) = std::env::set_current_dir("/") {
+        tracing::debug!("staying in the current directory: {error}");
+    }
+}
+
+fn run_on_threads<T>(threads: usize, work: impl Future<Output = T>) -> Result<T, Failure> {
     let failed = |error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .build()
-        .map_err(failed)?;
+    let runtime =
+        Builder::new_current_thread().enable_all().max_blocking_threads(threads).build().map_err(failed)?;
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         tokio::select! {

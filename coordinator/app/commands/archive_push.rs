@@ -1,6 +1,11 @@
 //! `archive-push`: archive_command. Every exit status stays below 126: PostgreSQL would shut its archiver down for more.
+//!
+//! It pushes by itself, or with `archive-async` waits for the background process to do so. Either way the background
+//! process is started where repositories lack something that others have.
 
-use super::archive::{candidates, connect, data_directory_of, run_until_terminated};
+mod asynchronous;
+
+use super::archive::{self, background, candidates, connect, data_directory_of, run_until_terminated};
 use crate::context::Context;
 use crate::host::cores;
 use crate::settings::ArchivePushRequest;
@@ -9,42 +14,127 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_repository::codec::{Codec, Level};
 use pgconvoy_repository::wal::{PushManner, Pushed};
-use pgconvoy_worker::archive::{Push, PushReport, PushRepository, data_directory};
+use pgconvoy_worker::archive::spool::OutSpool;
+use pgconvoy_worker::archive::{
+    BackgroundPush, ClusterIdentity, Doors, Push, PushReport, PushRepository, Sibling, data_directory, ready,
+};
 use std::path::Path;
 use std::process::ExitCode;
 
 /// Frames of a segment are compressed side by side.
 const PUSH_THREADS_MIN: usize = 2;
+/// In the background, files are pushed side by side; one more than is computed on keeps the stores busy.
+const WIDTH_MIN: usize = 2;
 
 pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, Failure> {
     let file = wal_file(&request.path)?;
-    let directory = data_directory_of(context, candidates(request.pg_path.as_deref(), &request.path));
-    let repositories: Vec<PushRepository> = request
-        .repos
-        .iter()
-        .map(|repo| PushRepository { key: repo.key, is_required: repo.required })
-        .collect();
+    if request.is_background {
+        return run_background(context, request);
+    }
+    if let Some(spool) = spool(context, request) {
+        run_until_terminated(asynchronous::run(context, request, &file, &spool))??;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(warning) = dropped(request, &file)? {
+        tracing::warn!("{warning}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome = push(context, request, file);
+    let is_background_due = match &outcome {
+        Ok(report) => report.is_catch_up_due,
+        // Some have it: what waits behind this file can go on to them.
+        Err(failure) => failure.code == ErrorCode::Command,
+    };
+    if is_background_due && let Err(failure) = background::ensure(context, &request.stanza) {
+        tracing::warn!("{failure}");
+    }
+    tell(&file, &outcome?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Statuses, if this file's is to be waited for. Only what PostgreSQL holds ready is seen in the background.
+fn spool(context: &Context, request: &ArchivePushRequest) -> Option<OutSpool> {
+    if !request.options.archive_async || !ready::is_waiting(&request.path) {
+        return None;
+    }
+    match OutSpool::open(Path::new(&context.config.paths.spool), &request.stanza) {
+        Ok(spool) => Some(spool),
+        Err(failure) => {
+            tracing::warn!("{failure}; pushing without a background process");
+            None
+        }
+    }
+}
+
+/// What to say where the server's disk is worth more than this file.
+fn dropped(request: &ArchivePushRequest, file: &WalFileName) -> Result<Option<String>, Failure> {
+    let (Some(max), Some(pg_wal)) = (request.options.archive_push_queue_max, request.path.parent()) else {
+        return Ok(None);
+    };
+    let Some(waiting) = ready::waiting(pg_wal)? else { return Ok(None) };
+    let is_too_much = ready::is_too_much(waiting.len(), ready::segment_bytes(pg_wal, &waiting), max);
+    Ok(is_too_much.then(|| ready::dropped(file, max)))
+}
+
+fn push(context: &Context, request: &ArchivePushRequest, file: WalFileName) -> Result<PushReport, Failure> {
     let is_header_checked = request.options.archive_header_check;
     let is_segment = matches!(file, WalFileName::Segment(_) | WalFileName::Partial(_));
     // A segment tells by itself whose it is.
-    let asks_directory = !(is_segment && is_header_checked);
-    let cluster = match directory.filter(|_| asks_directory) {
-        Some(directory) => data_directory::identity(&directory)?,
-        None => None,
-    };
+    let cluster = if is_segment && is_header_checked { None } else { cluster(context, request)? };
+    let doors = Doors::new(connect(&request.repos, request.options.io_timeout), request.stanza.clone());
     let push = Push {
-        connect: &connect(&request.repos, request.options.io_timeout),
-        repositories: &repositories,
-        stanza: &request.stanza,
+        doors: &doors,
+        repositories: &repositories(request),
         file,
         path: &request.path,
         cluster,
         is_header_checked,
         manner: manner(&request.options)?,
     };
-    let report = run_until_terminated(push.run())??;
-    tell(&file, &report);
+    run_until_terminated(push.run())?
+}
+
+fn cluster(context: &Context, request: &ArchivePushRequest) -> Result<Option<ClusterIdentity>, Failure> {
+    match data_directory_of(context, candidates(request.pg_path.as_deref(), &request.path)) {
+        Some(directory) => data_directory::identity(&directory),
+        None => Ok(None),
+    }
+}
+
+/// Pushes what waits, until there is nothing to do or nothing can be done.
+fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, Failure> {
+    let Some(_lock) = background::become_it(context, &request.stanza)? else { return Ok(ExitCode::SUCCESS) };
+    let cluster = cluster(context, request)?;
+    let path = std::path::absolute(&request.path)
+        .map_err(|error| Failure::new(ErrorCode::FileOpen, format!("no current directory: {error}")))?;
+    let spool = match request.options.archive_async {
+        true => Some(OutSpool::open(Path::new(&context.config.paths.spool), &request.stanza)?),
+        false => None,
+    };
+    let width = request.options.slots(cores()).max(WIDTH_MIN);
+    let sibling = |repo: &pgconvoy_core::config::RepoConfig| Sibling {
+        key: repo.key,
+        keeps_all: repo.retention.archive.is_none(),
+    };
+    let background = BackgroundPush {
+        doors: Doors::new(connect(&request.repos, request.options.io_timeout), request.stanza.clone()),
+        repositories: repositories(request),
+        siblings: request.repos.iter().map(sibling).collect(),
+        pg_wal: path.parent().unwrap_or(Path::new("/")).to_owned(),
+        spool,
+        cluster,
+        is_header_checked: request.options.archive_header_check,
+        manner: PushManner { threads: 1, ..manner(&request.options)? },
+        width,
+        queue_max: request.options.archive_push_queue_max,
+    };
+    archive::leave_directory();
+    archive::run_wide_until_terminated(width * request.repos.len(), background.run())??;
     Ok(ExitCode::SUCCESS)
+}
+
+fn repositories(request: &ArchivePushRequest) -> Vec<PushRepository> {
+    request.repos.iter().map(|repo| PushRepository { key: repo.key, is_required: repo.required }).collect()
 }
 
 fn wal_file(path: &Path) -> Result<WalFileName, Failure> {

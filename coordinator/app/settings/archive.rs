@@ -15,6 +15,8 @@ pub struct ArchivePushRequest {
     pub pg_path: Option<PathBuf>,
     pub repos: Vec<RepoConfig>,
     pub options: BackupOptions,
+    /// This is the process that works ahead of the commands.
+    pub is_background: bool,
 }
 
 impl ArchivePushRequest {
@@ -25,6 +27,7 @@ impl ArchivePushRequest {
             pg_path: args.pg_path.clone(),
             repos: context.repositories(Some(&stanza), &[])?,
             options: context.policy(Some(&stanza))?,
+            is_background: args.background,
             stanza,
         })
     }
@@ -40,6 +43,8 @@ pub struct ArchiveGetRequest {
     pub pg_path: Option<PathBuf>,
     pub repos: Vec<RepoConfig>,
     pub options: BackupOptions,
+    /// This is the process that works ahead of the commands.
+    pub is_background: bool,
 }
 
 impl ArchiveGetRequest {
@@ -51,6 +56,7 @@ impl ArchiveGetRequest {
             pg_path: args.pg_path.clone(),
             repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
             options: context.policy(Some(&stanza))?,
+            is_background: args.background,
             stanza,
         })
     }

@@ -1,27 +1,42 @@
 //! Stores one WAL file in every repository of its stanza.
 //!
 //! The header of a segment says whose WAL it is. A repository that fails is left behind for this file; the others get it,
-//! and then the push fails all the same, so that PostgreSQL keeps the file and tries again.
+//! and if it was needed the push fails all the same, so that PostgreSQL keeps the file and tries again.
 //!
-//! Invariant: before a segment of a later timeline is reported, the history of that timeline is in the archive, if the
-//! server has it: without the history nobody finds the way to the segment.
+//! Invariants
+//! 1. Before a segment of a later timeline is stored, the history of that timeline is in the archive, if the server has
+//!    it: without the history nobody finds the way to the segment.
+//! 2. After [`PushNews::SourceRead`] nobody looks at the file any more: PostgreSQL may do with it what it likes.
+//! 3. A repository that nobody needs gets a moment more than the others, and no more.
 
-use super::{ClusterIdentity, Connect, archives, joined, open};
+mod telling;
+
+pub use telling::PushNews;
+
+use super::{ClusterIdentity, Doors, joined};
 use crate::keeper::blocking;
-use futures::future::join_all;
 use pgconvoy_core::failure::{Context, ErrorCode, Failure};
-use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::pg::wal_header::WAL_SEGMENT_HEADER_SIZE;
-use pgconvoy_core::pg::{TimelineId, WalFileName, WalSegmentHeader};
+use pgconvoy_core::pg::{TimelineId, WalFileName, WalSegmentHeader, WalSegmentSize};
 use pgconvoy_repository::RepositoryError;
 use pgconvoy_repository::wal::{PushManner, Pushed, WalSource, WalTarget, push_wal_as};
 use std::fs::File;
+use std::future::pending;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 /// A timeline that began without a history file.
 const FIRST_TIMELINE: TimelineId = TimelineId(1);
+/// Repositories that nobody needs get as long again as the others took, or this if that was less.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
+/// Every so many segments it is time to compare what repositories have, whether or not anything was noticed.
+const CATCH_UP_EVERY: u64 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushRepository {
@@ -32,9 +47,8 @@ pub struct PushRepository {
 
 /// One WAL file to be stored.
 pub struct Push<'a> {
-    pub connect: &'a Connect,
+    pub doors: &'a Doors,
     pub repositories: &'a [PushRepository],
-    pub stanza: &'a StanzaName,
     pub file: WalFileName,
     pub path: &'a Path,
     /// Whose data directory the file lies in, for files without a header. `None`: nobody knows; the stanza's newest.
@@ -50,48 +64,110 @@ pub struct PushReport {
     pub stored: Vec<(RepoKey, Pushed)>,
     /// Repositories that are not required and do not have it.
     pub missed: Vec<(RepoKey, Failure)>,
+    /// Some repository may lack what others have: it is time to look.
+    pub is_catch_up_due: bool,
 }
 
+/// What became of each repository.
 type Results = Vec<(PushRepository, Result<Pushed, Failure>)>;
 
+/// Whose a file is, and how large segments are there, as far as it tells.
+#[derive(Debug, Clone, Copy)]
+struct Inspected {
+    cluster: Option<ClusterIdentity>,
+    segment_size: Option<WalSegmentSize>,
+}
+
 impl Push<'_> {
+    /// Returns when every needed repository is decided, and a moment later for the others.
     pub async fn run(&self) -> Result<PushReport, Failure> {
-        let cluster = self.inspect().await?;
-        let opening = self.repositories.iter().map(|repository| self.target(repository.key, cluster));
-        let opened = join_all(opening).await;
+        let inspected = self.inspect().await?;
+        let begun = Instant::now();
+        let (sender, mut news) = mpsc::unbounded_channel();
+        let mut telling = pin!(self.tell_inspected(inspected, |news| {
+            // Whoever does not listen any more has returned.
+            let _ = sender.send(news);
+        }));
+        let mut looking = pin!(self.lacks_predecessor(inspected));
         let mut results: Results = Vec::new();
-        let mut ready = Vec::new();
-        for (repository, opened) in self.repositories.iter().zip(opened) {
-            match opened {
-                Ok(target) => ready.push((*repository, target)),
-                Err(failure) => results.push((*repository, Err(failure))),
+        let (mut is_lagging, mut has_looked, mut end) = (false, false, None);
+        loop {
+            tokio::select! {
+                biased;
+                Some(news) = news.recv() => self.note(news, &mut results),
+                ended = &mut telling => {
+                    ended?;
+                    break;
+                }
+                lacks = &mut looking, if !has_looked => (has_looked, is_lagging) = (true, lacks),
+                () = at(end) => {
+                    is_lagging = true;
+                    break;
+                }
+            }
+            if end.is_none() && self.is_decided(&results) {
+                end = Some(Instant::now() + begun.elapsed().max(PATIENCE_MIN));
             }
         }
-        if let Some(timeline) = self.later_timeline() {
-            let unready = self.ensure_history(timeline, &mut ready).await?;
-            results.extend(unready.into_iter().map(|(repository, failure)| (repository, Err(failure))));
+        while let Ok(news) = news.try_recv() {
+            self.note(news, &mut results);
         }
-        results.extend(self.store(&self.file, self.path, ready).await?);
+        self.note_the_silent(&mut results);
         results.sort_by_key(|(repository, _)| repository.key);
-        judge(&self.file, results)
+        let mut report = judge(&self.file, results)?;
+        report.is_catch_up_due = self.repositories.len() > 1 && (is_lagging || self.is_turn(inspected));
+        Ok(report)
+    }
+
+    /// Tells what becomes of each repository as soon as it is known, to the last one.
+    pub async fn tell(&self, tell: impl FnMut(PushNews) + Send) -> Result<(), Failure> {
+        self.tell_inspected(self.inspect().await?, tell).await
+    }
+
+    fn note(&self, news: PushNews, results: &mut Results) {
+        let PushNews::Decided(key, result) = news else { return };
+        let repository = self.repositories.iter().find(|repository| repository.key == key);
+        results.extend(repository.map(|repository| (*repository, result)));
+    }
+
+    fn note_the_silent(&self, results: &mut Results) {
+        let is_silent = |repository: &&PushRepository| results.iter().all(|(told, _)| told != *repository);
+        let silent: Vec<PushRepository> = self.repositories.iter().filter(is_silent).copied().collect();
+        results.extend(silent.into_iter().map(|repository| (repository, Err(left_behind()))));
+    }
+
+    /// Whether waiting for this repository is worth PostgreSQL's time. Where nobody is required, everybody is.
+    fn is_needed(&self, repository: &PushRepository) -> bool {
+        repository.is_required || self.repositories.iter().all(|other| !other.is_required)
+    }
+
+    fn is_decided(&self, results: &Results) -> bool {
+        let mut needed = self.repositories.iter().filter(|repository| self.is_needed(repository));
+        needed.all(|repository| results.iter().any(|(decided, _)| decided == repository))
     }
 
     /// Whose WAL it is, by the file itself where it can say so.
-    async fn inspect(&self) -> Result<Option<ClusterIdentity>, Failure> {
+    async fn inspect(&self) -> Result<Inspected, Failure> {
         let is_segment = matches!(self.file, WalFileName::Segment(_) | WalFileName::Partial(_));
         if !is_segment || !self.is_header_checked {
-            return Ok(self.cluster);
+            return Ok(Inspected { cluster: self.cluster, segment_size: None });
         }
         let path = self.path.to_owned();
         let header = blocking(move || segment_header(&path)).await?;
-        Ok(Some(ClusterIdentity { system_id: header.system_id, version: header.version }))
+        let cluster = ClusterIdentity { system_id: header.system_id, version: header.version };
+        Ok(Inspected { cluster: Some(cluster), segment_size: Some(header.segment_size) })
     }
 
-    async fn target(&self, key: RepoKey, cluster: Option<ClusterIdentity>) -> Result<WalTarget, Failure> {
-        let repository = open(self.connect, key).await?;
-        let newest = archives(&repository, self.stanza, cluster).await?.into_iter().next();
-        let archive = newest.expect("archives fails where there is none");
-        Ok((repository, archive))
+    /// Opens a repository and sees to it that the way to the file is there before the file.
+    async fn prepare(&self, key: RepoKey, cluster: Option<ClusterIdentity>) -> Result<WalTarget, Failure> {
+        let target = self.doors.target(key, cluster).await?;
+        if let Some(timeline) = self.later_timeline()
+            && !self.doors.has_history(key, cluster, timeline)
+        {
+            self.ensure_history(timeline, &target).await?;
+            self.doors.note_history(key, cluster, timeline);
+        }
+        Ok(target)
     }
 
     fn later_timeline(&self) -> Option<TimelineId> {
@@ -103,59 +179,56 @@ impl Push<'_> {
         }
     }
 
-    /// Puts the timeline's history where it is missing. Repositories that do not get it leave `ready`.
-    async fn ensure_history(
-        &self,
-        timeline: TimelineId,
-        ready: &mut Vec<(PushRepository, WalTarget)>,
-    ) -> Result<Vec<(PushRepository, Failure)>, Failure> {
+    /// A cluster that was restored or cloned on this timeline may never have had the file: then nobody can demand it.
+    async fn ensure_history(&self, timeline: TimelineId, target: &WalTarget) -> Result<(), Failure> {
         let history = WalFileName::History(timeline);
         let path = self.path.with_file_name(history.to_string());
-        let looking = ready
-            .iter()
-            .map(|(_, (repository, archive))| repository.has_wal(self.stanza, *archive, &history));
-        let found = join_all(looking).await;
-        let mut unready = Vec::new();
-        let mut lacking = Vec::new();
-        let mut complete = Vec::new();
-        for ((repository, target), found) in ready.drain(..).zip(found) {
-            match found {
-                Ok(true) => complete.push((repository, target)),
-                Ok(false) => lacking.push((repository, target)),
-                Err(error) => unready.push((repository, error.into())),
-            }
+        let (repository, archive) = target;
+        if repository.has_wal(self.doors.stanza(), *archive, &history).await? || !path.exists() {
+            return Ok(());
         }
-        // A cluster that was restored or cloned on this timeline may never have had the file.
-        if lacking.is_empty() || !path.exists() {
-            complete.append(&mut lacking);
-        } else {
-            let stored = self.store(&history, &path, lacking.clone()).await?;
-            for (target, (repository, result)) in lacking.into_iter().zip(stored) {
-                match result {
-                    Ok(_) => complete.push(target),
-                    Err(failure) => unready.push((repository, failure)),
-                }
-            }
+        let targets = std::slice::from_ref(target);
+        let stored = push_wal_as(targets, self.doors.stanza(), &history, source(&path), &self.manner).await;
+        for result in stored.map_err(|error| unreadable(&path, &error))? {
+            result?;
         }
-        *ready = complete;
-        Ok(unready)
+        Ok(())
     }
 
-    /// One result per repository, in order.
-    async fn store(
-        &self,
-        file: &WalFileName,
-        path: &Path,
-        ready: Vec<(PushRepository, WalTarget)>,
-    ) -> Result<Results, Failure> {
-        let (repositories, targets): (Vec<PushRepository>, Vec<WalTarget>) = ready.into_iter().unzip();
-        let results = push_wal_as(&targets, self.stanza, file, source(path), &self.manner).await;
-        let results = results.map_err(|error| unreadable(path, &error))?;
-        Ok(repositories
-            .into_iter()
-            .zip(results.into_iter().map(|result| result.map_err(Failure::from)))
-            .collect())
+    /// Whether some repository has the segment before this one and another has not.
+    async fn lacks_predecessor(&self, inspected: Inspected) -> bool {
+        let (WalFileName::Segment(segment), Some(size)) = (self.file, inspected.segment_size) else {
+            return false;
+        };
+        let Some(previous) = segment.previous(size).map(WalFileName::Segment) else { return false };
+        let looking = self.repositories.iter().map(|repository| async move {
+            let (repository, archive) = self.doors.target(repository.key, inspected.cluster).await.ok()?;
+            repository.has_wal(self.doors.stanza(), archive, &previous).await.ok()
+        });
+        let found = futures::future::join_all(looking).await;
+        found.contains(&Some(true)) && found.contains(&Some(false))
     }
+
+    fn is_turn(&self, inspected: Inspected) -> bool {
+        match (self.file, inspected.segment_size) {
+            (WalFileName::Segment(segment), Some(size)) => {
+                segment.segment_number(size).is_multiple_of(CATCH_UP_EVERY)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Never, where there is no such moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
+
+fn left_behind() -> Failure {
+    Failure::new(ErrorCode::HostConnect, "it was too slow and is left behind").retryable()
 }
 
 /// The header of a file that is a segment as a whole.
@@ -181,12 +254,12 @@ fn segment_header(path: &Path) -> Result<WalSegmentHeader, Failure> {
     Ok(header)
 }
 
-fn source(path: &Path) -> WalSource {
+pub(super) fn source(path: &Path) -> WalSource {
     let path: PathBuf = path.to_owned();
     Arc::new(move || Ok(Box::new(File::open(&path)?) as Box<dyn Read + Send>))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let code = if error.kind() == ErrorKind::NotFound { ErrorCode::FileMissing } else { ErrorCode::FileRead };
     Failure::new(code, format!("cannot read WAL file '{}': {error}", path.display()))
         .hint("archive_command must pass %p, and run in the data directory")
@@ -194,7 +267,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 
 /// What all repositories together make of a push.
 fn judge(file: &WalFileName, results: Results) -> Result<PushReport, Failure> {
-    let mut report = PushReport { stored: Vec::new(), missed: Vec::new() };
+    let mut report = PushReport { stored: Vec::new(), missed: Vec::new(), is_catch_up_due: false };
     let mut is_required_missing = false;
     for (repository, result) in results {
         match result {

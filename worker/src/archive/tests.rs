@@ -107,16 +107,19 @@ impl Fleet {
         path
     }
 
+    pub(super) fn doors(&self) -> Doors {
+        Doors::new(self.connect(), self.stanza.clone())
+    }
+
     pub(super) fn push<'a>(
         &'a self,
-        connect: &'a Connect,
+        doors: &'a Doors,
         repositories: &'a [PushRepository],
         path: &'a std::path::Path,
     ) -> Push<'a> {
         Push {
-            connect,
+            doors,
             repositories,
-            stanza: &self.stanza,
             file: path.file_name().unwrap().to_str().unwrap().parse().unwrap(),
             path,
             cluster: None,
@@ -129,7 +132,21 @@ impl Fleet {
     pub(super) async fn give(&self, number: u16, name: &str, content: &[u8]) {
         let path = self.wal_file(name, content);
         let repositories = [PushRepository { key: RepoKey(number), is_required: true }];
-        self.push(&self.connect(), &repositories, &path).run().await.unwrap();
+        self.push(&self.doors(), &repositories, &path).run().await.unwrap();
+    }
+
+    pub(super) async fn content(&self, number: u16, name: &str) -> Vec<u8> {
+        let archive = ArchiveId { version: PgVersion::V15, number: ClusterNumber(1) };
+        let repository = self.repository(RepoKey(number)).await;
+        let reader =
+            repository.open_wal(&self.stanza, archive, &name.parse().unwrap()).await.unwrap().unwrap();
+        let mut content = Vec::new();
+        let keep = |piece: &[u8]| {
+            content.extend_from_slice(piece);
+            Ok(())
+        };
+        reader.read(&repository, keep).await.unwrap();
+        content
     }
 
     pub(super) async fn has(&self, number: u16, archive: u32, name: &str) -> bool {
