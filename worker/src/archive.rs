@@ -1,6 +1,8 @@
 //! WAL on its way into the repositories and back: what `archive_command` and `restore_command` do.
 //!
-//! Code map: [`push`] and [`get`] are the two ways, [`data_directory`] is what they look at on the server's side.
+//! Code map: [`push`] and [`get`] are the two ways of one file; [`background`] and [`ahead`] go both ways before anybody
+//! waits, [`spool`] is where they and the commands meet; [`backlog`] brings repositories what they missed; [`doors`] keeps
+//! repositories open; [`data_directory`] and [`ready`] are what is looked at on the server's side.
 //!
 //! It is not: a process. Exit codes, signals and the runtime belong to the command line.
 //!
@@ -13,6 +15,7 @@
 //! Failure story: both start from nothing each time and may be killed at any point. PostgreSQL repeats what it got no
 //! success for; a repeated push finds what the first one stored.
 
+pub mod ahead;
 mod background;
 mod backlog;
 pub mod data_directory;

@@ -8,6 +8,8 @@
 //! The directory is looked for where PostgreSQL leaves traces: `--pg-path`, the current directory, the one that the
 //! destination lies in, and the configured one.
 
+mod ahead;
+
 use super::archive::{candidates, connect, data_directory_of, run_until_terminated};
 use crate::Invocation;
 use crate::args::{ArchiveGetArgs, Typed};
@@ -15,6 +17,7 @@ use crate::context::Context;
 use crate::logging;
 use crate::output::Failures;
 use crate::settings::ArchiveGetRequest;
+use ahead::Ahead;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::pg::WalFileName;
@@ -83,6 +86,16 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
         Some(directory) => data_directory::identity_for_recovery(directory)?,
         None => None,
     };
+    let ahead = Ahead::of(context, &request, directory, cluster);
+    if request.is_background {
+        ahead.map_or(Ok(()), |ahead| ahead.fetch(&file))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(ahead) = ahead.as_ref().filter(|ahead| ahead.take(&file)) {
+        tracing::info!("found {file} in the spool");
+        ahead.prepare_for_next(&file);
+        return Ok(ExitCode::SUCCESS);
+    }
     let repositories: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
     let get = Get {
         connect: &connect(&request.repos, request.options.io_timeout),
@@ -92,10 +105,14 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
         destination: &request.destination,
         cluster,
         patience: request.options.archive_timeout,
+        is_kept: false,
     };
     Ok(match run_until_terminated(get.run())?? {
         Fetched::From(key) => {
             tracing::info!("found {file} in repo {key}");
+            if let Some(ahead) = ahead {
+                ahead.prepare_for_next(&file);
+            }
             ExitCode::SUCCESS
         }
         Fetched::Absent => {

@@ -6,7 +6,7 @@
 
 use super::ClusterIdentity;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::pg::ControlFile;
+use pgconvoy_core::pg::{ControlFile, WalSegmentSize};
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::control::read_control;
 use std::io::ErrorKind;
@@ -70,6 +70,11 @@ pub fn identity_for_recovery(directory: &Path) -> Result<Option<ClusterIdentity>
             .hint("restore again"));
     }
     Ok(Some(identity_of(&control)))
+}
+
+/// The size of its WAL segments; `None` where there is no pg_control that can be read.
+pub fn segment_size(directory: &Path) -> Option<WalSegmentSize> {
+    control(directory).ok().flatten().map(|control| control.wal_segment_size)
 }
 
 fn identity_of(control: &ControlFile) -> ClusterIdentity {

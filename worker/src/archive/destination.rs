@@ -1,6 +1,6 @@
 //! The file that archive-get writes: under another name beside its destination until it is whole.
 //!
-//! It is not synced: after a crash PostgreSQL asks for it again.
+//! It is synced only where it is kept for later: what PostgreSQL gets at once, it asks for again after a crash.
 
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use std::fs::{File, OpenOptions};
@@ -9,6 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 const MODE_OWNER_ONLY: u32 = 0o600;
+/// Between the final name and the number of the process that writes.
+pub(super) const TEMPORARY: &str = ".pgconvoy-";
 
 /// Removed when dropped before it is published.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ impl Destination {
     pub(super) fn create(path: &Path) -> Result<Destination, Failure> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         // Two that fetch to the same place at once do not write into each other's file.
-        name.push(format!(".pgconvoy-{}.tmp", std::process::id()));
+        name.push(format!("{TEMPORARY}{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
         let mut options = OpenOptions::new();
         let opened = options.write(true).create(true).truncate(true).mode(MODE_OWNER_ONLY).open(&temporary);
@@ -35,6 +37,14 @@ impl Destination {
         self.file
             .write_all(bytes)
             .map_err(|error| failure(ErrorCode::FileWrite, "write", &self.temporary, &error))
+    }
+
+    /// A name that survives a loss of power must not do so without its content.
+    pub(super) fn publish_synced(self) -> Result<(), Failure> {
+        self.file
+            .sync_data()
+            .map_err(|error| failure(ErrorCode::FileSync, "sync", &self.temporary, &error))?;
+        self.publish()
     }
 
     pub(super) fn publish(mut self) -> Result<(), Failure> {

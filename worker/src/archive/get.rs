@@ -1,10 +1,10 @@
 //! Fetches one WAL file from whichever repository has it.
 //!
 //! All repositories are asked at once. One that has the file is enough to deliver it, after those that answer in time were
-//! compared; one that cannot be asked is enough to not know of its absence.
+//! compared; one that cannot be asked is enough to not know of its absence. The file comes from whoever answered first.
 //!
 //! Failure story: "cannot tell" is tried again until the patience ends, connections and all. A file whose content is
-//! damaged in one repository comes from the next.
+//! damaged or slow to come in one repository comes from the next.
 
 use super::destination::Destination;
 use super::{ClusterIdentity, Connect, archives, joined, open};
@@ -17,16 +17,20 @@ use pgconvoy_repository::{Repository, RepositoryError};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// The wait after the first vain try; it doubles with each further one.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// One try may take this long however short the patience is: opening a repository far away takes several round trips.
 const TRY_MIN: Duration = Duration::from_secs(5);
-/// Once a repository has the file, this long is waited for the others, whose only use now is to agree. A repository that
-/// hangs costs this much for every segment.
-const STRAGGLER_GRACE: Duration = Duration::from_secs(2);
+/// Once a repository has the file, the only use of the others is to agree: they get so many times as long as it took,
+/// within these limits. A repository that hangs costs this much for every segment.
+const STRAGGLER_FACTOR: u32 = 4;
+const STRAGGLER_GRACE_MIN: Duration = Duration::from_millis(200);
+const STRAGGLER_GRACE_MAX: Duration = Duration::from_secs(2);
+/// A repository that needs longer for a whole file gives way to the next that has it.
+const DELIVERY_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fetched {
@@ -46,6 +50,8 @@ pub struct Get<'a> {
     pub cluster: Option<ClusterIdentity>,
     /// How long "cannot tell" is tried again.
     pub patience: Duration,
+    /// The file stays at its destination until somebody comes for it.
+    pub is_kept: bool,
 }
 
 /// The file in one archive of one repository.
@@ -94,6 +100,7 @@ impl Get<'_> {
                 Err(failure) => failures.push((key, failure)),
             }
         }
+        failures.sort_by_key(|(key, _)| *key);
         if stored.is_empty() {
             return match joined(&format!("cannot tell whether {} is archived", self.file), failures) {
                 Some(failure) => Err(Trouble::CannotTell(failure)),
@@ -107,14 +114,16 @@ impl Get<'_> {
         self.fetch(&stored).await
     }
 
-    /// In order of the repositories' numbers.
+    /// In the order in which they answered.
     async fn ask_all(&self, mut until: Instant) -> Vec<(RepoKey, Answer)> {
+        let begun = Instant::now();
         let asking = self.repositories.iter().map(|key| async move { (*key, self.ask(*key).await) });
         let mut asking: FuturesUnordered<_> = asking.collect();
         let mut answers: Vec<(RepoKey, Answer)> = Vec::new();
         while let Ok(Some((key, answer))) = timeout_at(until, asking.next()).await {
             if answer.as_ref().is_ok_and(|found| !found.is_empty()) {
-                until = until.min(Instant::now() + STRAGGLER_GRACE);
+                let grace = begun.elapsed() * STRAGGLER_FACTOR;
+                until = until.min(Instant::now() + grace.clamp(STRAGGLER_GRACE_MIN, STRAGGLER_GRACE_MAX));
             }
             answers.push((key, answer));
         }
@@ -123,7 +132,6 @@ impl Get<'_> {
         let silent: Vec<RepoKey> = silent.copied().collect();
         let timed_out = || Failure::new(ErrorCode::HostConnect, "it did not answer in time").retryable();
         answers.extend(silent.into_iter().map(|key| (key, Err(timed_out()))));
-        answers.sort_by_key(|(key, _)| *key);
         answers
     }
 
@@ -141,13 +149,18 @@ impl Get<'_> {
 
     async fn fetch(&self, stored: &[Stored]) -> Result<Fetched, Trouble> {
         let mut failures = Vec::new();
-        for stored in stored {
-            match self.fetch_from(stored).await {
-                Ok(()) => return Ok(Fetched::From(stored.key)),
+        for (at, one) in stored.iter().enumerate() {
+            let fetching = self.fetch_from(one);
+            let fetched = match stored.get(at + 1) {
+                None => fetching.await,
+                Some(_) => timeout(DELIVERY_MAX, fetching).await.unwrap_or_else(|_| Err(too_slow())),
+            };
+            match fetched {
+                Ok(()) => return Ok(Fetched::From(one.key)),
                 Err(Trouble::Settled(failure)) => return Err(Trouble::Settled(failure)),
                 Err(Trouble::CannotTell(failure)) => {
-                    tracing::warn!("repo {} could not deliver {}: {failure}", stored.key, self.file);
-                    failures.push((stored.key, failure));
+                    tracing::warn!("repo {} could not deliver {}: {failure}", one.key, self.file);
+                    failures.push((one.key, failure));
                 }
             }
         }
@@ -168,9 +181,15 @@ impl Get<'_> {
         match (unwritten, read) {
             (Some(failure), _) => Err(Trouble::Settled(failure)),
             (None, Err(error)) => Err(Trouble::CannotTell(error.into())),
+            (None, Ok(())) if self.is_kept => destination.publish_synced().map_err(Trouble::Settled),
             (None, Ok(())) => destination.publish().map_err(Trouble::Settled),
         }
     }
+}
+
+fn too_slow() -> Trouble {
+    let message = format!("it did not deliver within {} s", DELIVERY_MAX.as_secs());
+    Trouble::CannotTell(Failure::new(ErrorCode::HostConnect, message).retryable())
 }
 
 /// Two truths about one name: whichever PostgreSQL replayed could be the wrong one.
