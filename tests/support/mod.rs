@@ -36,6 +36,7 @@ pub mod site;
 pub mod tmpfs;
 pub mod tools;
 pub mod user;
+pub mod wal;
 
 pub use anyhow::{Context, Result, anyhow, bail, ensure};
 pub use checks::{assert_refused, assert_refused_with_one_of, labels, same_data};
@@ -47,6 +48,7 @@ pub use random::Random;
 pub use scratch::Scratch;
 pub use serde_json::Value as Json;
 pub use site::{Site, SiteOptions};
+pub use wal::FakeArchiver;
 
 /// A line for whoever reads the output of a test that failed: seeds, moments, what a round did.
 #[allow(clippy::print_stderr, reason = "the harness shows it only when the test fails")]

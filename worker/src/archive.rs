@@ -25,6 +25,7 @@ mod get;
 mod push;
 pub mod ready;
 pub mod spool;
+mod steady;
 
 pub use background::BackgroundPush;
 pub use backlog::Sibling;

@@ -1,5 +1,6 @@
 //! WAL files in a repository: pushed to several at once from one read, and fetched back with their checksum proved.
 
+mod dropped;
 mod listing;
 mod push;
 

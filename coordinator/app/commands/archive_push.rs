@@ -35,13 +35,12 @@ pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, 
         run_until_terminated(asynchronous::run(context, request, &file, &spool))??;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(warning) = dropped(request, &file)? {
-        tracing::warn!("{warning}");
+    if is_dropped(context, request, &file)? {
         return Ok(ExitCode::SUCCESS);
     }
     let outcome = push(context, request, file);
     let is_background_due = match &outcome {
-        Ok(report) => report.is_catch_up_due,
+        Ok(report) => report.is_catch_up_due || has_dropped(context, request),
         // Some have it: what waits behind this file can go on to them.
         Err(failure) => failure.code == ErrorCode::Command,
     };
@@ -66,14 +65,28 @@ fn spool(context: &Context, request: &ArchivePushRequest) -> Option<OutSpool> {
     }
 }
 
-/// What to say where the server's disk is worth more than this file.
-fn dropped(request: &ArchivePushRequest, file: &WalFileName) -> Result<Option<String>, Failure> {
+/// Whether the server's disk is worth more than this file. What is lost with it is told and put on record.
+fn is_dropped(context: &Context, request: &ArchivePushRequest, file: &WalFileName) -> Result<bool, Failure> {
     let (Some(max), Some(pg_wal)) = (request.options.archive_push_queue_max, request.path.parent()) else {
-        return Ok(None);
+        return Ok(false);
     };
-    let Some(waiting) = ready::waiting(pg_wal)? else { return Ok(None) };
-    let is_too_much = ready::is_too_much(waiting.len(), ready::segment_bytes(pg_wal, &waiting), max);
-    Ok(is_too_much.then(|| ready::dropped(file, max)))
+    let Some(waiting) = ready::waiting(pg_wal)? else { return Ok(false) };
+    if !ready::is_too_much(waiting.len(), ready::segment_bytes(pg_wal, &waiting), max) {
+        return Ok(false);
+    }
+    tracing::warn!("{}", ready::dropped(file, max));
+    let noted = OutSpool::open(Path::new(&context.config.paths.spool), &request.stanza)
+        .and_then(|spool| spool.note_dropped(file, &ready::drop_record(file, max)));
+    if let Err(failure) = noted {
+        tracing::warn!("no repository will know that {file} was dropped: {failure}");
+    }
+    Ok(true)
+}
+
+/// Whether some repository still has to be told of what was dropped.
+fn has_dropped(context: &Context, request: &ArchivePushRequest) -> bool {
+    let spool = OutSpool::existing(Path::new(&context.config.paths.spool), &request.stanza);
+    spool.is_some_and(|spool| !spool.dropped().is_empty())
 }
 
 fn push(context: &Context, request: &ArchivePushRequest, file: WalFileName) -> Result<PushReport, Failure> {
@@ -107,9 +120,10 @@ fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<Exi
     let cluster = cluster(context, request)?;
     let path = std::path::absolute(&request.path)
         .map_err(|error| Failure::new(ErrorCode::FileOpen, format!("no current directory: {error}")))?;
+    let spool_path = Path::new(&context.config.paths.spool);
     let spool = match request.options.archive_async {
-        true => Some(OutSpool::open(Path::new(&context.config.paths.spool), &request.stanza)?),
-        false => None,
+        true => Some(OutSpool::open(spool_path, &request.stanza)?),
+        false => OutSpool::existing(spool_path, &request.stanza),
     };
     let width = request.options.slots(cores()).max(WIDTH_MIN);
     let sibling = |repo: &pgconvoy_core::config::RepoConfig| Sibling {
@@ -122,6 +136,7 @@ fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<Exi
         siblings: request.repos.iter().map(sibling).collect(),
         pg_wal: path.parent().unwrap_or(Path::new("/")).to_owned(),
         spool,
+        is_asked: request.options.archive_async,
         cluster,
         is_header_checked: request.options.archive_header_check,
         manner: PushManner { threads: 1, ..manner(&request.options)? },

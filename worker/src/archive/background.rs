@@ -42,8 +42,10 @@ pub struct BackgroundPush {
     pub repositories: Vec<PushRepository>,
     pub siblings: Vec<Sibling>,
     pub pg_wal: PathBuf,
-    /// `None`: the commands push by themselves and ask for no status.
+    /// `None`: there is no place for it.
     pub spool: Option<OutSpool>,
+    /// Commands wait for statuses; else they push by themselves.
+    pub is_asked: bool,
     /// Whose data directory it is, for files without a header.
     pub cluster: Option<ClusterIdentity>,
     pub is_header_checked: bool,
@@ -167,7 +169,14 @@ impl BackgroundPush {
         Ok(names)
     }
 
+    fn statuses(&self) -> Option<&OutSpool> {
+        self.spool.as_ref().filter(|_| self.is_asked)
+    }
+
     async fn catch_up(&self) -> CaughtUp {
+        if let Err(failure) = self.record_what_was_dropped().await {
+            tracing::warn!("it could not be recorded yet which WAL was dropped: {failure}");
+        }
         let catch_up = CatchUp {
             doors: &self.doors,
             siblings: &self.siblings,
@@ -176,6 +185,19 @@ impl BackgroundPush {
             width: self.width,
         };
         catch_up.run().await
+    }
+
+    /// Every repository that lacks such a file is told; the spool keeps what some could not be told.
+    async fn record_what_was_dropped(&self) -> Result<(), Failure> {
+        let Some(spool) = &self.spool else { return Ok(()) };
+        for (file, record) in spool.dropped() {
+            for repository in &self.repositories {
+                let (target, archive) = self.doors.target(repository.key, self.cluster).await?;
+                target.record_dropped(self.doors.stanza(), archive, &file, &record).await?;
+            }
+            spool.forget_dropped(&file)?;
+        }
+        Ok(())
     }
 }
 

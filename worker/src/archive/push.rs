@@ -13,6 +13,7 @@ mod telling;
 
 pub use telling::PushNews;
 
+use super::steady::SteadyFile;
 use super::{ClusterIdentity, Doors, joined};
 use crate::keeper::blocking;
 use pgconvoy_core::failure::{Context, ErrorCode, Failure};
@@ -256,7 +257,7 @@ fn segment_header(path: &Path) -> Result<WalSegmentHeader, Failure> {
 
 pub(super) fn source(path: &Path) -> WalSource {
     let path: PathBuf = path.to_owned();
-    Arc::new(move || Ok(Box::new(File::open(&path)?) as Box<dyn Read + Send>))
+    Arc::new(move || Ok(Box::new(SteadyFile::open(&path)?) as Box<dyn Read + Send>))
 }
 
 pub(super) fn unreadable(path: &Path, error: &io::Error) -> Failure {

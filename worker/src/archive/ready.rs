@@ -2,11 +2,13 @@
 
 use super::spool::trouble;
 use pgconvoy_core::failure::Failure;
+use pgconvoy_core::format::wal::DroppedBody;
 use pgconvoy_core::pg::WalFileName;
-use pgconvoy_core::units::ByteCount;
+use pgconvoy_core::units::{ByteCount, Timestamp};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const STATUS_DIRECTORY: &str = "archive_status";
 const READY: &str = "ready";
@@ -49,6 +51,17 @@ pub fn segment_bytes(pg_wal: &Path, waiting: &BTreeSet<WalFileName>) -> u64 {
     let segments = waiting.iter().filter(|file| matches!(file, WalFileName::Segment(_)));
     let mut sizes = segments.filter_map(|file| std::fs::metadata(pg_wal.join(file.to_string())).ok());
     sizes.next().map_or(0, |data| data.len())
+}
+
+/// What is kept of a file that was dropped.
+pub fn drop_record(file: &WalFileName, max: ByteCount) -> DroppedBody {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    DroppedBody {
+        name: file.to_string(),
+        dropped: Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+        queue_bytes_max: max.0,
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    }
 }
 
 /// What is said of a file that was dropped.

@@ -4,15 +4,18 @@
 //! <spool>/archive/<stanza>/out/<file>.ok      archived; what there is to warn of
 //! <spool>/archive/<stanza>/out/<file>.error   why it is not
 //! <spool>/archive/<stanza>/out/global.error   why nothing is
+//! <spool>/archive/<stanza>/out/<file>.dropped to be recorded in the repositories
 //! <spool>/archive/<stanza>/in/<whose>/<file>  fetched ahead, whole and checked
 //! ```
 //!
 //! Invariants
 //! 1. A file appears under its name as a whole: a kill leaves temporary names only.
 //! 2. `.ok` holds for one file, told by inode, size and time: not for another one of the same name.
-//! 3. All of it can be thrown away: what is lost is asked again.
+//! 3. All of it can be thrown away: what is lost is asked again. Records of what was dropped are the exception, and leave
+//!    for the repositories as soon as these take them.
 
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::wal::DroppedBody;
 use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::pg::WalFileName;
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,7 @@ use std::path::{Path, PathBuf};
 const GLOBAL: &str = "global";
 const OK: &str = "ok";
 const ERROR: &str = "error";
+const DROPPED: &str = "dropped";
 const TEMPORARY: &str = "tmp";
 const DIRECTORY_MODE: u32 = 0o750;
 
@@ -39,12 +43,13 @@ pub struct FileMark {
 
 impl FileMark {
     pub fn of(path: &Path) -> io::Result<FileMark> {
-        let data = std::fs::metadata(path)?;
-        Ok(FileMark { inode: data.ino(), size: data.len(), modified: (data.mtime(), data.mtime_nsec()) })
+        Ok(FileMark::from(&std::fs::metadata(path)?))
     }
+}
 
-    pub fn size(&self) -> u64 {
-        self.size
+impl From<&Metadata> for FileMark {
+    fn from(data: &Metadata) -> FileMark {
+        FileMark { inode: data.ino(), size: data.len(), modified: (data.mtime(), data.mtime_nsec()) }
     }
 }
 
@@ -74,6 +79,12 @@ impl OutSpool {
         let directory = directory_of(spool, stanza, "out");
         create(&directory)?;
         Ok(OutSpool { directory })
+    }
+
+    /// `None`: nobody has made it yet.
+    pub fn existing(spool: &Path, stanza: &StanzaName) -> Option<OutSpool> {
+        let directory = directory_of(spool, stanza, "out");
+        directory.is_dir().then_some(OutSpool { directory })
     }
 
     fn path(&self, name: &str, kind: &str) -> PathBuf {
@@ -118,6 +129,9 @@ impl OutSpool {
         for entry in entries {
             let path = entry.map_err(|error| trouble("read", &self.directory, &error))?.path();
             let (Some(name), Some(kind)) = (path.file_stem(), path.extension()) else { continue };
+            if kind == DROPPED {
+                continue;
+            }
             let file: Option<WalFileName> = name.to_str().and_then(|name| name.parse().ok());
             match file.filter(|file| waiting.contains(file)) {
                 Some(file) if kind == OK => {
@@ -134,6 +148,25 @@ impl OutSpool {
     pub fn forget(&self, file: &WalFileName) -> Result<(), Failure> {
         self.remove(&file.to_string(), OK)?;
         self.remove(&file.to_string(), ERROR)
+    }
+
+    pub fn note_dropped(&self, file: &WalFileName, record: &DroppedBody) -> Result<(), Failure> {
+        self.write(&file.to_string(), DROPPED, record)
+    }
+
+    /// What no repository was told yet.
+    pub fn dropped(&self) -> Vec<(WalFileName, DroppedBody)> {
+        let read = |path: PathBuf| {
+            let file = path.file_stem()?.to_str()?.parse().ok()?;
+            let record = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+            path.extension().is_some_and(|kind| kind == DROPPED).then_some((file, record))
+        };
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| read(entry.path())).collect()
+    }
+
+    pub fn forget_dropped(&self, file: &WalFileName) -> Result<(), Failure> {
+        self.remove(&file.to_string(), DROPPED)
     }
 
     fn write(&self, name: &str, kind: &str, content: &impl Serialize) -> Result<(), Failure> {

@@ -93,6 +93,15 @@ pub fn wal_file(stanza: &StanzaName, archive_id: ArchiveId, file: &WalFileName) 
     format!("{}/{directory}/{name}", archive(stanza, archive_id))
 }
 
+/// Records of WAL that was dropped, by archive. Beside the archive, so that what lies there is WAL and nothing else.
+pub fn dropped(stanza: &StanzaName, archive: ArchiveId) -> String {
+    format!("{stanza}/dropped/{archive}")
+}
+
+pub fn dropped_file(stanza: &StanzaName, archive_id: ArchiveId, file: &WalFileName) -> String {
+    format!("{}/{file}", dropped(stanza, archive_id))
+}
+
 /// Which pack of which backup: what a manifest refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PackName {

@@ -34,10 +34,11 @@ pub enum Kind {
     Catalogue = 8,
     Wal = 9,
     Heartbeat = 10,
+    Dropped = 20,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Repository,
         Kind::KeySlot,
         Kind::Cluster,
@@ -48,6 +49,7 @@ impl Kind {
         Kind::Catalogue,
         Kind::Wal,
         Kind::Heartbeat,
+        Kind::Dropped,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -62,6 +64,7 @@ impl Kind {
             Kind::Catalogue => "catalogue entry",
             Kind::Wal => "WAL object",
             Kind::Heartbeat => "heartbeat",
+            Kind::Dropped => "record of dropped WAL",
         }
     }
 

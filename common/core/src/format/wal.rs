@@ -1,4 +1,4 @@
-//! The footer of a stored WAL file, and the record of a backup session's end.
+//! The footer of a stored WAL file, the record of one that will never come, and that of a backup session's end.
 
 use crate::pg::{Lsn, TimelineId};
 use crate::units::Timestamp;
@@ -13,6 +13,17 @@ pub struct WalBody {
     pub size: u64,
     #[serde(with = "serde_bytes")]
     pub sha1: [u8; 20],
+}
+
+/// A file that was told to be archived though it is not: so much waited that the server's disk was worth more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DroppedBody {
+    pub name: String,
+    pub dropped: Timestamp,
+    /// What was allowed to wait.
+    pub queue_bytes_max: u64,
+    pub host: String,
 }
 
 /// What ending the session returned; written create-only before the session's keeper answers, so that a repeated order

@@ -10,6 +10,7 @@ use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::ClusterNumber;
 use pgconvoy_core::pg::{WalFileName, WalSegmentName};
+use pgconvoy_core::units::ByteCount;
 use pgconvoy_storage::list_children;
 use std::collections::BTreeMap;
 
@@ -95,7 +96,10 @@ fn archive<'a>(
             _ => {}
         }
     }
-    let errors = told.into_iter().filter_map(|(_, unusable)| unusable.0).collect();
+    let mut errors: Vec<Finding> = told.into_iter().filter_map(|(_, unusable)| unusable.0).collect();
+    if job.set.is_none() {
+        errors.extend(dropped(job, cluster, &files)?);
+    }
     let ranges = coverage.ranges().to_vec();
     Ok((ArchiveVerification { id: id.to_string(), files: files.len(), ranges, errors }, coverage))
 }
@@ -141,6 +145,34 @@ async fn read_file(
         _ => {}
     }
     Ok(true)
+}
+
+/// WAL that was given up, is not there, and is not older than all that is: retention leaves such records behind.
+fn dropped(job: &Job, cluster: &ClusterBody, files: &[WalFileName]) -> Result<Vec<Finding>, Failure> {
+    let id = cluster.archive_id();
+    let size = cluster.wal_segment_size;
+    let number = |file: &WalFileName| match file {
+        WalFileName::Segment(segment) => Some(segment.segment_number(size)),
+        _ => None,
+    };
+    let oldest = files.iter().filter_map(number).min();
+    let mut records = job.wait(job.repository.dropped_wal(&job.stanza, id))?;
+    records.retain(|file| number(file) >= oldest && files.binary_search(file).is_err());
+    let tell = |file: WalFileName| {
+        let name = layout::wal_file(&job.stanza, id, &file);
+        match job.wait(job.repository.dropped_record(&job.stanza, id, &file)) {
+            Ok(record) => {
+                let max =
+                    record.map(|record| ByteCount(record.queue_bytes_max).to_string()).unwrap_or_default();
+                job.finding(
+                    &name,
+                    &format!("it was dropped, because more WAL than {max} waited to be archived"),
+                )
+            }
+            Err(error) => job.finding(&name, &error),
+        }
+    };
+    Ok(records.into_iter().map(tell).collect())
 }
 
 /// Archives that belong to no cluster that can be read.

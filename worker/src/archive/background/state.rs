@@ -47,6 +47,8 @@ impl<'a> State<'a> {
         let repositories = background.repositories.iter();
         let lanes = repositories.map(|repository| (repository.key, repository.is_required));
         let now = Instant::now();
+        let has_dropped = background.spool.as_ref().is_some_and(|spool| !spool.dropped().is_empty());
+        let is_catch_up_due = background.siblings.len() > 1 || has_dropped;
         State {
             background,
             queue: PushQueue::new(lanes, background.width),
@@ -56,7 +58,7 @@ impl<'a> State<'a> {
             marks: BTreeMap::new(),
             troubles: BTreeMap::new(),
             quiet_since: None,
-            catch_up_at: (background.siblings.len() > 1).then_some(now + CATCH_UP_PAUSE),
+            catch_up_at: is_catch_up_due.then_some(now + CATCH_UP_PAUSE),
             catch_up_failures: 0,
         }
     }
@@ -78,7 +80,7 @@ impl<'a> State<'a> {
             self.told.keys().filter(|file| !waiting.contains(*file)).copied().collect();
         for file in gone {
             self.told.remove(&file);
-            if let Some(spool) = &self.background.spool {
+            if let Some(spool) = self.background.statuses() {
                 spool.forget(&file)?;
             }
         }
@@ -100,7 +102,7 @@ impl<'a> State<'a> {
 
     /// What earlier processes told and still holds.
     fn recall(&mut self, waiting: &BTreeSet<WalFileName>) -> Result<(), Failure> {
-        let Some(spool) = &self.background.spool else { return Ok(()) };
+        let Some(spool) = self.background.statuses() else { return Ok(()) };
         for (file, archived) in spool.tidy(waiting)? {
             let mark = FileMark::of(&self.background.pg_wal.join(file.to_string()));
             let holds = mark.is_ok_and(|mark| mark == archived.mark);
@@ -111,7 +113,7 @@ impl<'a> State<'a> {
 
     /// The server's disk is worth more than the archive, where somebody said so.
     fn drop_what_is_too_much(&mut self, waiting: &BTreeSet<WalFileName>) -> Result<(), Failure> {
-        let (Some(max), Some(spool)) = (self.background.queue_max, &self.background.spool) else {
+        let (Some(max), Some(spool)) = (self.background.queue_max, self.background.statuses()) else {
             return Ok(());
         };
         let pg_wal = &self.background.pg_wal;
@@ -125,7 +127,9 @@ impl<'a> State<'a> {
             let Ok(mark) = FileMark::of(&pg_wal.join(file.to_string())) else { continue };
             let warning = ready::dropped(file, max);
             tracing::warn!("{warning}");
+            spool.note_dropped(file, &ready::drop_record(file, max))?;
             spool.tell_archived(file, &Archived { mark, warnings: vec![warning] })?;
+            self.catch_up_at.get_or_insert_with(|| Instant::now() + CATCH_UP_PAUSE);
             self.told.insert(*file, true);
         }
         Ok(())
@@ -172,7 +176,7 @@ impl<'a> State<'a> {
         let is_required = self.is_required(key);
         if is_required && self.told.get(&file) != Some(&true) {
             tracing::error!("{told}");
-            if let Some(spool) = &self.background.spool {
+            if let Some(spool) = self.background.statuses() {
                 spool.tell_refused(&file, &told)?;
             }
             self.told.insert(file, false);
@@ -197,7 +201,7 @@ impl<'a> State<'a> {
             format!("repo {key}, which is not required, may not have WAL file {file}: {failure}")
         });
         let archived = Archived { mark, warnings: warnings.collect() };
-        if let Some(spool) = &self.background.spool {
+        if let Some(spool) = self.background.statuses() {
             spool.tell_archived(&file, &archived)?;
         }
         self.told.insert(file, true);
@@ -254,7 +258,7 @@ impl<'a> State<'a> {
     }
 
     fn tell_those_who_wait(&self) -> Result<(), Failure> {
-        let Some(spool) = &self.background.spool else { return Ok(()) };
+        let Some(spool) = self.background.statuses() else { return Ok(()) };
         let needed = self.troubles.iter().filter(|(key, _)| self.is_required(**key));
         let needed = needed.map(|(key, failure)| (*key, failure.clone())).collect();
         match joined("cannot push WAL", needed) {

@@ -31,6 +31,7 @@ impl Site {
             siblings: fleet.keys().into_iter().map(|key| Sibling { key, keeps_all: true }).collect(),
             pg_wal: fleet.directory.path().to_owned(),
             spool: Some(spool),
+            is_asked: true,
             cluster: Some(identity(OURS)),
             is_header_checked: true,
             manner: MANNER,
@@ -205,12 +206,17 @@ async fn more_than_may_wait_is_dropped_with_a_warning_and_the_rest_goes_on() {
     site.segments_are_ready(5..=7);
     site.background.run().await.unwrap();
     assert!(site.has_all(1, 5..=7).await);
+    let repository = site.fleet.repository(RepoKey(1)).await;
+    let archive = repository.clusters(&site.fleet.stanza).await.unwrap()[0].archive_id();
+    let dropped = repository.dropped_wal(&site.fleet.stanza, archive).await.unwrap();
+    assert_eq!(dropped.len(), 4, "the gap is on record");
+    assert_eq!(dropped[0].to_string(), name(1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_statuses_it_runs_ahead_of_commands_that_push_by_themselves() {
     let mut site = Site::new(&[true, true]).await;
-    site.background.spool = None;
+    site.background.is_asked = false;
     site.segments_are_ready(1..=5);
     site.fleet.faults(2).add(Rule::always(Operation::Any, Effect::Fail(Fault::Access)));
     site.background.run().await.unwrap();
