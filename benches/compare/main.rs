@@ -1,4 +1,4 @@
-//! pgconvoy beside pgBackRest: full backup, restore and archive-push of the same cluster, in turn, in one run.
+//! pgconvoy beside pgBackRest: full backup, restore, archive-push and archive-get of the same cluster, in turn, in one run.
 //!
 //! Both get the same codec and level, two processes, the same file system, and a fresh repository for every backup; what
 //! one of them does is followed by what the other does, so that a busy moment hits both. pgBackRest bundles small files
@@ -12,6 +12,7 @@ mod mixed;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+mod ahead;
 mod contender;
 mod pgbackrest;
 mod plain;
@@ -19,6 +20,7 @@ mod rounds;
 mod stage;
 mod wal;
 
+use ahead::Way;
 use anyhow::Result;
 use contender::Contender;
 use measure::{Budget, Form, Table, Unit, mebibytes};
@@ -32,6 +34,8 @@ const SHORT_BYTES: u64 = 300 << 20;
 const FULL_BYTES: u64 = 3 << 30;
 const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
+/// What works ahead needs something to work ahead on.
+const SEGMENTS_AHEAD_PER_TURN: u32 = 12;
 
 /// A worker's: 64 MiB and 24 MiB for each slot and repository; a coordinator's for so few files: 64 MiB. Embedded, both.
 fn memory_max(repositories: u32) -> f64 {
@@ -46,6 +50,7 @@ fn main() -> Result<ExitCode> {
     backup(&stage, rounds, &mut table)?;
     restore(&stage, rounds, &mut table)?;
     archive_push(&stage, rounds, &mut table)?;
+    archive_ahead(&stage, rounds, &mut table)?;
     start(&stage, &mut table)?;
     Ok(table.end())
 }
@@ -139,6 +144,29 @@ fn archive_push(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let what = format!("archive-push, segments a second against {name}");
     rounds.judge_rate(table, &what, one, rival, f64::from(SEGMENTS_PER_TURN), Budget::AtLeast(1.5));
     rounds.tell_cpu(table, &format!("archive-push, CPU against {name}"), one, rival);
+    Ok(())
+}
+
+/// The same with background processes, and the way back. Each round begins with an empty archive and fetches what it pushed.
+fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rival = stage.rival();
+    let segments = stage.segments(usize::try_from(SEGMENTS_AHEAD_PER_TURN)?)?;
+    let each = f64::from(SEGMENTS_AHEAD_PER_TURN);
+    let name = rival.name();
+    let push = Rounds::run("archive-push ahead", &[one, rival], count, |contender, _| {
+        stage.fresh(contender)?;
+        ahead::turn(stage, contender, Way::Push, segments)
+    })?;
+    let what = format!("archive-push --archive-async, segments a second against {name}");
+    push.judge_rate(table, &what, one, rival, each, Budget::AtLeast(2.0));
+    push.tell_cpu(table, &format!("archive-push --archive-async, CPU against {name}"), one, rival);
+    let get = Rounds::run("archive-get ahead", &[one, rival], count, |contender, _| {
+        ahead::turn(stage, contender, Way::Get, segments)
+    })?;
+    let what = format!("archive-get --archive-async, segments a second against {name}");
+    get.tell_rate(table, &what, one, rival, each);
+    get.tell_cpu(table, &format!("archive-get --archive-async, CPU against {name}"), one, rival);
     Ok(())
 }
 

@@ -104,6 +104,16 @@ impl Rounds {
         each: f64,
         budget: Budget,
     ) {
+        let (ratio, how) = self.rate(of, to, each);
+        table.judge(what, ratio, Unit::Times, budget, how);
+    }
+
+    pub(crate) fn tell_rate(&self, table: &mut Table, what: &str, of: Contender, to: Contender, each: f64) {
+        let (ratio, how) = self.rate(of, to, each);
+        table.tell(what, ratio, Unit::Times, how);
+    }
+
+    fn rate(&self, of: Contender, to: Contender, each: f64) -> (f64, String) {
         let ratios = self.median(|round| round[&to].wall / round[&of].wall);
         let (least, most) = ratios.spread();
         let how = format!(
@@ -112,7 +122,7 @@ impl Rounds {
             each / self.wall(to),
             ratios.count()
         );
-        table.judge(what, ratios.value(), Unit::Times, budget, how);
+        (ratios.value(), how)
     }
 }
 

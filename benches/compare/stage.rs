@@ -69,6 +69,10 @@ impl Stage {
         &self.cluster
     }
 
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     /// Every form of pgBackRest that is measured.
     pub(crate) fn rivals(&self) -> Vec<Contender> {
         let with = Contender::Pgbackrest { block: true };

@@ -198,6 +198,9 @@ impl Push<'_> {
 
     /// Whether some repository has the segment before this one and another has not.
     async fn lacks_predecessor(&self, inspected: Inspected) -> bool {
+        if self.repositories.len() < 2 {
+            return false;
+        }
         let (WalFileName::Segment(segment), Some(size)) = (self.file, inspected.segment_size) else {
             return false;
         };

@@ -1,0 +1,95 @@
+//! Asynchronous archive-push and archive-get: a stand-in for PostgreSQL asks for one segment after another while a
+//! background process works ahead.
+//!
+//! Everybody gets a directory of his own that looks like a data directory, with links to the same segments. The wall time is
+//! that of the commands; the CPU time is theirs and that of the background processes, which are waited for.
+
+use crate::contender::Contender;
+use crate::measure::{Cost, children_cpu};
+use crate::rounds::Turn;
+use crate::stage::{Stage, settle};
+use crate::support::{Context, Program, Result, ensure, limits, user};
+use rustix::process::{WaitOptions, set_child_subreaper, wait};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What a turn does to each of its segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Push,
+    Get,
+}
+
+/// One turn of one contender.
+pub(crate) fn turn(stage: &Stage, contender: Contender, way: Way, segments: &[PathBuf]) -> Result<Turn> {
+    let data = data_directory(stage, way, segments)?;
+    let script = script(stage, contender, way, &data, segments)?;
+    let program = Program::new("sh")?.arg("-s").stdin_text(&script)?.current_dir(&data);
+    settle();
+    // Background processes become children of this one when their command ends.
+    set_child_subreaper(rustix::process::Pid::from_raw(1)).context("taking over the background processes")?;
+    let (begin, cpu) = (Instant::now(), children_cpu()?);
+    program.run(limits::LARGE_COMMAND)?.ok()?;
+    let wall = begin.elapsed().as_secs_f64();
+    while wait(WaitOptions::empty()).is_ok_and(|ended| ended.is_some()) {}
+    set_child_subreaper(None).context("leaving the background processes alone")?;
+    let cost = Cost { wall, cpu: children_cpu()? - cpu };
+    std::fs::remove_dir_all(&data)?;
+    Ok(Turn { cost, memory: 0 })
+}
+
+/// Status and identity are copied; the segments are links, which neither tool can tell from its own.
+fn data_directory(stage: &Stage, way: Way, segments: &[PathBuf]) -> Result<PathBuf> {
+    let data = stage.scratch().private_dir("ahead")?;
+    for folder in ["global", "pg_wal", "pg_wal/archive_status"] {
+        user::private_dir(&data.join(folder))?;
+    }
+    for file in ["global/pg_control", "PG_VERSION"] {
+        std::fs::copy(stage.cluster().data().join(file), data.join(file))?;
+        user::give(&data.join(file))?;
+    }
+    if way == Way::Push {
+        for segment in segments {
+            let name = name_of(segment);
+            std::fs::hard_link(segment, data.join("pg_wal").join(&name))?;
+            let ready = data.join("pg_wal/archive_status").join(format!("{name}.ready"));
+            std::fs::write(&ready, "")?;
+            user::give(&ready)?;
+        }
+    }
+    Ok(data)
+}
+
+fn script(
+    stage: &Stage,
+    contender: Contender,
+    way: Way,
+    data: &Path,
+    segments: &[PathBuf],
+) -> Result<String> {
+    ensure!(!segments.is_empty(), "a turn without segments");
+    let path = match contender {
+        Contender::Pgbackrest { .. } => format!("--pg1-path={}", data.display()),
+        _ => format!("--pg-path={}", data.display()),
+    };
+    let words = stage.words(contender).join(" ");
+    let mut script = String::from("set -e\n");
+    for segment in segments {
+        let name = name_of(segment);
+        script.push_str(&match way {
+            Way::Push => format!(
+                "{words} archive-push --archive-async {path} pg_wal/{name}\n\
+                 mv pg_wal/archive_status/{name}.ready pg_wal/archive_status/{name}.done\n"
+            ),
+            Way::Get => format!(
+                "{words} archive-get --archive-async {path} {name} pg_wal/RECOVERYXLOG\n\
+                 mv pg_wal/RECOVERYXLOG pg_wal/{name}\n"
+            ),
+        });
+    }
+    Ok(script)
+}
+
+fn name_of(segment: &Path) -> String {
+    segment.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
