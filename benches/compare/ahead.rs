@@ -22,6 +22,7 @@ pub(crate) enum Way {
 
 /// One turn of one contender.
 pub(crate) fn turn(stage: &Stage, contender: Contender, way: Way, segments: &[PathBuf]) -> Result<Turn> {
+    forget_statuses(stage)?;
     let data = data_directory(stage, way, segments)?;
     let script = script(stage, contender, way, &data, segments)?;
     let program = Program::new("sh")?.arg("-s").stdin_text(&script)?.current_dir(&data);
@@ -36,6 +37,17 @@ pub(crate) fn turn(stage: &Stage, contender: Contender, way: Way, segments: &[Pa
     let cost = Cost { wall, cpu: children_cpu()? - cpu };
     std::fs::remove_dir_all(&data)?;
     Ok(Turn { cost, memory: 0 })
+}
+
+/// What was told of an earlier turn's segments would hold for this one's too: they are the same files.
+fn forget_statuses(stage: &Stage) -> Result<()> {
+    for spool in ["spool", "pgbackrest/spool"] {
+        let spool = stage.scratch().join(spool);
+        if spool.exists() {
+            std::fs::remove_dir_all(&spool)?;
+        }
+    }
+    Ok(())
 }
 
 /// Status and identity are copied; the segments are links, which neither tool can tell from its own.

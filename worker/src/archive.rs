@@ -22,6 +22,7 @@ pub mod data_directory;
 mod destination;
 mod doors;
 mod get;
+mod nudge;
 mod push;
 pub mod ready;
 pub mod spool;

@@ -3,6 +3,7 @@
 //! Both run once per WAL file, so they start a runtime without threads of its own, which is there in microseconds.
 
 pub(super) mod background;
+pub(super) mod daemon;
 
 use crate::context::Context;
 use crate::repositories::repository_set;
@@ -14,7 +15,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Threads for calls that block: a few repositories at once, and one that compresses.
@@ -44,12 +45,23 @@ pub(super) fn leave_directory() {
     }
 }
 
+/// A runtime without threads of its own, but for calls that block.
+fn runtime(blocking_threads: usize) -> Result<Runtime, Failure> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(blocking_threads)
+        .build()
+        .map_err(|error| failed(&error))
+}
+
+fn failed(error: &std::io::Error) -> Failure {
+    Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"))
+}
+
 fn run_on_threads<T>(threads: usize, work: impl Future<Output = T>) -> Result<T, Failure> {
-    let failed = |error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime =
-        Builder::new_current_thread().enable_all().max_blocking_threads(threads).build().map_err(failed)?;
+    let runtime = runtime(threads)?;
     let outcome = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
         tokio::select! {
             biased;
             outcome = work => Ok(outcome),

@@ -9,7 +9,7 @@ use super::archive::{self, background, candidates, connect, data_directory_of, r
 use crate::context::Context;
 use crate::host::cores;
 use crate::settings::ArchivePushRequest;
-use pgconvoy_core::config::BackupOptions;
+use pgconvoy_core::config::{BackupOptions, RepoConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_repository::codec::{Codec, Level};
@@ -20,11 +20,14 @@ use pgconvoy_worker::archive::{
 };
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Frames of a segment are compressed side by side.
 const PUSH_THREADS_MIN: usize = 2;
 /// In the background, files are pushed side by side; one more than is computed on keeps the stores busy.
 const WIDTH_MIN: usize = 2;
+/// How long the background process waits for the next segment.
+const LINGER: Duration = Duration::from_secs(3);
 
 pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, Failure> {
     let file = wal_file(&request.path)?;
@@ -117,6 +120,18 @@ fn cluster(context: &Context, request: &ArchivePushRequest) -> Result<Option<Clu
 /// Pushes what waits, until there is nothing to do or nothing can be done.
 fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, Failure> {
     let Some(_lock) = background::become_it(context, &request.stanza)? else { return Ok(ExitCode::SUCCESS) };
+    let pushing = ahead(context, request, LINGER)?;
+    archive::leave_directory();
+    archive::run_wide_until_terminated(pushing.width * request.repos.len(), pushing.run())??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What pushes ahead for this stanza, here or in a worker.
+pub(super) fn ahead(
+    context: &Context,
+    request: &ArchivePushRequest,
+    linger: Duration,
+) -> Result<BackgroundPush, Failure> {
     let cluster = cluster(context, request)?;
     let path = std::path::absolute(&request.path)
         .map_err(|error| Failure::new(ErrorCode::FileOpen, format!("no current directory: {error}")))?;
@@ -125,12 +140,8 @@ fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<Exi
         true => Some(OutSpool::open(spool_path, &request.stanza)?),
         false => OutSpool::existing(spool_path, &request.stanza),
     };
-    let width = request.options.slots(cores()).max(WIDTH_MIN);
-    let sibling = |repo: &pgconvoy_core::config::RepoConfig| Sibling {
-        key: repo.key,
-        keeps_all: repo.retention.archive.is_none(),
-    };
-    let background = BackgroundPush {
+    let sibling = |repo: &RepoConfig| Sibling { key: repo.key, keeps_all: repo.retention.archive.is_none() };
+    Ok(BackgroundPush {
         doors: Doors::new(connect(&request.repos, request.options.io_timeout), request.stanza.clone()),
         repositories: repositories(request),
         siblings: request.repos.iter().map(sibling).collect(),
@@ -140,12 +151,10 @@ fn run_background(context: &Context, request: &ArchivePushRequest) -> Result<Exi
         cluster,
         is_header_checked: request.options.archive_header_check,
         manner: PushManner { threads: 1, ..manner(&request.options)? },
-        width,
+        width: request.options.slots(cores()).max(WIDTH_MIN),
         queue_max: request.options.archive_push_queue_max,
-    };
-    archive::leave_directory();
-    archive::run_wide_until_terminated(width * request.repos.len(), background.run())??;
-    Ok(ExitCode::SUCCESS)
+        linger,
+    })
 }
 
 fn repositories(request: &ArchivePushRequest) -> Vec<PushRepository> {

@@ -1,5 +1,6 @@
 //! `worker`: serves a fleet's coordinators on this host until it is told to stop.
 
+use super::archive::daemon::Archiver;
 use crate::context::{Context, Current};
 use crate::fleet::errands::CommandErrands;
 use crate::host::{connect_options, cores, random_identity};
@@ -62,12 +63,13 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let current = Arc::new(Current::new(context.clone()));
     let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
     let repos: Vec<_> = config.repos.values().cloned().collect();
+    let sources = sources(config, &name, options.db_timeout)?;
     let mut worker = Worker::start(WorkerDeps {
         name: name.clone(),
         incarnation: random_identity()?,
         slots: slots(config),
         bandwidth: Some(bandwidth.clone()),
-        sources: sources(config, &name, options.db_timeout)?,
+        sources: sources.clone(),
         repositories: repository_set(&repos, options.io_timeout)?,
         errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),
@@ -76,6 +78,10 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         orphan_timeout: SESSION_ORPHAN_TIMEOUT,
         runtime: Handle::current(),
     });
+    let archiving = sources
+        .into_iter()
+        .map(|(stanza, source)| Archiver::start(context.clone(), stanza, source.directory));
+    let _archiving: Vec<Archiver> = archiving.collect::<Result<_, Failure>>()?;
     tracing::info!("worker {name} serves {}", fleet.coordinators.join(", "));
     let mut signals = Signals::listen()?;
     tell_ready();

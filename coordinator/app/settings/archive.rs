@@ -7,6 +7,8 @@ use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::StanzaName;
 use std::path::{Path, PathBuf};
 
+const PG_WAL: &str = "pg_wal";
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchivePushRequest {
     pub stanza: StanzaName,
@@ -29,6 +31,21 @@ impl ArchivePushRequest {
             options: context.policy(Some(&stanza))?,
             is_background: args.background,
             stanza,
+        })
+    }
+}
+
+impl ArchivePushRequest {
+    /// What a worker does for a stanza whose data directory it sees.
+    pub fn of_worker(context: &Context, stanza: &StanzaName, data: &Path) -> Result<Self, Failure> {
+        Ok(ArchivePushRequest {
+            // Any name in that directory.
+            path: data.join(PG_WAL).join("-"),
+            pg_path: Some(data.to_owned()),
+            repos: context.repositories(Some(stanza), &[])?,
+            options: context.policy(Some(stanza))?,
+            is_background: true,
+            stanza: stanza.clone(),
         })
     }
 }

@@ -4,6 +4,8 @@
 //! core's [`PushQueue`] say which file goes where, tells in the spool what is archived, and ends when nothing was to be
 //! done for a while or nothing can be done: the next command starts it again.
 //!
+//! A worker does the same for its stanzas, with a longer stay.
+//!
 //! Invariants
 //! 1. A file is told to be archived after it is durable wherever it must be, and never read after that.
 //! 2. What waits when the process ends has been told an error, or is pushed by the next.
@@ -14,6 +16,7 @@
 mod state;
 
 use super::backlog::{CatchUp, CaughtUp};
+use super::nudge::Nudges;
 use super::spool::OutSpool;
 use super::{ClusterIdentity, Doors, Push, PushNews, PushRepository, Sibling, ready};
 use crate::keeper::blocking;
@@ -54,6 +57,8 @@ pub struct BackgroundPush {
     pub width: usize,
     /// `None`: whatever waits may wait.
     pub queue_max: Option<ByteCount>,
+    /// How long it stays with nothing to do: starting anew costs more than waiting for the next segment.
+    pub linger: Duration,
 }
 
 /// What happened to one file.
@@ -71,6 +76,7 @@ impl BackgroundPush {
         let mut pushing = FuturesUnordered::new();
         let mut catching_up = FuturesUnordered::new();
         let mut is_first = true;
+        let nudges = Nudges::listen(self.statuses().map(OutSpool::nudge_path).as_deref());
         loop {
             if state.is_time_to_look() {
                 let pg_wal = self.pg_wal.clone();
@@ -95,6 +101,7 @@ impl BackgroundPush {
                 Some(news) = news.recv() => state.note(news)?,
                 Some(()) = pushing.next() => {}
                 Some(told) = catching_up.next() => state.caught_up(told),
+                () = nudges.next() => state.look_now(),
                 () = sleep(LOOK_PAUSE) => {}
             }
         }

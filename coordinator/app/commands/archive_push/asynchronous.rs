@@ -42,6 +42,7 @@ pub(super) async fn run(
             return Err(timed_out(request, file));
         }
         if ensured.is_none_or(|ensured| ensured.elapsed() >= ENSURE_PAUSE) {
+            spool.nudge();
             background::ensure(context, &request.stanza)?;
             ensured = Some(Instant::now());
         }

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// With much to do, what came meanwhile is of less interest.
-const LOOK_PAUSE_BUSY: Duration = Duration::from_secs(1);
-/// How long it stays with nothing to do: starting anew costs more than waiting for the next segment.
-const LINGER: Duration = Duration::from_secs(3);
+/// With much to do what came meanwhile is of less interest, and with nothing to do for a while nothing will be seen.
+const LOOK_PAUSE_LONG: Duration = Duration::from_secs(1);
+/// After so long without anything that waits, somebody will nudge.
+const IDLE: Duration = Duration::from_secs(3);
 /// After so long without anything that waits, it is time for other things.
 const QUIET: Duration = Duration::from_secs(1);
 /// Between two comparisons of what repositories have, where it is never quiet.
@@ -30,6 +30,7 @@ pub(super) struct State<'a> {
     queue: PushQueue,
     begun: Instant,
     looked: Option<Instant>,
+    is_nudged: bool,
     /// Files with a status; true: archived.
     told: BTreeMap<WalFileName, bool>,
     /// Of files that are being pushed, as they were when that began.
@@ -54,6 +55,7 @@ impl<'a> State<'a> {
             queue: PushQueue::new(lanes, background.width),
             begun: now,
             looked: None,
+            is_nudged: false,
             told: BTreeMap::new(),
             marks: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -64,15 +66,21 @@ impl<'a> State<'a> {
     }
 
     pub(super) fn is_time_to_look(&self) -> bool {
-        let pause = match self.queue.waiting().nth(2 * self.background.width) {
-            Some(_) => LOOK_PAUSE_BUSY,
-            None => super::LOOK_PAUSE,
+        let is_busy = self.queue.waiting().nth(2 * self.background.width).is_some();
+        let pause = match is_busy || self.is_quiet_for(IDLE) {
+            true => LOOK_PAUSE_LONG,
+            false => super::LOOK_PAUSE,
         };
-        self.looked.is_none_or(|looked| looked.elapsed() >= pause)
+        self.is_nudged || self.looked.is_none_or(|looked| looked.elapsed() >= pause)
+    }
+
+    pub(super) fn look_now(&mut self) {
+        self.is_nudged = true;
     }
 
     /// Takes notice of what waits now.
     pub(super) fn look(&mut self, waiting: &BTreeSet<WalFileName>) -> Result<(), Failure> {
+        self.is_nudged = false;
         if self.looked.replace(Instant::now()).is_none() {
             self.recall(waiting)?;
         }
@@ -254,7 +262,7 @@ impl<'a> State<'a> {
             return Ok(true);
         }
         let is_open = is_moving || is_waiting || self.catch_up_at.is_some();
-        Ok(!is_open && self.is_quiet_for(LINGER))
+        Ok(!is_open && self.is_quiet_for(self.background.linger))
     }
 
     fn tell_those_who_wait(&self) -> Result<(), Failure> {

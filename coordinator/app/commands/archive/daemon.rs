@@ -1,0 +1,66 @@
+//! A worker pushes ahead for the stanzas whose data directories it sees, as the commands' background process does: with the
+//! same lock, so that there is one of them, and the same spool, so that the commands see no difference.
+
+use super::super::archive_push;
+use super::runtime;
+use crate::context::Context;
+use crate::host::HostLock;
+use crate::settings::ArchivePushRequest;
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::ids::StanzaName;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const COMMAND: &str = "archive-push";
+/// For the files that are on their way, however many that are at once.
+const BLOCKING_THREADS_MAX: usize = 256;
+/// After so long with nothing to do, everything is looked at anew: the cluster, the repositories, the keys.
+const LINGER: Duration = Duration::from_secs(600);
+/// Before the next try, where there is nothing to be pushed or nowhere to push it.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// One stanza's pushing, on a thread and a runtime of its own; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Archiver {
+    _stop: DropGuard,
+}
+
+impl Archiver {
+    pub(crate) fn start(context: Context, stanza: StanzaName, data: PathBuf) -> Result<Archiver, Failure> {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let runtime = runtime(BLOCKING_THREADS_MAX)?;
+        let work = move || {
+            runtime.block_on(stopped.run_until_cancelled(serve(&context, &stanza, &data)));
+            // A store that hangs must not keep the process from ending.
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new()
+            .name(COMMAND.to_owned())
+            .spawn(work)
+            .map_err(|error| Failure::new(ErrorCode::Unknown, format!("cannot start a thread: {error}")))?;
+        Ok(Archiver { _stop: stop.drop_guard() })
+    }
+}
+
+async fn serve(context: &Context, stanza: &StanzaName, data: &Path) {
+    loop {
+        if let Err(failure) = serve_once(context, stanza, data).await {
+            tracing::warn!("stanza {stanza} is not archived ahead: {failure}");
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn serve_once(context: &Context, stanza: &StanzaName, data: &Path) -> Result<(), Failure> {
+    let request = ArchivePushRequest::of_worker(context, stanza, data)?;
+    if !request.options.archive_async {
+        return Ok(());
+    }
+    let Some(_lock) = HostLock::acquire_background(&context.config.paths.lock, stanza, COMMAND)? else {
+        return Ok(());
+    };
+    archive_push::ahead(context, &request, LINGER)?.run().await
+}
