@@ -316,6 +316,30 @@ fn two_backups_of_one_stanza_never_run_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_worker_pushes_wal_ahead_and_commands_do_without_it_when_it_is_gone() -> Result<()> {
+    let mut site = site()?;
+    site.config = site.config.clone().backup("archive-async", "true");
+    site.config.write(&site.scratch.config_file())?;
+    let mut fleet = Fleet::start(&site, &FleetOptions { workers: 1, ..FleetOptions::default() })?;
+    let lock = site.scratch.join("lock/main-archive-push-background.lock");
+    limits::wait_for("a worker that pushes", limits::SOON, || {
+        let holder = std::fs::read_to_string(&lock).unwrap_or_default();
+        let pid = holder.split_whitespace().nth(1).unwrap_or_default();
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        Ok(command.trim_end_matches('\0').ends_with("worker").then_some(()))
+    })?;
+    for round in 0..2 {
+        let segment = site.cluster.switch_and_archive()?;
+        for number in [1, 2] {
+            site.repository(number)?.segment(&segment).with_context(|| format!("round {round}"))?;
+        }
+        fleet.workers[0].kill()?;
+    }
+    assert_eq!(site.cluster.psql("select failed_count from pg_stat_archiver")?, "0");
+    Ok(())
+}
+
+#[test]
 fn a_viewer_may_look_and_not_submit() -> Result<()> {
     const ACCESS: i32 = 105;
     let site = site()?;

@@ -90,6 +90,7 @@ impl CatchUp<'_> {
         let order = in_order(lacks.keys().copied(), size);
         told.left = order.len().saturating_sub(BATCH_MAX);
         let batch = order.iter().take(BATCH_MAX).map(|file| self.bring(&members, *file, &lacks[file]));
+        let absent = told.failures.len();
         let mut bringing = stream::iter(batch).buffer_unordered(self.width.max(1));
         while let Some((file, results)) = bringing.next().await {
             for (key, result) in results {
@@ -98,7 +99,7 @@ impl CatchUp<'_> {
                     Err(failure) => self.fail(&mut told, key, failure),
                 }
             }
-            if !told.failures.is_empty() {
+            if told.failures.len() > absent {
                 // Whoever failed would fail again for each of the rest; the next call finds out how it is.
                 break;
             }

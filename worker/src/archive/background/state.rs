@@ -92,9 +92,10 @@ impl<'a> State<'a> {
                 spool.forget(&file)?;
             }
         }
-        self.drop_what_is_too_much(waiting)?;
         let is_archived = |file: &WalFileName| self.told.get(file) == Some(&true);
-        let open: Vec<WalFileName> = waiting.iter().filter(|file| !is_archived(file)).copied().collect();
+        let mut open: BTreeSet<WalFileName> =
+            waiting.iter().filter(|file| !is_archived(file)).copied().collect();
+        self.drop_what_is_too_much(&mut open)?;
         self.quiet_since = match open.is_empty() {
             true => self.quiet_since.or_else(|| Some(Instant::now())),
             false => None,
@@ -120,25 +121,22 @@ impl<'a> State<'a> {
     }
 
     /// The server's disk is worth more than the archive, where somebody said so.
-    fn drop_what_is_too_much(&mut self, waiting: &BTreeSet<WalFileName>) -> Result<(), Failure> {
+    fn drop_what_is_too_much(&mut self, open: &mut BTreeSet<WalFileName>) -> Result<(), Failure> {
         let (Some(max), Some(spool)) = (self.background.queue_max, self.background.statuses()) else {
             return Ok(());
         };
         let pg_wal = &self.background.pg_wal;
-        if !ready::is_too_much(waiting.len(), ready::segment_bytes(pg_wal, waiting), max) {
+        if !ready::is_too_much(open.len(), ready::segment_bytes(pg_wal, open), max) {
             return Ok(());
         }
-        for file in waiting {
-            if self.told.get(file) == Some(&true) {
-                continue;
-            }
+        for file in std::mem::take(open) {
             let Ok(mark) = FileMark::of(&pg_wal.join(file.to_string())) else { continue };
-            let warning = ready::dropped(file, max);
+            let warning = ready::dropped(&file, max);
             tracing::warn!("{warning}");
-            spool.note_dropped(file, &ready::drop_record(file, max))?;
-            spool.tell_archived(file, &Archived { mark, warnings: vec![warning] })?;
+            spool.note_dropped(&file, &ready::drop_record(&file, max))?;
+            spool.tell_archived(&file, &Archived { mark, warnings: vec![warning] })?;
             self.catch_up_at.get_or_insert_with(|| Instant::now() + CATCH_UP_PAUSE);
-            self.told.insert(*file, true);
+            self.told.insert(file, true);
         }
         Ok(())
     }
