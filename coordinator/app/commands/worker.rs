@@ -63,13 +63,14 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let current = Arc::new(Current::new(context.clone()));
     let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
     let repos: Vec<_> = config.repos.values().cloned().collect();
-    let sources = sources(config, &name, options.db_timeout)?;
+    let seen = sources(config, &name, options.db_timeout)?;
+    let mut archivers = archivers(context, &seen)?;
     let mut worker = Worker::start(WorkerDeps {
         name: name.clone(),
         incarnation: random_identity()?,
         slots: slots(config),
         bandwidth: Some(bandwidth.clone()),
-        sources: sources.clone(),
+        sources: seen,
         repositories: repository_set(&repos, options.io_timeout)?,
         errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),
@@ -78,10 +79,6 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         orphan_timeout: SESSION_ORPHAN_TIMEOUT,
         runtime: Handle::current(),
     });
-    let archiving = sources
-        .into_iter()
-        .map(|(stanza, source)| Archiver::start(context.clone(), stanza, source.directory));
-    let _archiving: Vec<Archiver> = archiving.collect::<Result<_, Failure>>()?;
     tracing::info!("worker {name} serves {}", fleet.coordinators.join(", "));
     let mut signals = Signals::listen()?;
     tell_ready();
@@ -92,6 +89,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
             word = signals.next(DRAIN_TIMEOUT) => match word {
                 Word::Reload => reload.run(|new, renewed| {
                     let seen = sources(&new.config, &name, policy(new)?.db_timeout)?;
+                    archivers = self::archivers(new, &seen)?;
                     dialer.renew(renewed);
                     bandwidth.change(new.config.worker.bandwidth_max.map(|bytes| bytes.0));
                     if new.config.stanzas != current.get().config.stanzas {
@@ -110,6 +108,17 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     // What is not said in time is told by silence.
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, dialer.idle()).await;
     Ok(())
+}
+
+/// One for each stanza whose data this worker sees.
+fn archivers(
+    context: &Context,
+    seen: &BTreeMap<StanzaName, SourceConfig>,
+) -> Result<Vec<Archiver>, Failure> {
+    let start = |(stanza, source): (&StanzaName, &SourceConfig)| {
+        Archiver::start(context.clone(), stanza.clone(), source.directory.clone())
+    };
+    seen.iter().map(start).collect()
 }
 
 /// What holds for this host, whatever the stanza.
