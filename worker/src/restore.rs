@@ -19,7 +19,7 @@
 //! 7. Memory is bounded by slots, apart from the plan itself, which grows with the number of files.
 //!
 //! Failure story: an error, a signal or a loss of power leaves the marker and no pg_control. The same command, run again,
-//! finds its marker, empties what the marker lists and begins anew.
+//! finds its marker and goes on: what is there already is compared, block by block. Another one empties what the marker lists.
 
 mod assist;
 mod choice;
@@ -29,6 +29,7 @@ mod data;
 mod desk;
 mod destination;
 mod error;
+mod existing;
 mod files;
 mod foresight;
 mod lead;
@@ -54,11 +55,13 @@ pub use assist::assist;
 pub use desk::Desk;
 
 use error::RestoreError;
+pub use existing::Existing;
+use existing::Standing;
 use owners::Owners;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{RepoKey, StanzaName, WorkerName};
-use pgconvoy_core::plan::recovery::RecoveryOptions;
+use pgconvoy_core::plan::recovery::{RecoveryOptions, RecoveryTarget};
 use pgconvoy_core::plan::restore::RestoreTarget;
 use pgconvoy_repository::RepositorySet;
 use places::Places;
@@ -81,12 +84,24 @@ pub struct RestoreOrder {
     pub recovery: RecoveryOptions,
     /// Go on although replay would create a tablespace at a path that exists on this host.
     pub replay_into_existing: bool,
+    pub existing: Existing,
     /// Also write PostgreSQL's own `backup_manifest`.
     pub backup_manifest: bool,
     /// Threads that decode and write.
     pub slots: usize,
     /// Bytes of a share, about: see [`Shares`](pgconvoy_core::plan::shares::Shares).
     pub share_size: u64,
+}
+
+impl RestoreOrder {
+    fn standing(&self) -> Standing {
+        // A manifest for verification has a checksum of every file: each must have been read.
+        let existing = match self.existing {
+            Existing::Believed if self.backup_manifest => Existing::Compared,
+            existing => existing,
+        };
+        Standing { existing, preserves_settings: self.recovery.target == RecoveryTarget::Preserve }
+    }
 }
 
 /// What a restore runs in.
@@ -105,6 +120,8 @@ pub struct Surroundings {
 pub struct Progress {
     total: AtomicU64,
     done: AtomicU64,
+    kept: AtomicU64,
+    fetched: AtomicU64,
 }
 
 impl Progress {
@@ -120,6 +137,17 @@ impl Progress {
     fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// They are there already.
+    fn keep(&self, bytes: u64) {
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
+        self.add(bytes);
+    }
+
+    /// Bytes of packs, as they are stored.
+    fn fetch(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,6 +156,10 @@ pub struct RestoreReport {
     /// Where the manifest came from, and all packs that were in order there.
     pub repository: RepoKey,
     pub bytes: u64,
+    /// Of these, what the target held already.
+    pub bytes_kept: u64,
+    /// Of packs, as they are stored.
+    pub bytes_fetched: u64,
     pub files: u64,
     pub elapsed: Duration,
     /// `None`: it was not shared out.
@@ -146,7 +178,7 @@ pub struct Team {
 /// Blocks until the cluster is whole and durable. Not to be called on a thread of the runtime.
 pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreReport, Failure> {
     let begun = Instant::now();
-    let found = Target::look(&order.target.directory)?;
+    let found = Target::look(&order.target.directory, order.existing)?;
     let chosen = source::choose(order, around)?;
     let (head, plan) = (&chosen.head, &chosen.plan);
     tracing::info!("restore backup {} from repo {}", head.label, chosen.origin.key());
@@ -154,18 +186,22 @@ pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreRep
     if order.backup_manifest {
         verifiable::check_version(head)?;
     }
-    destination::check(plan, head, &order.target.directory, found.marker())?;
+    destination::check(plan, head, &order.target.directory, &found)?;
     foresight::check(&chosen, order, around)?;
 
-    let target = Target::begin(found, &chosen)?;
+    let target = Target::begin(found, &chosen, order.standing())?;
+    let standing = target.standing();
     let places = Places::new(target.directory(), plan);
     let owners = Owners::new(head, plan, target.owner()?);
+    if standing.existing.may_be_a_cluster() {
+        existing::prune(plan, &places, standing)?;
+    }
     space::check(plan, &places)?;
     tree::make(plan, &places, &owners)?;
     stop_if_asked(around)?;
 
     around.progress.expect(plan.bytes);
-    let lead::Written { crcs, team } = lead::write(&chosen, &places, &owners, order, around)?;
+    let lead::Written { crcs, team } = lead::write(&chosen, &places, &owners, order, standing, around)?;
     let label = recovery::write_backup_label(head, &places, &owners)?;
     let settings = recovery::write(&recovery, plan, &places, &owners)?;
     let control = control::read(&chosen, &places)?;
@@ -182,6 +218,8 @@ pub fn restore(order: &RestoreOrder, around: &Surroundings) -> Result<RestoreRep
         label: head.label,
         repository: chosen.origin.key(),
         bytes: plan.bytes,
+        bytes_kept: around.progress.kept.load(Ordering::Relaxed),
+        bytes_fetched: around.progress.fetched.load(Ordering::Relaxed),
         files: plan.files.len() as u64,
         elapsed: begun.elapsed(),
         team,

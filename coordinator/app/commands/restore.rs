@@ -11,7 +11,9 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::plan::recovery::{RecoveryOptions, restore_command};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_core::wire::AssistOrder;
-use pgconvoy_worker::restore::{Desk, Progress, RestoreOrder, RestoreReport, Surroundings, restore};
+use pgconvoy_worker::restore::{
+    Desk, Existing, Progress, RestoreOrder, RestoreReport, Surroundings, restore,
+};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,11 +49,6 @@ pub fn run(context: &Context, request: &RestoreRequest) -> Result<ExitCode, Fail
 }
 
 fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Failure> {
-    if request.delta {
-        tracing::warn!(
-            "--delta changes nothing in an empty directory, and this build restores into no other"
-        );
-    }
     Ok(RestoreOrder {
         stanza: request.stanza.clone(),
         set: request.set,
@@ -62,6 +59,12 @@ fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Fa
             ..request.recovery.clone()
         },
         replay_into_existing: request.force,
+        existing: match (request.delta, request.force) {
+            (false, false) => Existing::Refused,
+            (false, true) => Existing::Replaced,
+            (true, false) => Existing::Compared,
+            (true, true) => Existing::Believed,
+        },
         backup_manifest: request.backup_manifest,
         slots: request.options.slots(cores()),
         share_size: request.options.unit_size.0,
@@ -134,6 +137,8 @@ fn as_json(request: &RestoreRequest, report: &RestoreReport) -> Value {
         "repo": report.repository.0,
         "path": request.target.directory,
         "bytes": report.bytes,
+        "bytes-kept": report.bytes_kept,
+        "bytes-fetched": report.bytes_fetched,
         "files": report.files,
         "duration-ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
     });

@@ -6,6 +6,7 @@
 
 use super::data::{self, Ground, Halt, Work};
 use super::desk::Desk;
+use super::existing::Standing;
 use super::ledger::Ledger;
 use super::places::Places;
 use super::source::{self, Chosen};
@@ -35,7 +36,9 @@ pub fn assist(order: RestoreOrder, assist: &AssistOrder, around: &Surroundings) 
     let with_crcs = order.backup_manifest;
     let ledger = Ledger::new(&chosen.plan, &places, &chosen.secret, with_crcs);
     let ground = Ground::Staged { places: &places, staging: assist.staging };
-    let work = Work { chosen: &chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs };
+    // What it makes is new, whatever the target holds.
+    let standing = Standing::default();
+    let work = Work { chosen: &chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs, standing };
     let shares = Shares::cut(&chosen.plan, order.share_size);
     let stock = Stock::new(&work, &shares);
     let slots = order.slots.max(1);

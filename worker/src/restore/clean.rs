@@ -1,4 +1,4 @@
-//! Empties what an unfinished restore left, in an order in which it is at no moment a cluster that starts.
+//! Empties what an unfinished restore or an old cluster left, in an order in which it is at no moment a cluster that starts.
 //!
 //! Only the target itself and the places that its marker lists are touched, and of these only the ones that the target's
 //! own links still lead to: they were empty when the marker was written. Staging places go by their own way: a mate of the
@@ -7,6 +7,7 @@
 use super::error::{Action, RestoreError};
 use super::files::{self, LOST_AND_FOUND};
 use super::marker::{MarkedPlace, Marker};
+use super::recovery::SETTINGS;
 use super::staging;
 use super::target::is_ours;
 use pgconvoy_core::failure::Failure;
@@ -34,16 +35,22 @@ pub(super) fn refuse_a_living_cluster(directory: &Path) -> Result<(), Failure> {
     }
 }
 
+/// What lies there starts no more; what else it holds stays.
+pub(super) fn disarm(target: &Path, preserves_settings: bool) -> Result<(), RestoreError> {
+    remove_what_recovery_begins_with(target, preserves_settings)?;
+    for name in WAL_DIRECTORIES {
+        // Through a link too: a server would replay what it finds there.
+        let directory = target.join(name);
+        if directory.is_dir() {
+            empty(&directory, |name| name == LOST_AND_FOUND)?;
+            files::sync_directory(&directory)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn clean(target: &Path, marker: &Marker) -> Result<(), RestoreError> {
-    let control = target.join(CONTROL_PATH);
-    if files::look(&control)?.is_some() {
-        files::remove_file(&control)?;
-        files::sync_directory(&target.join("global"))?;
-    }
-    for name in AFTER_CONTROL {
-        files::remove_file(&target.join(name))?;
-    }
-    files::sync_directory(target)?;
+    remove_what_recovery_begins_with(target, false)?;
     let (wal, others): (Vec<&MarkedPlace>, Vec<&MarkedPlace>) =
         marker.places.iter().partition(|place| WAL_DIRECTORIES.contains(&place.path.as_str()));
     for place in wal.into_iter().chain(others) {
@@ -51,6 +58,20 @@ pub(super) fn clean(target: &Path, marker: &Marker) -> Result<(), RestoreError> 
     }
     staging::remove_all(target)?;
     empty(target, is_ours)?;
+    files::sync_directory(target)
+}
+
+/// pg_control before all else.
+fn remove_what_recovery_begins_with(target: &Path, preserves_settings: bool) -> Result<(), RestoreError> {
+    let control = target.join(CONTROL_PATH);
+    if files::look(&control)?.is_some() {
+        files::remove_file(&control)?;
+        files::sync_directory(&target.join("global"))?;
+    }
+    let stays = |name: &&&str| !(preserves_settings && SETTINGS.contains(*name));
+    for name in AFTER_CONTROL.iter().filter(stays) {
+        files::remove_file(&target.join(name))?;
+    }
     files::sync_directory(target)
 }
 

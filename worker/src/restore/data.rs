@@ -1,5 +1,6 @@
 //! Runs the slots, threads that take packs from the stock, and the threads that make their files durable.
 
+use super::existing::Standing;
 use super::ledger::Ledger;
 use super::owners::Owners;
 use super::pack::PackSlot;
@@ -27,6 +28,8 @@ pub(super) struct Work<'a> {
     pub(super) halt: &'a Halt,
     pub(super) around: &'a Surroundings,
     pub(super) with_crcs: bool,
+    /// To what the files by their own names hold already.
+    pub(super) standing: Standing,
 }
 
 /// Where this worker's slots write.

@@ -7,6 +7,7 @@ use super::clean::leads_to;
 use super::error::{Action, RestoreError};
 use super::files;
 use super::marker::{MarkedPlace, Marker};
+use super::target::Found;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::plan::restore::{PlannedLink, RestorePlan};
@@ -17,7 +18,7 @@ pub(super) fn check(
     plan: &RestorePlan,
     head: &ManifestHead,
     target: &str,
-    marker: Option<&Marker>,
+    found: &Found,
 ) -> Result<(), Failure> {
     let files: BTreeSet<&str> = match plan.links.is_empty() {
         true => BTreeSet::new(),
@@ -28,8 +29,10 @@ pub(super) fn check(
     for link in &plan.links {
         let one = Destination::new(link, head);
         let is_file = files.contains(link.path.as_str());
-        let is_left_over = marker.is_some_and(|marker| is_left_over(marker, target, link));
-        if !is_left_over {
+        let is_own =
+            found.may_go_through_links() && leads_to(&target.join(link.path.as_str()), &link.destination);
+        let is_left_over = found.marker().is_some_and(|marker| is_left_over(marker, target, link));
+        if !is_own && !is_left_over {
             one.must_be_free(is_file)?;
         }
         let place = real(Path::new(&link.destination))?;

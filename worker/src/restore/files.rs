@@ -30,9 +30,9 @@ pub(super) fn create(path: &Path) -> Result<File, RestoreError> {
     options.open(path).map_err(RestoreError::file(Action::Create, path))
 }
 
-/// A file that is there, for writing.
+/// A file that is there.
 pub(super) fn open(path: &Path) -> Result<File, RestoreError> {
-    OpenOptions::new().write(true).open(path).map_err(RestoreError::file(Action::Open, path))
+    OpenOptions::new().read(true).write(true).open(path).map_err(RestoreError::file(Action::Open, path))
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), RestoreError> {

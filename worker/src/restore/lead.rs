@@ -8,6 +8,7 @@
 use super::data::{self, Ground, Halt, Work};
 use super::desk::Desk;
 use super::error::{Action, RestoreError};
+use super::existing::Standing;
 use super::ledger::Ledger;
 use super::owners::Owners;
 use super::places::Places;
@@ -38,13 +39,14 @@ pub(super) fn write(
     places: &Places,
     owners: &Owners,
     order: &RestoreOrder,
+    standing: Standing,
     around: &Surroundings,
 ) -> Result<Written, Failure> {
     let halt = Halt::new(around.stop.clone());
     let with_crcs = order.backup_manifest;
     let ledger = Ledger::new(&chosen.plan, places, &chosen.secret, with_crcs);
     let ground = Ground::Final { places, owners };
-    let work = Work { chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs };
+    let work = Work { chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs, standing };
     let shares = Shares::cut(&chosen.plan, order.share_size);
     let stock = Stock::new(&work, &shares);
     let slots = order.slots.max(1);

@@ -4,6 +4,7 @@
 //! blocks lie is for each repository's own footer to say; what they must be is not: all have to agree on the hashes.
 
 mod blocks;
+mod comparison;
 mod fetch;
 mod parts;
 mod trouble;
@@ -56,7 +57,15 @@ impl<'a> PackSlot<'a> {
         let object = pack.pack.key(&self.work.chosen.stanza);
         let queue = self.queue.clone();
         let mut parts = Parts::new(self.work, &queue, in_hand, pack);
-        let mut wanted: Vec<Wanted> = (0..pack.parts.len()).map(Wanted::whole).collect();
+        let mut wanted = Vec::with_capacity(pack.parts.len());
+        for part in 0..pack.parts.len() {
+            if !parts.believe(part)? {
+                wanted.push(Wanted::whole(part));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let mut complaints: Vec<Complaint> = Vec::new();
         let mut origins = Origins::new(self.work);
         while let Some(origin) = origins.next() {
@@ -108,7 +117,10 @@ impl<'a> PackSlot<'a> {
         while let Some((window, fetching)) = fetcher.next() {
             let fetched = self.wait(fetching)?;
             match fetched.unwrap_or(Err(RepositoryError::Interrupted { what: "reading a pack" })) {
-                Ok(stored) => self.unpack(&opened, window, stored, parts, &mut missing, trouble)?,
+                Ok(stored) => {
+                    self.work.around.progress.fetch(stored.len() as u64);
+                    self.unpack(&opened, window, stored, parts, &mut missing, trouble)?;
+                }
                 Err(error) => {
                     trouble.add(error);
                     missing.extend(opened.wanted_of(window));
@@ -215,7 +227,9 @@ fn find(
         let range = reader.range(planned.place, path, planned.offset, planned.length);
         match range {
             Ok(range) if parts.agree(one.part, range)? => {
-                blocks::find(&one, range, &reader.body, &mut pieces)
+                for lacking in parts.lacking(one, range)? {
+                    blocks::find(&lacking, range, &reader.body, &mut pieces);
+                }
             }
             Ok(_) => {
                 let (place, object) = (reader.object.place().to_owned(), reader.object.name().to_owned());

@@ -8,11 +8,14 @@ use super::verifiable::OwnFile;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::manifest::{ManifestHead, Ownership};
 use pgconvoy_core::plan::recovery::{
-    RecoveryFiles, RecoveryOptions, RecoveryTarget, recovery_files, rewrite_auto_conf,
+    RECOVERY_SIGNAL, RecoveryFiles, RecoveryOptions, RecoveryTarget, STANDBY_SIGNAL, recovery_files,
+    rewrite_auto_conf,
 };
 use pgconvoy_core::plan::restore::RestorePlan;
 
 pub(super) const AUTO_CONF: &str = "postgresql.auto.conf";
+/// What PostgreSQL is told of recovery, in whatever version.
+pub(super) const SETTINGS: [&str; 4] = [AUTO_CONF, RECOVERY_SIGNAL, STANDBY_SIGNAL, RECOVERY_CONF];
 const BACKUP_LABEL: &str = "backup_label";
 const RECOVERY_CONF: &str = "recovery.conf";
 

@@ -1,6 +1,7 @@
 //! Is there room? Asked before anything is written: a restore that fails after hours is a disaster of its own.
 
 use super::error::{Action, RestoreError};
+use super::files;
 use super::places::Places;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::plan::restore::RestorePlan;
@@ -20,6 +21,7 @@ struct Need {
     block: u64,
 }
 
+/// What the target holds already needs no more room than it has.
 pub(super) fn check(plan: &RestorePlan, places: &Places) -> Result<(), Failure> {
     let mut devices: BTreeMap<PathBuf, u64> = BTreeMap::new();
     let mut needs: BTreeMap<u64, Need> = BTreeMap::new();
@@ -35,7 +37,9 @@ pub(super) fn check(plan: &RestorePlan, places: &Places) -> Result<(), Failure> 
     for file in &plan.files {
         let device = devices.get(places.root_of(&file.path)).expect("every root was just looked at");
         let need = needs.get_mut(device).expect("every device was just entered");
-        need.bytes = need.bytes.saturating_add(file.size.next_multiple_of(need.block));
+        let there = files::look(&places.of(&file.path))?.map_or(0, |found| found.len());
+        let wanted = file.size.saturating_sub(there);
+        need.bytes = need.bytes.saturating_add(wanted.next_multiple_of(need.block));
     }
     needs.into_values().try_for_each(|need| judge(&need))
 }

@@ -2,8 +2,8 @@
 
 use super::data::Work;
 use super::desk::POLL;
-use super::error::{Action, RestoreError};
-use super::files;
+use super::error::RestoreError;
+use super::existing;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};
 use pgconvoy_core::plan::restore::PackWork;
@@ -114,8 +114,8 @@ impl<'a> Stock<'a> {
         for number in share.files.iter().filter(|number| plan.files[**number as usize].parts > 1) {
             let file = &plan.files[*number as usize];
             let path = self.work.ground.path(*number, file);
-            let handle = files::create(&path)?;
-            handle.set_len(file.size).map_err(RestoreError::file(Action::Write, &path))?;
+            let handle = existing::open(&path, file.size, self.work.standing)?;
+            existing::set_length(&handle, &path, file.size)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::clean;
 use super::error::{Action, RestoreError};
+use super::existing::{Existing, Standing};
 use super::files;
 use super::marker::{MARKER, MARKER_NEW, MarkedPlace, Marker};
 use super::source::Chosen;
@@ -11,12 +12,17 @@ use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Every cluster has it.
+const VERSION_FILE: &str = "PG_VERSION";
+
 /// What is there before anything is done.
 #[derive(Debug)]
 pub(super) enum State {
     Vacant,
     /// An earlier restore did not come to its end.
     Marked(Marker),
+    /// A cluster that may be restored over.
+    Cluster,
 }
 
 #[derive(Debug)]
@@ -28,9 +34,14 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn marker(&self) -> Option<&Marker> {
         match &self.state {
-            State::Vacant => None,
+            State::Vacant | State::Cluster => None,
             State::Marked(marker) => Some(marker),
         }
+    }
+
+    /// Whether what the target's own links lead to may be used by the restore.
+    pub(super) fn may_go_through_links(&self) -> bool {
+        matches!(self.state, State::Cluster)
     }
 }
 
@@ -40,11 +51,12 @@ pub(super) struct Target {
     directory: PathBuf,
     /// Bears the lock; the kernel drops it with the process.
     handle: File,
+    standing: Standing,
 }
 
 impl Target {
-    /// Refuses a directory in use, or with anything in it that no restore left.
-    pub(super) fn look(directory: &str) -> Result<Found, Failure> {
+    /// Refuses a directory in use, or with anything in it that no restore left, unless that is a cluster and may be there.
+    pub(super) fn look(directory: &str, existing: Existing) -> Result<Found, Failure> {
         let directory = PathBuf::from(directory);
         existing_postmaster(&directory)?;
         let vacant = |directory| Ok(Found { directory, state: State::Vacant });
@@ -58,8 +70,13 @@ impl Target {
             Ok(_) => {}
         }
         if let Some(marker) = Marker::read(&directory)? {
-            clean::refuse_a_living_cluster(&directory)?;
+            if !existing.may_be_a_cluster() {
+                clean::refuse_a_living_cluster(&directory)?;
+            }
             return Ok(Found { directory, state: State::Marked(marker) });
+        }
+        if existing.may_be_a_cluster() && files::look(&directory.join(VERSION_FILE))?.is_some() {
+            return Ok(Found { directory, state: State::Cluster });
         }
         // A process that died while it wrote its marker had done nothing else.
         let nothing_but = |name: &str| -> Result<bool, RestoreError> {
@@ -78,7 +95,7 @@ impl Target {
     }
 
     /// Takes the directory: locked, emptied of what an earlier restore left, and marked as ours.
-    pub(super) fn begin(found: Found, chosen: &Chosen) -> Result<Target, Failure> {
+    pub(super) fn begin(found: Found, chosen: &Chosen, wanted: Standing) -> Result<Target, Failure> {
         let Found { directory, .. } = &found;
         files::make_directories(directory)?;
         let handle = File::open(directory).map_err(RestoreError::file(Action::Open, directory))?;
@@ -92,21 +109,34 @@ impl Target {
             }
         }
         // Choosing a backup took its time: what was seen before it holds only if it is still so.
-        let again = Target::look(&directory.to_string_lossy())?;
-        if let Some(old) = again.marker() {
-            tracing::info!(
-                "{} holds an unfinished restore of {}: it is begun anew",
-                directory.display(),
-                old.label
-            );
-            clean::clean(directory, old)?;
+        let Standing { existing, preserves_settings } = wanted;
+        let again = Target::look(&directory.to_string_lossy(), existing)?;
+        let is_cluster = match &again.state {
+            State::Vacant => false,
+            State::Cluster => true,
+            State::Marked(old) => goes_on(old, chosen, existing, directory)?,
+        };
+        if is_cluster {
+            clean::disarm(directory, preserves_settings)?;
         }
         marker_of(chosen).write(directory)?;
-        Ok(Target { directory: directory.clone(), handle })
+        // Of an unfinished restore of the same backup, whatever the options, each block is compared.
+        let existing = match (is_cluster, existing) {
+            (false, _) => Existing::Refused,
+            (true, Existing::Refused) => Existing::Compared,
+            (true, existing) => existing,
+        };
+        let standing = Standing { existing, preserves_settings };
+        Ok(Target { directory: directory.clone(), handle, standing })
     }
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// What is there to be restored over, and how; `Refused`: nothing.
+    pub(super) fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// User and group.
@@ -119,6 +149,24 @@ impl Target {
     pub(super) fn end(self) -> Result<(), RestoreError> {
         Marker::remove(&self.directory)
     }
+}
+
+/// What becomes of an unfinished restore: this one goes on with it, or it is removed.
+fn goes_on(
+    old: &Marker,
+    chosen: &Chosen,
+    existing: Existing,
+    directory: &Path,
+) -> Result<bool, RestoreError> {
+    let is_the_same = old.backup == chosen.head.backup && old.places == marker_of(chosen).places;
+    let (place, label) = (directory.display(), old.label);
+    if is_the_same || existing.may_be_a_cluster() {
+        tracing::info!("{place} holds an unfinished restore of {label}: this one goes on with it");
+        return Ok(true);
+    }
+    tracing::info!("{place} holds an unfinished restore of {label}: it is removed");
+    clean::clean(directory, old)?;
+    Ok(false)
 }
 
 fn marker_of(chosen: &Chosen) -> Marker {

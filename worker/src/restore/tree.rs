@@ -8,6 +8,7 @@ use pgconvoy_core::format::manifest::Ownership;
 use pgconvoy_core::plan::restore::{PlannedDirectory, PlannedLink, RestorePlan};
 use std::collections::BTreeSet;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -37,8 +38,7 @@ pub(super) fn make(plan: &RestorePlan, places: &Places, owners: &Owners) -> Resu
         match step {
             Step::Directory(directory) => {
                 let path = places.target().join(directory.path.as_str());
-                let builder = DirBuilder::new().mode(files::PRIVATE_DIRECTORY).create(&path);
-                builder.map_err(RestoreError::file(Action::CreateDirectory, &path))?;
+                make_directory(&path)?;
                 owners.give_directory(&path, directory.ownership)?;
             }
             Step::Link(link) => {
@@ -47,6 +47,14 @@ pub(super) fn make(plan: &RestorePlan, places: &Places, owners: &Owners) -> Resu
         }
     }
     Ok(())
+}
+
+/// One that is there stayed.
+fn make_directory(path: &Path) -> Result<(), RestoreError> {
+    match DirBuilder::new().mode(files::PRIVATE_DIRECTORY).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        made => made.map_err(RestoreError::file(Action::CreateDirectory, path)),
+    }
 }
 
 fn links_to_files(plan: &RestorePlan) -> BTreeSet<&str> {
@@ -64,7 +72,10 @@ fn make_link(
 ) -> Result<(), RestoreError> {
     let path = places.target().join(link.path.as_str());
     let destination = Path::new(&link.destination);
-    symlink(destination, &path).map_err(RestoreError::file(Action::CreateLink, &path))?;
+    // One that stayed leads where it should.
+    if files::look(&path)?.is_none() {
+        symlink(destination, &path).map_err(RestoreError::file(Action::CreateLink, &path))?;
+    }
     owners.give_link(&path, link.ownership)?;
     files::sync_directory(path.parent().unwrap_or(places.target()))?;
     if to_file {

@@ -2,11 +2,13 @@
 
 use super::super::data::Work;
 use super::super::error::{Action, RestoreError};
+use super::super::existing;
 use super::super::files;
 use super::super::ledger::{PartDone, combine};
 use super::super::stock::InHand;
 use super::super::sync::{Job, SyncQueue};
 use super::blocks::Wanted;
+use super::comparison::Comparison;
 use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::pack::PackRange;
 use pgconvoy_core::plan::restore::{PackPart, PackWork, PlannedFile};
@@ -30,8 +32,10 @@ pub(super) struct Parts<'a> {
 
 #[derive(Default)]
 struct State {
+    /// Bytes that are as they should be.
     written: u64,
     is_created: bool,
+    is_compared: bool,
     /// What the first footer said: all have to agree.
     told: Option<Told>,
     crcs: Vec<(u32, u32, u64)>,
@@ -101,6 +105,50 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
+    /// Of the wanted blocks, those that what stayed of the file does not have. A part that has them all is finished by that.
+    pub(super) fn lacking(&mut self, wanted: Wanted, range: &PackRange) -> Result<Vec<Wanted>, RestoreError> {
+        let part = wanted.part;
+        let is_compared = std::mem::replace(&mut self.states[part].is_compared, true);
+        if is_compared || !self.work.standing.existing.keeps_files() || range.length == 0 {
+            return Ok(vec![wanted]);
+        }
+        self.open(part)?;
+        let offset = self.pack.parts[part].offset;
+        let open = self.current.as_ref().expect("it was just opened");
+        let compared = Comparison::of(&open.file, offset, range, &self.work.chosen.secret)
+            .map_err(RestoreError::file(Action::Read, &open.path))?;
+        let state = &mut self.states[part];
+        state.written += compared.same_bytes;
+        if self.work.with_crcs {
+            state.crcs.extend(compared.crcs);
+        }
+        self.work.around.progress.keep(compared.same_bytes);
+        if state.written == range.length {
+            self.finish(part)?;
+        }
+        Ok(compared.differing.into_iter().map(|blocks| Wanted { part, blocks }).collect())
+    }
+
+    /// Takes a part of a file for the backup's as it lies there, where that is wanted and nothing speaks against it.
+    pub(super) fn believe(&mut self, part: usize) -> Result<bool, RestoreError> {
+        let (planned, record) = (self.pack.parts[part], self.file(part));
+        if !self.work.standing.existing.may_be_a_cluster() {
+            return Ok(false);
+        }
+        let path = self.work.ground.path(planned.file, record);
+        let began = self.work.chosen.head.started.seconds();
+        if !existing::is_believed(&path, record, began, self.work.standing)? {
+            return Ok(false);
+        }
+        self.work.around.progress.keep(planned.length);
+        if self.work.ledger.believe(planned.file, planned.length) {
+            let file = files::open(&path)?;
+            self.work.ground.complete(&file, &path, record)?;
+            self.queue.push(Job::Whole(file, path, self.in_hand.clone()));
+        }
+        Ok(true)
+    }
+
     fn open(&mut self, part: usize) -> Result<(), RestoreError> {
         if self.current.as_ref().is_some_and(|open| open.part == part) {
             return Ok(());
@@ -109,7 +157,10 @@ impl<'a> Parts<'a> {
         let path = self.work.ground.path(self.pack.parts[part].file, planned);
         // A file of several parts was made when its share was begun.
         let is_mine = planned.parts == 1 && !self.states[part].is_created;
-        let file = if is_mine { files::create(&path)? } else { files::open(&path)? };
+        let file = match is_mine {
+            true => existing::open(&path, planned.size, self.work.standing)?,
+            false => files::open(&path)?,
+        };
         self.states[part].is_created = true;
         self.current = Some(Open { part, file, path });
         Ok(())

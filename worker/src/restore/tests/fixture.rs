@@ -3,7 +3,7 @@
 //! Blocks have 64 bytes and frames four blocks, so that small files have several of each; frames are not compressed, so that
 //! a test knows where they lie.
 
-use super::super::{RestoreOrder, RestoreReport, Surroundings, restore};
+use super::super::{Existing, RestoreOrder, RestoreReport, Surroundings, restore};
 use bytes::Bytes;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::catalogue::{
@@ -155,6 +155,7 @@ impl Fixture {
             },
             recovery: RecoveryOptions::new(RecoveryTarget::Default, "get %f".into()),
             replay_into_existing: false,
+            existing: Existing::Refused,
             backup_manifest: false,
             slots: 2,
             share_size: 1 << 20,
