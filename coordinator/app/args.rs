@@ -62,7 +62,7 @@ pub enum Command {
     /// Prepare all repositories for a stanza
     StanzaCreate(StanzaCreateArgs),
     /// Prove that configuration, cluster, WAL archiving and every repository work
-    Check,
+    Check(CheckArgs),
     /// Back up a stanza to all repositories at once
     Backup(BackupArgs),
     /// Rebuild a data directory from a backup
@@ -118,7 +118,7 @@ impl Command {
     pub const fn name(&self) -> &'static str {
         match self {
             Command::StanzaCreate(_) => "stanza-create",
-            Command::Check => "check",
+            Command::Check(_) => "check",
             Command::Backup(_) => "backup",
             Command::Restore(_) => "restore",
             Command::ArchivePush(_) => "archive-push",
@@ -187,6 +187,13 @@ pub struct BackupArgs {
     /// Print the job's id and do not wait for it
     #[arg(long)]
     pub detach: bool,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,

@@ -125,7 +125,7 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
         Command::StanzaCreate(args) => {
             commands::stanza_create::run(context, &StanzaCreateRequest::new(context, args)?)
         }
-        Command::Check => commands::check::run(context, &CheckRequest::all(context)?),
+        Command::Check(args) => commands::check::run(context, args.output, &CheckRequest::all(context)?),
         Command::Backup(args) => commands::backup::run(context, &BackupRequest::new(context, args)?),
         Command::Info(args) => commands::info::run(&InfoRequest::new(context, args)?),
         Command::Verify(args) => commands::verify::run(&VerifyRequest::new(context, args)?),

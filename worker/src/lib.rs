@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod bandwidth;
+pub mod check;
 pub mod errand;
 mod holdings;
 pub mod job;

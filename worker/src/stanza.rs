@@ -1,4 +1,4 @@
-//! Makes a stanza in repositories, and checks that everything a backup will need works.
+//! Makes a stanza in repositories.
 //!
 //! The hash secret and the number of a cluster are the same in all repositories: whichever has the stanza already is
 //! copied from.
@@ -8,20 +8,12 @@ use pgconvoy_core::failure::{Context, ErrorCode, Failure};
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::ids::{ClusterNumber, RepoKey, StanzaName};
-use pgconvoy_core::pg::{ControlFile, WalSegmentName};
+use pgconvoy_core::pg::ControlFile;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::control::{existing_postmaster, read_control};
-use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
-use pgconvoy_storage::{CreateOnly, ObjectKey, prove_create_only};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
-
-/// How soon a forced segment is looked for again.
-const WAL_POLL: Duration = Duration::from_millis(100);
 
 /// What became of a stanza in one repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +138,7 @@ fn new_cluster(control: &ControlFile, now: Timestamp) -> Result<ClusterBody, Fai
     })
 }
 
-fn compare(
+pub(crate) fn compare(
     repository: &Repository,
     stanza: &StanzaName,
     cluster: &ClusterBody,
@@ -163,92 +155,4 @@ fn compare(
             cluster.version, cluster.system_id, control.version, control.system_id
         ),
     })
-}
-
-/// What `check` looks at.
-pub struct Check<'a> {
-    pub set: &'a RepositorySet,
-    pub repositories: &'a [RepoKey],
-    pub stanza: &'a StanzaName,
-    pub source: &'a SourceConfig,
-    pub archive_check: bool,
-    pub archive_mode_check: bool,
-    pub archive_timeout: Duration,
-}
-
-impl Check<'_> {
-    /// Cluster first, then each repository, then the way between them: a WAL segment that is forced must arrive in each.
-    /// One result per repository; an error of the cluster is everybody's.
-    pub async fn run(&self) -> Result<Vec<(RepoKey, Result<(), Failure>)>, Failure> {
-        let control = identify(self.source, true, false).await?;
-        let client = Client::connect(&self.source.connect).await?;
-        let expectation =
-            ArchiveExpectation { check: self.archive_check, refuse_always: self.archive_mode_check };
-        for warning in check_settings(client.settings(), expectation)? {
-            tracing::warn!("{warning}");
-        }
-        let mut opened = Vec::new();
-        let mut results = Vec::new();
-        for key in self.repositories {
-            match self.check_repository(*key, &control).await.context(format!("repo {key}")) {
-                Ok(found) => opened.push((*key, found)),
-                Err(failure) => results.push((*key, Err(failure))),
-            }
-        }
-        if self.archive_check && !opened.is_empty() {
-            let segment = client.force_switch().await?;
-            for (key, (repository, cluster)) in opened {
-                results.push((key, self.await_segment(key, &repository, &cluster, segment).await));
-            }
-        } else {
-            results.extend(opened.into_iter().map(|(key, _)| (key, Ok(()))));
-        }
-        results.sort_by_key(|(key, _)| *key);
-        Ok(results)
-    }
-
-    async fn check_repository(
-        &self,
-        key: RepoKey,
-        control: &ControlFile,
-    ) -> Result<(Arc<Repository>, ClusterBody), Failure> {
-        let repository = self.set.open(key).await?;
-        let cluster = repository.cluster(self.stanza).await?;
-        compare(&repository, self.stanza, &cluster, control)?;
-        let scratch: ObjectKey = format!("{}/check", self.stanza).parse().map_err(|error| {
-            Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}"))
-        })?;
-        match prove_create_only(repository.storage(), &scratch).await? {
-            CreateOnly::Honoured => Ok((repository, cluster)),
-            CreateOnly::Ignored => Err(RepositoryError::NoCreateOnly { place: repository.describe() }.into()),
-        }
-    }
-
-    async fn await_segment(
-        &self,
-        key: RepoKey,
-        repository: &Repository,
-        cluster: &ClusterBody,
-        segment: WalSegmentName,
-    ) -> Result<(), Failure> {
-        let begin = Instant::now();
-        loop {
-            let missing = repository.missing_wal(self.stanza, cluster.archive_id(), &[segment]).await;
-            if missing.context(format!("repo {key}"))?.is_empty() {
-                return Ok(());
-            }
-            if begin.elapsed() >= self.archive_timeout {
-                return Err(Failure::new(
-                    ErrorCode::ArchiveTimeout,
-                    format!(
-                        "WAL segment {segment} did not reach repo {key} within {} s",
-                        self.archive_timeout.as_secs()
-                    ),
-                )
-                .hint("is archive_command failing? See the server's log")
-                .hint("--archive-timeout sets how long to wait"));
-            }
-            tokio::time::sleep(WAL_POLL).await;
-        }
-    }
 }

@@ -142,6 +142,19 @@ pub trait Storage: Send + Sync + fmt::Debug {
         let _ = (prefix, older_than);
         Ok(0)
     }
+
+    /// How much room is left; `None`: the store knows no limit.
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        Ok(None)
+    }
+}
+
+/// Bytes of the place that objects are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// For whoever asks: what is kept back for others is not in it.
+    pub free: u64,
+    pub total: u64,
 }
 
 /// A put in progress. Dropping it without [`finish`](Upload::finish) publishes nothing.

@@ -34,7 +34,7 @@ mod tests;
 
 use crate::{
     Feature, Features, IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey,
-    PutMode, Storage, StorageError, Upload,
+    PutMode, Space, Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -174,6 +174,10 @@ impl Storage for PosixStorage {
         // A span longer than the clock's whole past leaves everything in place.
         let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
         self.blocking(move |root| temporary::sweep(root, prefix.as_ref(), limit)).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.blocking(|root| root.space().map(Some)).await
     }
 }
 

@@ -12,8 +12,8 @@
 mod upload;
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Storage, StorageError,
-    Upload, random,
+    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Space, Storage,
+    StorageError, Upload, random,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -210,6 +210,10 @@ impl Storage for RetryStorage {
     ) -> Result<u64, StorageError> {
         // Its length depends on what there is to sweep, and half a sweep is as good as none: no deadline, no second try.
         self.inner.sweep_temporary(prefix, older_than).await
+    }
+
+    async fn space(&self) -> Result<Option<Space>, StorageError> {
+        self.inner.space().await
     }
 }
 

@@ -1,6 +1,6 @@
 //! The root directory and the paths below it: resolving, reading, deleting.
 
-use crate::{IoAction, ObjectInfo, ObjectKey, Place, StorageError};
+use crate::{IoAction, ObjectInfo, ObjectKey, Place, Space, StorageError};
 use bytes::Bytes;
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
@@ -79,6 +79,13 @@ impl Root {
             Err(errno) => return Err(self.error(None, IoAction::Open, errno)),
         };
         Err(StorageError::Unavailable { at: self.place(None), reason: reason.to_owned() })
+    }
+
+    /// Of the filesystem; what it keeps back for root is not free.
+    pub(super) fn space(&self) -> Result<Space, StorageError> {
+        let found = fs::fstatvfs(&self.fd).map_err(|errno| self.error(None, IoAction::Open, errno))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     /// `NotFound`, if the root can vouch for it.
