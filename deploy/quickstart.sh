@@ -132,17 +132,21 @@ tell "4. What there is, and whether it can be trusted"
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour info
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour verify
 
-tell "5. Work goes on after the backup; then the cluster is destroyed"
+tell "5. Work goes on after the backup; then somebody drops a table, and the cluster is destroyed"
 sql --quiet --command="create table written_later as select n, md5(n::text) from generate_series(1, 100000) n"
-sql --command='select pg_switch_wal()' >/dev/null
 readonly question="select (select count(*) from pgbench_history), (select sum(abalance) from pgbench_accounts), (select count(*) || md5(string_agg(md5, '' order by n)) from written_later)"
 before=$(sql --command="$question")
+moment=$(sql --command='select clock_timestamp()')
+echo "a good moment: $moment"
+sleep 1
+sql --quiet --command='drop table written_later'
+sql --command='select pg_switch_wal()' >/dev/null
 run pg_ctl --pgdata="$scratch/cluster" --mode=fast --wait stop >/dev/null
 run rm --recursive "$scratch/cluster"
 echo "gone: $scratch/cluster"
 
-tell "6. Restore, and let PostgreSQL recover from the archive"
-run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour restore
+tell "6. Restore to the good moment, and let PostgreSQL recover from the archive"
+run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour restore --type=time "--target=$moment" --target-action=promote
 run pg_ctl --pgdata="$scratch/cluster" --log="$scratch/log" --wait --timeout="$wait_s" start >/dev/null
 await f
 
