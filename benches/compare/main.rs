@@ -13,6 +13,7 @@ mod mixed;
 mod support;
 
 mod ahead;
+mod changed;
 mod contender;
 mod pgbackrest;
 mod plain;
@@ -49,6 +50,7 @@ fn main() -> Result<ExitCode> {
     let mut table = Table::default();
     backup(&stage, rounds, &mut table)?;
     restore(&stage, rounds, &mut table)?;
+    restore_over(&stage, rounds, &mut table)?;
     archive_push(&stage, rounds, &mut table)?;
     archive_ahead(&stage, rounds, &mut table)?;
     start(&stage, &mut table)?;
@@ -122,6 +124,23 @@ fn restore(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     );
     let what = format!("restore, peak memory of {name}");
     table.tell(&what, mebibytes(rounds.memory(rival)), Unit::Mebibytes, "sum of its processes");
+    Ok(())
+}
+
+/// Over the same cluster, of which one block in a hundred became another.
+fn restore_over(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rival = stage.rival();
+    let rounds = Rounds::run("restore --delta", &[one, rival], count, |contender, watch| {
+        stage.prepare_restore()?;
+        stage.measure(stage.restore(contender)?, false)?;
+        changed::change(&stage.target())?;
+        settle();
+        stage.measure(stage.restore(contender)?.arg("--delta"), watch)
+    })?;
+    let name = rival.name();
+    rounds.tell_wall(table, &format!("restore --delta, 1 % changed, wall against {name}"), one, rival);
+    rounds.tell_cpu(table, &format!("restore --delta, 1 % changed, CPU against {name}"), one, rival);
     Ok(())
 }
 

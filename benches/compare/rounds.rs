@@ -89,6 +89,11 @@ impl Rounds {
         table.judge(what, ratios.value(), Unit::Times, budget, how);
     }
 
+    pub(crate) fn tell_wall(&self, table: &mut Table, what: &str, of: Contender, to: Contender) {
+        let ratios = self.median(|round| round[&of].wall / round[&to].wall);
+        table.tell(what, ratios.value(), Unit::Times, seconds(self.wall(of), self.wall(to), &ratios));
+    }
+
     pub(crate) fn tell_cpu(&self, table: &mut Table, what: &str, of: Contender, to: Contender) {
         let ratios = self.median(|round| round[&of].cpu / round[&to].cpu);
         table.tell(what, ratios.value(), Unit::Times, seconds(self.cpu(of), self.cpu(to), &ratios));

@@ -151,8 +151,13 @@ impl Stage {
         }
     }
 
+    /// Where restores go.
+    pub(crate) fn target(&self) -> PathBuf {
+        self.scratch.join(TARGET)
+    }
+
     pub(crate) fn prepare_restore(&self) -> Result<()> {
-        let target = self.scratch.join(TARGET);
+        let target = self.target();
         remove(&target)?;
         user::private_dir(&target)?;
         settle();
@@ -160,7 +165,7 @@ impl Stage {
     }
 
     pub(crate) fn restore(&self, contender: Contender) -> Result<Program> {
-        let target = self.scratch.join(TARGET);
+        let target = self.target();
         match contender {
             Contender::Pgbackrest { .. } => {
                 self.pgbackrest.call(&[&format!("--pg1-path={}", target.display()), "restore"])
@@ -170,7 +175,7 @@ impl Stage {
     }
 
     pub(crate) fn write_plainly(&self) -> Result<Turn> {
-        let target = self.scratch.join(TARGET);
+        let target = self.target();
         let (cost, ()) = Cost::of(|| plain::write(&target, &self.sizes, PROCESSES))?;
         Ok(Turn { cost, memory: 0 })
     }
