@@ -5,7 +5,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::fleet::{Fleet, FleetOptions};
-use support::{Cluster, Context, Json, Pgconvoy, Result, Site, data, ensure, files, limits, note, same_data};
+use support::{
+    Cluster, Context, Json, Pgconvoy, Result, Running, Site, data, ensure, files, limits, note, same_data,
+};
 
 /// Where mates stage, in each place that files of the cluster go to.
 const STAGING: &str = "pgconvoy.restore.d";
@@ -71,15 +73,14 @@ impl Copy {
         arguments.extend(workers.iter().map(|worker| format!("--worker={worker}")));
         arguments.push(format!("--pg-path={}", self.data().display()));
         arguments.push(format!("--tablespace-map=east={}", self.tablespace.display()));
-        arguments.extend(["--type=immediate", "--target-action=promote"].map(str::to_owned));
+        let rest = ["--type=immediate", "--target-action=promote", "--output=json"];
+        arguments.extend(rest.map(str::to_owned));
         arguments
     }
 
-    /// A job, not waited for.
-    fn submit(&self, client: &Pgconvoy, workers: &[&str]) -> Result<String> {
-        let mut arguments = self.arguments(workers);
-        arguments.push("--detach".to_owned());
-        Ok(client.run(arguments)?.ok()?.stdout.trim().to_owned())
+    /// A job, followed by a client.
+    fn begin(&self, client: &Pgconvoy, workers: &[&str]) -> Result<Running> {
+        client.start(self.arguments(workers))
     }
 
     /// Files that mates have staged and that were not adopted yet.
@@ -116,9 +117,9 @@ fn bytes_by_worker(result: &Json) -> Result<Vec<(String, u64)>> {
     workers.iter().map(|worker| one(worker).with_context(|| result.to_string())).collect()
 }
 
-fn is_done(job: &Json) -> Result<()> {
-    ensure!(job["state"] == "done", "{job}");
-    Ok(())
+/// Of a restore that must end well.
+fn result_of(client: Running) -> Result<Json> {
+    client.wait(limits::COMMAND)?.ok()?.json()
 }
 
 #[test]
@@ -126,10 +127,8 @@ fn a_restore_that_three_workers_share_is_the_same_cluster_and_each_did_some_of_i
     let stage = Stage::prepare()?;
     let fleet = stage.fleet(3)?;
     let copy = stage.copy()?;
-    let id = copy.submit(&fleet.client, &["worker-0", "worker-1", "worker-2"])?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
-    let result = &end["result"];
+    let client = copy.begin(&fleet.client, &["worker-0", "worker-1", "worker-2"])?;
+    let result = &result_of(client)?;
     let by_worker = bytes_by_worker(result)?;
     note(format!("bytes by worker: {by_worker:?}"));
     assert_eq!(by_worker.len(), 3, "somebody did nothing: {result}");
@@ -138,7 +137,8 @@ fn a_restore_that_three_workers_share_is_the_same_cluster_and_each_did_some_of_i
         result["bytes"].as_u64().context("bytes")?
     );
     assert_eq!(result["warnings"], serde_json::json!([]), "{result}");
-    assert_eq!(end["label"], result["label"], "{end}");
+    let end = &fleet.client.run(["job", "list", "--output=json"])?.ok()?.json()?[0];
+    assert_eq!((&end["state"], &end["label"]), (&Json::from("done"), &result["label"]), "{end}");
     assert_eq!(end["bytes"]["done"], end["bytes"]["total"], "{end}");
     ensure!(end["bytes"]["total"].as_u64() > Some(100 << 20), "{end}");
     stage.is_restored(&copy)
@@ -149,11 +149,10 @@ fn a_mate_that_is_killed_costs_only_its_share() -> Result<()> {
     let stage = Stage::prepare()?;
     let mut fleet = stage.fleet(2)?;
     let copy = stage.copy()?;
-    let id = copy.submit(&fleet.client, &["worker-0", "worker-1"])?;
+    let client = copy.begin(&fleet.client, &["worker-0", "worker-1"])?;
     copy.await_staged()?;
     fleet.workers[1].kill()?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    result_of(client)?;
     stage.is_restored(&copy)
 }
 
@@ -162,12 +161,11 @@ fn a_mate_that_wakes_beside_the_running_cluster_changes_nothing_in_it() -> Resul
     let stage = Stage::prepare()?;
     let mut fleet = stage.fleet(2)?;
     let copy = stage.copy()?;
-    let id = copy.submit(&fleet.client, &["worker-0", "worker-1"])?;
+    let client = copy.begin(&fleet.client, &["worker-0", "worker-1"])?;
     copy.await_staged()?;
     fleet.workers[1].freeze()?;
     let frozen = std::time::Instant::now();
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    result_of(client)?;
     ensure!(frozen.elapsed() > LEASE / 2, "it had nothing in hand: the restore did not wait for its lease");
     assert_eq!(fleet.workers_in_state("lost")?, ["worker-1"]);
     stage.is_restored(&copy)?;
@@ -208,13 +206,12 @@ fn a_main_worker_that_is_killed_begins_anew_when_it_is_back() -> Result<()> {
     let stage = Stage::prepare()?;
     let mut fleet = stage.fleet(2)?;
     let copy = stage.copy()?;
-    let id = copy.submit(&fleet.client, &["worker-0", "worker-1"])?;
+    let client = copy.begin(&fleet.client, &["worker-0", "worker-1"])?;
     copy.await_staged()?;
     fleet.workers[0].kill()?;
     ensure!(copy.data().join(MARKER).exists() && !copy.data().join("global/pg_control").exists());
     fleet.workers[0].start()?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    result_of(client)?;
     stage.is_restored(&copy)
 }
 
@@ -223,12 +220,11 @@ fn a_leader_that_is_killed_in_mid_restore_costs_nothing_of_it() -> Result<()> {
     let stage = Stage::prepare()?;
     let mut fleet = stage.fleet(2)?;
     let copy = stage.copy()?;
-    let id = copy.submit(&fleet.client, &["worker-0", "worker-1"])?;
+    let client = copy.begin(&fleet.client, &["worker-0", "worker-1"])?;
     copy.await_staged()?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].kill()?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    result_of(client)?;
     stage.is_restored(&copy)
 }
 
