@@ -75,30 +75,18 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let watching = revocations::follow(leases.clone(), keys.clone(), revoked.clone(), stop.clone());
     let watching = Handle::current().spawn(watching);
     let admitting = actix::spawn(fleet.clone().listen(listener.clone()));
-    let mut signals = Signals::listen()?;
+    let signals = Signals::listen()?;
     tell_ready();
     tracing::info!("coordinator {} is ready", credentials.member().identity.name);
-    let mut running = std::pin::pin!(fleet.run(stop.clone()));
     let reload =
         Reload { current: &current, member: credentials.member(), needs_restart: restart::of_coordinator };
-    loop {
-        tokio::select! {
-            () = &mut running => break,
-            word = signals.next(Duration::MAX) => match word {
-                Word::Reload => reload.run(|_, renewed| {
-                    renew(renewed, &credentials, &listener, &shown);
-                    Ok(())
-                }),
-                Word::Drain | Word::EndNow => {
-                    tracing::warn!("stopping: another coordinator goes on with the jobs");
-                    stop.cancel();
-                    // Gives the leadership back, so that the next one need not wait for its lease to end.
-                    let _ = tokio::time::timeout(STOP_TIMEOUT, &mut running).await;
-                    break;
-                }
-            },
-        }
-    }
+    let take_up = || {
+        reload.run(|_, renewed| {
+            renew(renewed, &credentials, &listener, &shown);
+            Ok(())
+        });
+    };
+    run_until_told(&fleet, &stop, signals, take_up).await;
     pgconvoy_transport::Listener::close(listener.as_ref());
     let _ = tokio::time::timeout(STOP_TIMEOUT, async {
         listener.idle().await;
@@ -106,6 +94,31 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     })
     .await;
     Ok(())
+}
+
+/// Leads and follows; begins no more once it is told to stop.
+async fn run_until_told(
+    fleet: &Arc<Fleet>,
+    stop: &CancellationToken,
+    mut signals: Signals,
+    take_up: impl Fn(),
+) {
+    let mut running = std::pin::pin!(fleet.run(stop.clone()));
+    loop {
+        tokio::select! {
+            () = &mut running => return,
+            word = signals.next(Duration::MAX) => match word {
+                Word::Reload => take_up(),
+                Word::Drain | Word::EndNow => {
+                    tracing::warn!("stopping: another coordinator goes on with the jobs");
+                    stop.cancel();
+                    // Gives the leadership back, so that the next one need not wait for its lease to end.
+                    let _ = tokio::time::timeout(STOP_TIMEOUT, &mut running).await;
+                    return;
+                }
+            },
+        }
+    }
 }
 
 /// New handshakes show the new certificate. What a coordinator trusts when it asks another one was settled at the start.
