@@ -145,7 +145,10 @@ impl Effects {
             }),
             Effect::FindStop { repositories, label } => {
                 let labelled = self.labelled(repositories, label);
-                self.beside(async move { Event::StopFound { stop: labelled.stop().await } });
+                self.beside(async move {
+                    let (stop, failed) = labelled.stop().await;
+                    Event::StopFound { stop, failed }
+                });
             }
             Effect::RecallSession { repositories, label } => {
                 let labelled = self.labelled(repositories, label);
@@ -406,5 +409,7 @@ fn has_room() -> impl FnMut(&AcceptedUnit) -> bool {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::wal::{KeptSession, StopBody};
 use pgconvoy_core::ids::{PlanNumber, RepoKey};
 use pgconvoy_core::machine::backup::{BackupSpec, Event, Fate, RecalledSession};
+use pgconvoy_core::wire::RepositoryFailure;
 use pgconvoy_repository::{Repository, RepositorySet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +26,37 @@ pub(crate) struct Labelled {
 }
 
 impl Labelled {
-    /// The first record that is found: all were written by one keeper.
-    pub(crate) async fn stop(&self) -> Option<StopBody> {
+    /// The first record that is found: all were written by one keeper. Where it is missing it is written; those that have it not
+    /// are named.
+    pub(crate) async fn stop(&self) -> (Option<StopBody>, Vec<RepositoryFailure>) {
         let answers = join_all(self.repositories.iter().map(|key| self.in_time(self.stop_in(*key)))).await;
-        let mut found = None;
-        for (key, answer) in self.repositories.iter().zip(answers) {
-            match answer {
-                Ok(stop) => found = found.or(stop),
-                Err(failure) => {
-                    tracing::warn!("repo {key} cannot tell how {} stopped: {failure}", self.label)
+        let found = answers.iter().find_map(|answer| answer.as_ref().ok()?.clone());
+        let Some(stop) = found else {
+            for (key, answer) in self.repositories.iter().zip(answers) {
+                if let Err(failure) = answer {
+                    tracing::warn!("repo {key} cannot tell how {} stopped: {failure}", self.label);
                 }
             }
-        }
-        found
+            return (None, Vec::new());
+        };
+        let bare = StopBody { kept: None, ..stop.clone() };
+        let giving = self.repositories.iter().zip(answers).map(|(key, answer)| {
+            let bare = &bare;
+            async move {
+                let given = match answer {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => self.in_time(self.give_stop(*key, bare)).await,
+                    Err(failure) => Err(failure),
+                };
+                given.err().map(|failure| RepositoryFailure { repository: *key, failure })
+            }
+        });
+        (Some(stop), join_all(giving).await.into_iter().flatten().collect())
+    }
+
+    async fn give_stop(&self, key: RepoKey, stop: &StopBody) -> Result<(), Failure> {
+        let (repository, stanza) = (self.set.open(key).await?, &self.spec.stanza);
+        Ok(repository.write_stop(stanza, self.label, PlanNumber(1), stop, None).await?)
     }
 
     async fn stop_in(&self, key: RepoKey) -> Result<Option<StopBody>, Failure> {
@@ -102,3 +121,6 @@ pub(crate) fn unknown(repositories: &[RepoKey]) -> impl FnOnce(Failure) -> Event
         fates: repositories.into_iter().map(|key| (key, Err(failure.clone()))).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

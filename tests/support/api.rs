@@ -21,7 +21,7 @@ pub fn get(address: &str, authority: &Path, token: &Path, path: &str) -> Result<
 /// Which certificate the coordinator at that address shows.
 pub fn shown_certificate(address: &str, authority: &Path) -> Result<Serial> {
     let client = client(authority)?;
-    let answer = block_on(client.get(format!("{address}/healthz")).send())??;
+    let answer = block_on(async { client.get(format!("{address}/healthz")).send().await })??;
     let seen = answer.extensions().get::<reqwest::tls::TlsInfo>().context("TLS")?;
     let der = seen.peer_certificate().context("a certificate")?;
     Ok(CertificateFacts::from_der(der)?.serial)

@@ -26,7 +26,7 @@ impl Bandwidth {
         Bandwidth::of(Some(bytes_per_second))
     }
 
-    /// `None`: unlimited for now.
+    /// `None`: unlimited, until that changes.
     pub fn of(bytes_per_second: Option<u64>) -> Bandwidth {
         let rate = AtomicU64::new(rate(bytes_per_second));
         Bandwidth { bytes_per_second: rate, reserved: Mutex::new(Instant::now()) }

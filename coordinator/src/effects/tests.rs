@@ -1,12 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use super::testing::spec;
 use super::*;
 use crate::leader::Ttls;
 use async_trait::async_trait;
-use pgconvoy_core::format::plan::Writer;
-use pgconvoy_core::ids::{Epoch, Identity};
 use pgconvoy_core::machine::backup::Recovered;
-use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
 use pgconvoy_lease::store::{Listing, Revision};
 use pgconvoy_lease::{EmbeddedStore, FleetKeys, Guard, LeaseStore, Prefix, Watch};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,27 +62,6 @@ impl LeaseStore for Counting {
 
     async fn watch(&self, prefix: &Prefix) -> Result<Watch, LeaseError> {
         self.store.watch(prefix).await
-    }
-}
-
-fn spec() -> BackupSpec {
-    let identity = Identity::from_random_bytes([7; 16]);
-    BackupSpec {
-        job: JobId(identity),
-        epoch: Epoch(1),
-        backup: identity,
-        stanza: "main".parse().unwrap(),
-        repositories: vec![RepoKey(1)],
-        required: vec![RepoKey(1)],
-        source: SourceOptions::default(),
-        compress: Compress { codec: 2, level: 3 },
-        file_sha1: false,
-        unit_size: 1 << 20,
-        stall_timeout_ms: 1_000,
-        source_patience_ms: 0,
-        annotations: Default::default(),
-        writer: Writer { host: "h".into(), boot: "b".into(), process: 1 },
-        program: "0".into(),
     }
 }
 

@@ -252,7 +252,7 @@ impl BackupMachine {
             Event::WorkerLost { worker } => self.on_worker_lost(now, &worker, effects),
             Event::SourceOverdue { absence } => self.on_source_overdue(absence, effects),
             Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
-            Event::StopFound { stop } => self.on_stop_found(now, stop, effects),
+            Event::StopFound { stop, failed } => self.on_stop_found(now, stop, failed, effects),
             Event::SessionRecalled { session } => self.on_session_recalled(now, session, effects),
             Event::GivenUp { .. } => Ok(()),
             Event::Ticked => {

@@ -18,7 +18,7 @@ use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
 use pgconvoy_core::machine::backup::{Event, Fate, RecalledSession, RepositoryFacts};
 use pgconvoy_core::pg::WalSegmentName;
 use pgconvoy_core::plan::inventory::Inventory;
-use pgconvoy_core::wire::{JobId, SessionFacts, StoredPack};
+use pgconvoy_core::wire::{JobId, RepositoryFailure, SessionFacts, StoredPack};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -267,9 +267,19 @@ impl World {
     }
 
     pub(crate) fn find_stop(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {
-        let stop = self.stop_record(job, label).map(|(stop, _)| stop);
-        self.note(format_args!("the stop of {label} is looked for, and found: {}", stop.is_some()));
-        self.tell_job(id, epoch, job, Event::StopFound { stop });
+        let found = self.stop_record(job, label);
+        self.note(format_args!("the stop of {label} is looked for, and found: {}", found.is_some()));
+        let (now, mut failed) = (self.now, Vec::new());
+        if let Some(record) = &found {
+            for key in self.scenario.repositories.clone() {
+                match self.repository(job, key).ask(now) {
+                    Ok(repository) => drop(repository.stops.entry(label).or_insert_with(|| record.clone())),
+                    Err(failure) => failed.push(RepositoryFailure { repository: key, failure }),
+                }
+            }
+        }
+        let stop = found.map(|(stop, _)| stop);
+        self.tell_job(id, epoch, job, Event::StopFound { stop, failed });
     }
 
     pub(crate) fn recall_session(&mut self, id: usize, epoch: FencingToken, job: JobId, label: BackupLabel) {

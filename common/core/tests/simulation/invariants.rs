@@ -1,7 +1,7 @@
 //! What must be true of every run, each by a name of its own. What is seen to be wrong is kept until the step is over.
 //!
 //! - every byte of every file of a published backup is covered once, by accepted attempts whose packs are in that repository
-//! - a backup is the same in every repository that it is published to
+//! - a backup is the same in every repository that it is published to, and has the record of its stop in each
 //! - nobody publishes after a void, or for a job that has failed; nobody gives up after a publication
 //! - no attempt at a unit is given twice, whoever leads
 //! - no unit that was accepted is read again, unless its pack cannot be shown
@@ -204,6 +204,9 @@ impl World {
     fn check_published(&self, job: JobId, key: RepoKey, label: BackupLabel) -> Result<(), String> {
         let repository = &self.repositories[&self.place(job, key)];
         let contents = repository.manifests.get(&label).ok_or("it is published without a manifest")?;
+        if !repository.stops.contains_key(&label) {
+            return Err("it is published without the record of its stop".into());
+        }
         let ours = self.place(job, key).0;
         for ((_, other), twin) in self.repositories.iter().filter(|((of, _), _)| *of == ours) {
             let is_published = matches!(twin.catalogue.get(&label), Some(Entry::Published(_)));

@@ -14,7 +14,8 @@ use crate::pg::WalSegmentName;
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    Compress, Held, JobId, Order, PreflightFacts, ReportBody, SessionFacts, SourceOptions, StoredPack,
+    Compress, Held, JobId, Order, PreflightFacts, ReportBody, RepositoryFailure, SessionFacts, SourceOptions,
+    StoredPack,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -90,9 +91,10 @@ pub enum Event {
     GivenUp {
         fates: Vec<(RepoKey, Result<Fate, Failure>)>,
     },
-    /// What ending the session returned, if a repository has the record of it.
+    /// What ending the session returned, if a repository has the record of it; the others were given it, but for these.
     StopFound {
         stop: Option<StopBody>,
+        failed: Vec<RepositoryFailure>,
     },
     /// What the source has kept of its session, if a repository has it.
     SessionRecalled {
@@ -240,7 +242,8 @@ pub enum Effect {
         absence: u32,
         patience_ms: u64,
     },
-    /// Look for the record that the session's keeper wrote when it closed the session.
+    /// Look for the record that the session's keeper wrote when it closed the session, and write it where it is missing: it may
+    /// have died over that.
     FindStop {
         repositories: Vec<RepoKey>,
         label: BackupLabel,

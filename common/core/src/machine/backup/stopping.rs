@@ -8,7 +8,7 @@ use super::{BackupMachine, Effect, Phase, RecalledSession};
 use crate::failure::Failure;
 use crate::format::wal::StopBody;
 use crate::units::Timestamp;
-use crate::wire::{OrderBody, SessionEnd};
+use crate::wire::{OrderBody, RepositoryFailure, SessionEnd};
 use std::sync::Arc;
 
 impl BackupMachine {
@@ -135,6 +135,7 @@ impl BackupMachine {
         &mut self,
         now: Timestamp,
         stop: Option<StopBody>,
+        failed: Vec<RepositoryFailure>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         if self.phase != Phase::Stopping {
@@ -144,7 +145,7 @@ impl BackupMachine {
         match stop.filter(|stop| Some(stop.start_lsn) == start) {
             Some(stop) => {
                 self.warn(["the session's end was read back from a repository".to_owned()], effects);
-                self.on_stop(now, SessionEnd { stop: Some(stop), failed: Vec::new() }, effects)
+                self.on_stop(now, SessionEnd { stop: Some(stop), failed }, effects)
             }
             None => self.cause.take().map_or(Ok(()), Err),
         }

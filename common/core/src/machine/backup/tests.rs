@@ -257,7 +257,14 @@ impl World {
                 self.published.push((repository, contents));
                 self.tell(Event::Published { repository, result: Ok(()) });
             }
-            Effect::FindStop { .. } => self.tell(Event::StopFound { stop: self.recorded.clone() }),
+            Effect::FindStop { repositories, .. } => {
+                let is_refused = |key: &RepoKey| self.refusing.contains(key) && self.recorded.is_some();
+                let refused = repositories.into_iter().filter(is_refused);
+                let failed = refused
+                    .map(|repository| RepositoryFailure { repository, failure: disk_full() })
+                    .collect();
+                self.tell(Event::StopFound { stop: self.recorded.clone(), failed });
+            }
             Effect::RecallSession { .. } => {
                 self.tell(Event::SessionRecalled { session: self.kept.clone() });
             }

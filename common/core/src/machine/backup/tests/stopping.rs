@@ -73,6 +73,16 @@ fn what_the_archive_lacks_is_not_asked_of_a_source_that_died_after_the_stop() {
 }
 
 #[test]
+fn a_repository_that_cannot_be_given_the_record_is_left_out() {
+    let mut world = stopping();
+    (world.recorded, world.refusing) = (Some(stop()), vec![TWO]);
+    world.tell(Event::WorkerLost { worker: worker() });
+    world.settle();
+    assert_eq!(world.outcome().status, Status::Partial);
+    assert_eq!(failure_of(world.outcome(), TWO).unwrap().code, ErrorCode::FileWrite);
+}
+
+#[test]
 fn the_record_of_another_session_is_not_believed() {
     let mut world = stopping();
     world.recorded = Some(StopBody { start_lsn: "0/2000028".parse().unwrap(), ..stop() });
