@@ -131,6 +131,16 @@ mod found {
     }
 
     #[test]
+    fn a_source_that_died_after_its_stop_does_not_cost_the_backup() {
+        check_all(&[121, 146]);
+    }
+
+    #[test]
+    fn what_an_overtaken_leader_publishes_is_told_as_it_stands() {
+        check_all(&[2364, 5552]);
+    }
+
+    #[test]
     fn a_frozen_leader_does_not_publish_what_its_successor_gave_up() {
         check_all(&[7332]);
     }
