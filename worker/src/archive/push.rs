@@ -114,6 +114,7 @@ impl Push<'_> {
             self.note(news, &mut results);
         }
         self.note_the_silent(&mut results);
+        is_lagging |= results.iter().any(|(_, result)| *result == Err(left_behind()));
         results.sort_by_key(|(repository, _)| repository.key);
         let mut report = judge(&self.file, results)?;
         report.is_catch_up_due = self.repositories.len() > 1 && (is_lagging || self.is_turn(inspected));

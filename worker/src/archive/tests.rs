@@ -12,7 +12,7 @@ use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::set::Place;
 use pgconvoy_repository::wal::PushManner;
 use pgconvoy_storage::decorate::fault::{FaultStorage, Faults};
-use pgconvoy_storage::{MemoryStorage, Storage};
+use pgconvoy_storage::{MemoryStorage, PutMode, Storage, list_all};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -147,6 +147,16 @@ impl Fleet {
         };
         reader.read(&repository, keep).await.unwrap();
         content
+    }
+
+    /// Overwrites one byte in the middle of what is stored.
+    pub(super) async fn damage(&self, number: u16, name: &str) {
+        let storage = self.storage(number);
+        let objects = list_all(storage, None).await.unwrap();
+        let object = objects.iter().find(|object| object.key.as_str().ends_with(name)).unwrap();
+        let mut body = storage.get(&object.key, u64::MAX).await.unwrap().to_vec();
+        body[100] ^= 1;
+        storage.put(&object.key, PutMode::Overwrite, body.into()).await.unwrap();
     }
 
     pub(super) async fn has(&self, number: u16, archive: u32, name: &str) -> bool {

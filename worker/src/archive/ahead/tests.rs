@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::archive::tests::{ANOTHER, Fleet, OURS, identity, segment};
-use pgconvoy_storage::decorate::fault::{Effect, KeyPattern, Operation, Rule};
 
 fn name(number: u32) -> WalSegmentName {
     format!("0000000100000000{number:08X}").parse().unwrap()
@@ -76,8 +75,7 @@ async fn what_is_out_of_plan_goes_and_so_does_what_a_dead_process_had_begun() {
 #[tokio::test]
 async fn damage_never_gets_a_name_in_the_spool() {
     let (fleet, spool) = fleet(1..=2).await;
-    let key = KeyPattern::Contains(name(1).to_string());
-    fleet.faults(1).add(Rule::always(Operation::GetRange, Effect::FlipBit(900)).on(key));
+    fleet.damage(1, &name(1).to_string()).await;
     assert!(fetch(&fleet, &spool, &names(1..=2)).await.is_err());
     assert!(!spool.has(&name(1)));
 }

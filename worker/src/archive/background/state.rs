@@ -25,6 +25,27 @@ const CATCH_UP_RETRY: Duration = Duration::from_secs(5);
 /// Comparisons in a row that may fail before it is left to the next process.
 const CATCH_UP_FAILURES_MAX: u32 = 3;
 
+/// With what a failure to push lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// No repository would take it.
+    File,
+    /// This repository will never take it.
+    Both,
+    /// It may take it at another time.
+    Repository,
+}
+
+impl Blame {
+    fn of(failure: &Failure, is_of_file: bool) -> Blame {
+        match failure.code {
+            _ if is_of_file => Blame::File,
+            ErrorCode::ArchiveDuplicate | ErrorCode::ArchiveMismatch => Blame::Both,
+            _ => Blame::Repository,
+        }
+    }
+}
+
 pub(super) struct State<'a> {
     background: &'a BackgroundPush,
     queue: PushQueue,
@@ -153,17 +174,17 @@ impl<'a> State<'a> {
         let is_archived = match what {
             PushNews::SourceRead => self.queue.read(file),
             PushNews::Decided(key, result) => {
-                let is_for_good = is_of_file
-                    || result.as_ref().is_err_and(|failure| failure.code == ErrorCode::ArchiveDuplicate);
-                let outcome = match &result {
-                    Ok(_) => Outcome::Stored,
-                    Err(_) if is_for_good => Outcome::Refused,
-                    Err(_) => Outcome::Failed,
+                let outcome = match result {
+                    Ok(_) => {
+                        self.troubles.remove(&key);
+                        Outcome::Stored
+                    }
+                    Err(failure) => {
+                        let blame = Blame::of(&failure, is_of_file);
+                        self.refused(file, key, failure, blame)?;
+                        if blame == Blame::Repository { Outcome::Failed } else { Outcome::Refused }
+                    }
                 };
-                match result {
-                    Ok(_) => drop(self.troubles.remove(&key)),
-                    Err(failure) => self.refused(file, key, failure, is_of_file)?,
-                }
                 self.queue.report(file, key, outcome, self.begun.elapsed())
             }
         };
@@ -175,23 +196,22 @@ impl<'a> State<'a> {
         file: WalFileName,
         key: RepoKey,
         failure: Failure,
-        is_of_file: bool,
+        blame: Blame,
     ) -> Result<(), Failure> {
-        let told = if is_of_file { failure.clone() } else { failure.clone().context(format!("repo {key}")) };
-        let told = told.context(format!("cannot push {file}"));
-        let is_required = self.is_required(key);
-        if is_required && self.told.get(&file) != Some(&true) {
-            tracing::error!("{told}");
-            if let Some(spool) = self.background.statuses() {
-                spool.tell_refused(&file, &told)?;
-            }
-            self.told.insert(file, false);
-        } else {
+        if blame == Blame::Repository {
+            self.troubles.insert(key, failure.clone());
+        }
+        let failure = if blame == Blame::File { failure } else { failure.context(format!("repo {key}")) };
+        let told = failure.context(format!("cannot push {file}"));
+        if !self.is_required(key) || self.told.get(&file) == Some(&true) {
             tracing::warn!("{told}");
+            return Ok(());
         }
-        if !is_of_file {
-            self.troubles.insert(key, failure);
+        tracing::error!("{told}");
+        if let Some(spool) = self.background.statuses() {
+            spool.tell_refused(&file, &told)?;
         }
+        self.told.insert(file, false);
         Ok(())
     }
 

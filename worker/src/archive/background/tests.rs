@@ -153,7 +153,7 @@ async fn a_slow_repository_falls_behind_alone_and_catches_up() {
     let begun = Instant::now();
     let all_are_archived = async {
         while site.archived(1..=30).len() < 30 {
-            sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
         begun.elapsed()
     };

@@ -60,7 +60,8 @@ async fn one_call_brings_so_many_and_the_next_goes_on() {
     let fleet = Fleet::new(2).await;
     let all = u32::try_from(BATCH_MAX).unwrap() + 3;
     for number in 1..=all {
-        fleet.give(1, &format!("{}.00000028.backup", name(number)), b"START WAL LOCATION").await;
+        let backup = format!("{}.{number:08X}.backup", name(number % 100 + 1));
+        fleet.give(1, &backup, b"START WAL LOCATION").await;
     }
     let told = catch_up(&fleet).await;
     assert_eq!((told.brought.len(), told.left), (BATCH_MAX, 3));
@@ -84,11 +85,7 @@ async fn what_is_damaged_in_one_comes_from_another_and_never_as_it_is() {
     for number in [1, 2] {
         fleet.give(number, &name(1), &segment(OURS, 0)).await;
     }
-    let flip = |number: u16| {
-        let key = KeyPattern::Contains(name(1));
-        fleet.faults(number).add(Rule::always(Operation::GetRange, Effect::FlipBit(900)).on(key));
-    };
-    flip(1);
+    fleet.damage(1, &name(1)).await;
     assert_eq!(catch_up(&fleet).await.brought, [(RepoKey(3), name(1).parse().unwrap())]);
     let storage = fleet.storage(3);
     for object in list_all(storage, None).await.unwrap() {
@@ -96,7 +93,7 @@ async fn what_is_damaged_in_one_comes_from_another_and_never_as_it_is() {
             storage.delete(&object.key).await.unwrap();
         }
     }
-    flip(2);
+    fleet.damage(2, &name(1)).await;
     assert!(catch_up(&fleet).await.brought.is_empty());
     assert!(names(&fleet, 3).await.is_empty());
 }

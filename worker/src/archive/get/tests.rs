@@ -3,7 +3,7 @@
 use super::*;
 use crate::archive::tests::{ANOTHER, Fleet, OURS, SEGMENT, identity, segment};
 use pgconvoy_storage::decorate::fault::{Effect, KeyPattern, Kind as Fault, Operation, Rule};
-use pgconvoy_storage::{PutMode, list_all};
+use pgconvoy_storage::list_all;
 use std::path::PathBuf;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,16 +35,6 @@ async fn get(fleet: &Fleet, name: &str) -> Result<Fetched, Failure> {
 fn nothing_is_left(fleet: &Fleet) -> bool {
     let names = std::fs::read_dir(fleet.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
     names.into_iter().all(|name| !name.to_string_lossy().starts_with("RECOVERYXLOG"))
-}
-
-/// Overwrites one byte in the middle of the stored segment.
-async fn damage(fleet: &Fleet, number: u16) {
-    let storage = fleet.storage(number);
-    let objects = list_all(storage, None).await.unwrap();
-    let object = objects.iter().find(|object| object.key.as_str().ends_with(SEGMENT)).unwrap();
-    let mut body = storage.get(&object.key, u64::MAX).await.unwrap().to_vec();
-    body[100] ^= 1;
-    storage.put(&object.key, PutMode::Overwrite, body.into()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +146,7 @@ async fn after_damage_in_one_repository_the_other_delivers() {
     for number in [1, 2] {
         fleet.give(number, SEGMENT, &segment(OURS, 0)).await;
     }
-    damage(&fleet, 1).await;
+    fleet.damage(1, SEGMENT).await;
     assert_eq!(get(&fleet, SEGMENT).await, Ok(Fetched::From(RepoKey(2))));
     assert!(std::fs::read(destination(&fleet)).unwrap() == segment(OURS, 0));
 }
@@ -165,7 +155,7 @@ async fn after_damage_in_one_repository_the_other_delivers() {
 async fn damage_everywhere_is_no_absence_and_leaves_no_file() {
     let fleet = Fleet::new(2).await;
     fleet.give(1, SEGMENT, &segment(OURS, 0)).await;
-    damage(&fleet, 1).await;
+    fleet.damage(1, SEGMENT).await;
     let failure = get(&fleet, SEGMENT).await.unwrap_err();
     assert!(failure.message.contains("cannot be read: repo 1: "), "{failure}");
     assert!(nothing_is_left(&fleet));
@@ -215,14 +205,14 @@ async fn the_fastest_delivers_and_gives_way_when_it_becomes_slow() {
     assert_eq!(get(&fleet, SEGMENT).await, Ok(Fetched::From(RepoKey(2))));
     fleet.faults(1).remove(delay);
 
-    // Header, trailer and footer come, the first frame does not.
+    // At each of its calls in turn.
     let key = KeyPattern::Contains(SEGMENT.to_owned());
     let mut stalled = 0;
     for skip in 0..6 {
         fleet.faults(1).clear();
         fleet.faults(2).clear();
         fleet.faults(2).add(Rule::always(Operation::Stat, slow));
-        fleet.faults(1).add(Rule::always(Operation::GetRange, Effect::Stall).on(key.clone()).skip(skip));
+        fleet.faults(1).add(Rule::always(Operation::Any, Effect::Stall).on(key.clone()).skip(skip));
         let begun = Instant::now();
         let from = get(&fleet, SEGMENT).await.unwrap();
         assert!(begun.elapsed() <= DELIVERY_MAX + STRAGGLER_GRACE_MAX);
