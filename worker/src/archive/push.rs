@@ -30,7 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// A timeline that began without a history file.
 const FIRST_TIMELINE: TimelineId = TimelineId(1);
@@ -112,6 +112,9 @@ impl Push<'_> {
         }
         while let Ok(news) = news.try_recv() {
             self.note(news, &mut results);
+        }
+        if !has_looked {
+            is_lagging |= timeout(PATIENCE_MIN, looking).await.unwrap_or_default();
         }
         self.note_the_silent(&mut results);
         is_lagging |= results.iter().any(|(_, result)| *result == Err(left_behind()));
