@@ -141,6 +141,11 @@ impl HostLock {
         opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
+    /// Where such a process listens to those who wake it.
+    pub fn background_socket(directory: &str, stanza: &StanzaName, kind: &str) -> PathBuf {
+        background_path(directory, stanza, kind).with_extension("socket")
+    }
+
     fn lock(path: &Path, kind: &str) -> Result<Option<HostLock>, Failure> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o770).create(directory).map_err(|error| {

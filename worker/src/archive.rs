@@ -32,6 +32,7 @@ pub use background::BackgroundPush;
 pub use backlog::Sibling;
 pub use doors::Doors;
 pub use get::{Fetched, Get};
+pub use nudge::Nudge;
 pub use push::{Push, PushNews, PushReport, PushRepository};
 
 use crate::keeper::blocking;

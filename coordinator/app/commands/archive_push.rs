@@ -7,7 +7,7 @@ mod asynchronous;
 
 use super::archive::{self, background, candidates, connect, data_directory_of, run_until_terminated};
 use crate::context::Context;
-use crate::host::cores;
+use crate::host::{HostLock, cores};
 use crate::settings::ArchivePushRequest;
 use pgconvoy_core::config::{BackupOptions, RepoConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -16,12 +16,14 @@ use pgconvoy_repository::codec::{Codec, Level};
 use pgconvoy_repository::wal::{PushManner, Pushed};
 use pgconvoy_worker::archive::spool::OutSpool;
 use pgconvoy_worker::archive::{
-    BackgroundPush, ClusterIdentity, Doors, Push, PushReport, PushRepository, Sibling, data_directory, ready,
+    BackgroundPush, ClusterIdentity, Doors, Nudge, Push, PushReport, PushRepository, Sibling, data_directory,
+    ready,
 };
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(super) const COMMAND: &str = "archive-push";
 /// Frames of a segment are compressed side by side.
 const PUSH_THREADS_MIN: usize = 2;
 /// In the background, files are pushed side by side; one more than is computed on keeps the stores busy.
@@ -47,7 +49,7 @@ pub fn run(context: &Context, request: &ArchivePushRequest) -> Result<ExitCode, 
         // Some have it: what waits behind this file can go on to them.
         Err(failure) => failure.code == ErrorCode::Command,
     };
-    if is_background_due && let Err(failure) = background::ensure(context, &request.stanza) {
+    if is_background_due && let Err(failure) = background::wake(context, &request.stanza, Nudge::CatchUp) {
         tracing::warn!("{failure}");
     }
     tell(&file, &outcome?);
@@ -153,6 +155,7 @@ pub(super) fn ahead(
         manner: PushManner { threads: 1, ..manner(&request.options)? },
         width: request.options.slots(cores()).max(WIDTH_MIN),
         queue_max: request.options.archive_push_queue_max,
+        nudges: HostLock::background_socket(&context.config.paths.lock, &request.stanza, COMMAND),
         linger,
     })
 }

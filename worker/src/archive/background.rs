@@ -57,6 +57,8 @@ pub struct BackgroundPush {
     pub width: usize,
     /// `None`: whatever waits may wait.
     pub queue_max: Option<ByteCount>,
+    /// The socket on which commands wake it.
+    pub nudges: PathBuf,
     /// How long it stays with nothing to do: starting anew costs more than waiting for the next segment.
     pub linger: Duration,
 }
@@ -76,7 +78,7 @@ impl BackgroundPush {
         let mut pushing = FuturesUnordered::new();
         let mut catching_up = FuturesUnordered::new();
         let mut is_first = true;
-        let nudges = Nudges::listen(self.statuses().map(OutSpool::nudge_path).as_deref());
+        let nudges = Nudges::listen(&self.nudges);
         loop {
             if state.is_time_to_look() {
                 let pg_wal = self.pg_wal.clone();
@@ -101,7 +103,7 @@ impl BackgroundPush {
                 Some(news) = news.recv() => state.note(news)?,
                 Some(()) = pushing.next() => {}
                 Some(told) = catching_up.next() => state.caught_up(told),
-                () = nudges.next() => state.look_now(),
+                nudge = nudges.next() => state.nudged(nudge),
                 () = sleep(LOOK_PAUSE) => {}
             }
         }

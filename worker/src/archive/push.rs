@@ -113,11 +113,11 @@ impl Push<'_> {
         while let Ok(news) = news.try_recv() {
             self.note(news, &mut results);
         }
-        if !has_looked {
-            is_lagging |= timeout(PATIENCE_MIN, looking).await.unwrap_or_default();
-        }
         self.note_the_silent(&mut results);
         is_lagging |= results.iter().any(|(_, result)| *result == Err(left_behind()));
+        if !is_lagging && !has_looked {
+            is_lagging = timeout(PATIENCE_MIN, looking).await.unwrap_or_default();
+        }
         results.sort_by_key(|(repository, _)| repository.key);
         let mut report = judge(&self.file, results)?;
         report.is_catch_up_due = self.repositories.len() > 1 && (is_lagging || self.is_turn(inspected));

@@ -5,7 +5,6 @@
 //! <spool>/archive/<stanza>/out/<file>.error   why it is not
 //! <spool>/archive/<stanza>/out/global.error   why nothing is
 //! <spool>/archive/<stanza>/out/<file>.dropped to be recorded in the repositories
-//! <spool>/archive/<stanza>/out/nudge          a socket: whoever listens looks at once
 //! <spool>/archive/<stanza>/in/<whose>/<file>  fetched ahead, whole and checked
 //! ```
 //!
@@ -15,7 +14,6 @@
 //! 3. All of it can be thrown away: what is lost is asked again. Records of what was dropped are the exception, and leave
 //!    for the repositories as soon as these take them.
 
-use super::nudge;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::wal::DroppedBody;
 use pgconvoy_core::ids::StanzaName;
@@ -150,15 +148,6 @@ impl OutSpool {
     pub fn forget(&self, file: &WalFileName) -> Result<(), Failure> {
         self.remove(&file.to_string(), OK)?;
         self.remove(&file.to_string(), ERROR)
-    }
-
-    /// Wakes the background process. False: nobody listens.
-    pub fn nudge(&self) -> bool {
-        nudge::send(&self.nudge_path()).is_ok()
-    }
-
-    pub(super) fn nudge_path(&self) -> PathBuf {
-        self.directory.join(nudge::NAME)
     }
 
     pub fn note_dropped(&self, file: &WalFileName, record: &DroppedBody) -> Result<(), Failure> {

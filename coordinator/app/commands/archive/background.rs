@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::host::HostLock;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::StanzaName;
+use pgconvoy_worker::archive::Nudge;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,11 +17,21 @@ const FLAG: &str = "--background";
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// Wakes the command's background process, or starts it. One that does not listen is about to end.
+pub(crate) fn wake(context: &Context, stanza: &StanzaName, nudge: Nudge) -> Result<(), Failure> {
+    let socket = HostLock::background_socket(&context.config.paths.lock, stanza, context.command);
+    match nudge.send(&socket) {
+        Ok(()) => Ok(()),
+        Err(_) => start(context),
+    }
+}
+
 /// Starts the command's background process unless it runs.
 pub(crate) fn ensure(context: &Context, stanza: &StanzaName) -> Result<(), Failure> {
-    if is_running(context, stanza) {
-        return Ok(());
-    }
+    if is_running(context, stanza) { Ok(()) } else { start(context) }
+}
+
+fn start(context: &Context) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         let message = format!("cannot start the background process of {}: {error}", context.command);
         Failure::new(ErrorCode::Execute, message)

@@ -1,7 +1,7 @@
 //! A worker pushes ahead for the stanzas whose data directories it sees, as the commands' background process does: with the
 //! same lock, so that there is one of them, and the same spool, so that the commands see no difference.
 
-use super::super::archive_push;
+use super::super::archive_push::{self, COMMAND};
 use super::runtime;
 use crate::context::Context;
 use crate::host::HostLock;
@@ -13,7 +13,6 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const COMMAND: &str = "archive-push";
 /// For the files that are on their way, however many that are at once.
 const BLOCKING_THREADS_MAX: usize = 256;
 /// After so long with nothing to do, everything is looked at anew: the cluster, the repositories, the keys.

@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::settings::ArchivePushRequest;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
+use pgconvoy_worker::archive::Nudge;
 use pgconvoy_worker::archive::spool::{FileMark, OutSpool};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -42,8 +43,7 @@ pub(super) async fn run(
             return Err(timed_out(request, file));
         }
         if ensured.is_none_or(|ensured| ensured.elapsed() >= ENSURE_PAUSE) {
-            spool.nudge();
-            background::ensure(context, &request.stanza)?;
+            background::wake(context, &request.stanza, Nudge::Look)?;
             ensured = Some(Instant::now());
         }
         sleep(pause).await;

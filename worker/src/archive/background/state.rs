@@ -3,7 +3,7 @@
 use super::{BackgroundPush, News};
 use crate::archive::backlog::CaughtUp;
 use crate::archive::spool::{Archived, FileMark};
-use crate::archive::{PushNews, joined, ready};
+use crate::archive::{Nudge, PushNews, joined, ready};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::machine::push_queue::{Outcome, PushOrder, PushQueue};
@@ -95,8 +95,11 @@ impl<'a> State<'a> {
         self.is_nudged || self.looked.is_none_or(|looked| looked.elapsed() >= pause)
     }
 
-    pub(super) fn look_now(&mut self) {
+    pub(super) fn nudged(&mut self, nudge: Nudge) {
         self.is_nudged = true;
+        if nudge == Nudge::CatchUp {
+            (self.catch_up_at, self.catch_up_failures) = (Some(Instant::now()), 0);
+        }
     }
 
     /// Takes notice of what waits now.

@@ -37,6 +37,7 @@ impl Site {
             manner: MANNER,
             width: 2,
             queue_max: None,
+            nudges: fleet.directory.path().join("nudge"),
             linger: Duration::from_secs(3),
         };
         Site { fleet, background }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::archive::tests::{Fleet, MANNER, OURS, identity, segment};
-use pgconvoy_storage::decorate::fault::{Effect, KeyPattern, Kind as Fault, Operation, Rule};
+use pgconvoy_storage::decorate::fault::{Effect, Kind as Fault, Operation, Rule};
 use pgconvoy_storage::list_all;
 
 async fn catch_up(fleet: &Fleet) -> CaughtUp {
