@@ -66,7 +66,7 @@ pub enum Command {
     /// Back up a stanza to all repositories at once
     Backup(BackupArgs),
     /// Rebuild a data directory from a backup
-    Restore(RestoreArgs),
+    Restore(Box<RestoreArgs>),
     /// Store a WAL file in all repositories (archive_command)
     ArchivePush(ArchivePushArgs),
     /// Fetch a WAL file (restore_command)
