@@ -14,7 +14,7 @@ use super::source::Origin;
 use super::stock::InHand;
 use super::sync::SyncQueue;
 use blocks::{Piece, Wanted, Window};
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use fetch::Fetcher;
 use parts::Parts;
 use pgconvoy_core::failure::Failure;
@@ -164,13 +164,15 @@ impl<'a> PackSlot<'a> {
         trouble: &mut Trouble,
     ) -> Result<(), Failure> {
         let object = &opened.objects[window.object];
+        let mut next = window.frames.start;
         for pieces in opened.pieces[window.pieces.clone()].chunk_by(|a, b| a.frame == b.frame) {
             self.work.halt.check()?;
             let frame = pieces[0].frame;
-            let mut bytes = {
-                let length = object.frames()[frame].stored_bytes() as usize;
-                stored.split_to(length)
-            };
+            let length = |frame: usize| object.frames()[frame].stored_bytes() as usize;
+            // What lies between wanted frames came along.
+            stored.advance((next..frame).map(length).sum());
+            let mut bytes = stored.split_to(length(frame));
+            next = frame + 1;
             if let Err(error) = object.decode_frame(frame, &mut bytes, &mut self.decompressor, &mut self.raw)
             {
                 trouble.add(error);

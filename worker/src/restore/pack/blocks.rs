@@ -6,6 +6,9 @@ use std::ops::Range;
 /// Large enough that a store's answer time does not matter, small enough for two of them and a frame in a slot's 24 MiB.
 pub(super) const FETCH_BYTES: u64 = 4 << 20;
 
+/// Stored bytes between wanted frames that are fetched along: a second request would cost more.
+const GAP_BYTES_MAX: u64 = 128 << 10;
+
 /// Blocks of one part of the pack's work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -56,7 +59,7 @@ pub(super) fn find(wanted: &Wanted, range: &PackRange, body: &PackBody, pieces: 
     }
 }
 
-/// Neighbouring frames that are fetched in one request.
+/// Frames that lie near each other and are fetched in one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Window {
     pub(super) object: usize,
@@ -69,14 +72,17 @@ pub(super) struct Window {
 pub(super) fn windows(pieces: &mut [Piece], stored: impl Fn(usize, usize) -> u64) -> Vec<Window> {
     pieces.sort_unstable_by_key(|piece| (piece.object, piece.frame, piece.skip));
     let mut windows: Vec<Window> = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = 0u64;
     for (index, piece) in pieces.iter().enumerate() {
         let length = stored(piece.object, piece.frame);
         if let Some(last) = windows.last_mut().filter(|last| last.object == piece.object) {
-            let is_in_it = last.frames.end == piece.frame + 1;
-            let follows = last.frames.end == piece.frame && bytes + length <= FETCH_BYTES;
-            if is_in_it || follows {
-                bytes += if follows { length } else { 0 };
+            let more = match last.frames.end > piece.frame {
+                true => 0,
+                false => gap(last.frames.end..piece.frame, |frame| stored(piece.object, frame))
+                    .map_or(u64::MAX, |gap| gap + length),
+            };
+            if bytes.saturating_add(more) <= FETCH_BYTES || more == 0 {
+                bytes += more;
                 last.frames.end = piece.frame + 1;
                 last.pieces.end = index + 1;
                 continue;
@@ -90,6 +96,14 @@ pub(super) fn windows(pieces: &mut [Piece], stored: impl Fn(usize, usize) -> u64
         });
     }
     windows
+}
+
+/// Stored bytes of frames that nobody wants, if they are few.
+fn gap(frames: Range<usize>, stored: impl Fn(usize) -> u64) -> Option<u64> {
+    frames.map(stored).try_fold(0u64, |sum, length| {
+        let sum = sum.saturating_add(length);
+        (sum <= GAP_BYTES_MAX).then_some(sum)
+    })
 }
 
 #[cfg(test)]
@@ -106,7 +120,16 @@ mod tests {
         let found = windows(&mut pieces, |_, frame| if frame == 4 { FETCH_BYTES } else { 100 });
         let frames: Vec<(Range<usize>, Range<usize>)> =
             found.into_iter().map(|window| (window.frames, window.pieces)).collect();
-        assert_eq!(frames, [(0..2, 0..3), (3..4, 3..4), (4..5, 4..5)]);
+        assert_eq!(frames, [(0..4, 0..4), (4..5, 4..5)], "frame 2 is fetched along");
+    }
+
+    #[test]
+    fn what_lies_far_apart_is_fetched_apart() {
+        let mut pieces = [piece(0, 0), piece(3, 0), piece(5, 0)];
+        let found = windows(&mut pieces, |_, frame| if frame == 4 { 1 } else { GAP_BYTES_MAX / 2 + 1 });
+        let frames: Vec<(usize, usize)> =
+            found.iter().map(|window| (window.frames.start, window.frames.end)).collect();
+        assert_eq!(frames, [(0, 1), (3, 6)]);
     }
 
     #[test]
