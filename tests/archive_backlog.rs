@@ -28,6 +28,8 @@ fn segments() -> Result<u32> {
 fn site(is_async: bool, second_required: bool) -> Result<Site> {
     let cluster = ClusterOptions { wal_segment_mib: SEGMENT_MIB, ..ClusterOptions::default() };
     let mut site = Site::start_with(&SiteOptions { cluster, without_data: true, ..SiteOptions::default() })?;
+    // With a directory for them, the commands and their background processes keep logs.
+    site.scratch.private_dir("log")?;
     site.repos[1].required = second_required;
     site.config = site
         .config

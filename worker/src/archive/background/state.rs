@@ -52,6 +52,8 @@ pub(super) struct State<'a> {
     begun: Instant,
     looked: Option<Instant>,
     is_nudged: bool,
+    /// Nothing has happened since the last look.
+    is_fresh: bool,
     /// Files with a status; true: archived.
     told: BTreeMap<WalFileName, bool>,
     /// Of files that are being pushed, as they were when that began.
@@ -77,6 +79,7 @@ impl<'a> State<'a> {
             begun: now,
             looked: None,
             is_nudged: false,
+            is_fresh: false,
             told: BTreeMap::new(),
             marks: BTreeMap::new(),
             troubles: BTreeMap::new(),
@@ -104,7 +107,7 @@ impl<'a> State<'a> {
 
     /// Takes notice of what waits now.
     pub(super) fn look(&mut self, waiting: &BTreeSet<WalFileName>) -> Result<(), Failure> {
-        self.is_nudged = false;
+        (self.is_nudged, self.is_fresh) = (false, true);
         if self.looked.replace(Instant::now()).is_none() {
             self.recall(waiting)?;
         }
@@ -174,6 +177,7 @@ impl<'a> State<'a> {
     }
 
     pub(super) fn note(&mut self, News { file, what, is_of_file }: News) -> Result<(), Failure> {
+        self.is_fresh = false;
         let is_archived = match what {
             PushNews::SourceRead => self.queue.read(file),
             PushNews::Decided(key, result) => {
@@ -278,6 +282,15 @@ impl<'a> State<'a> {
     pub(super) fn is_over(&mut self, is_moving: bool) -> Result<bool, Failure> {
         let is_waiting = self.queue.waiting().next().is_some();
         let is_stuck = is_waiting && !self.queue.is_busy() && !is_moving;
+        if is_stuck && !self.is_fresh {
+            // What cannot be pushed may not wait any more.
+            self.is_nudged = true;
+            return Ok(false);
+        }
+        if is_stuck && self.catch_up_at.is_some() && self.catch_up_failures == 0 {
+            self.catch_up_at = Some(Instant::now());
+            return Ok(false);
+        }
         if is_stuck {
             self.tell_those_who_wait()?;
             return Ok(true);

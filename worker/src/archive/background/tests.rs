@@ -226,3 +226,14 @@ async fn without_statuses_it_runs_ahead_of_commands_that_push_by_themselves() {
     std::fs::remove_dir_all(site.pg_wal().join("archive_status")).unwrap();
     site.background.run().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_pushed_keeps_nobody_from_what_others_have() {
+    let site = Site::new(&[true, true]).await;
+    site.fleet.give(1, &name(2), &segment(OURS, 0)).await;
+    site.segments_are_ready(1..=1);
+    std::fs::remove_file(site.pg_wal().join(name(1))).unwrap();
+    site.background.run().await.unwrap();
+    assert!(site.fleet.has(2, 1, &name(2)).await);
+    assert_eq!(site.told(&name(1)), [ErrorCode::FileMissing]);
+}
