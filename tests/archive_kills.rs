@@ -17,8 +17,6 @@ use support::{
 
 const ROUNDS: u32 = 100;
 const ROUNDS_VARIABLE: &str = "PGCONVOY_KILL_ROUNDS";
-/// Longer than most commands take, so that some live.
-const SPAN: Duration = Duration::from_millis(120);
 /// Segments that wait beside the one that is pushed.
 const WAITING: u32 = 5;
 
@@ -40,6 +38,11 @@ fn site(is_async: bool) -> Result<Site> {
         .backup("archive-get-queue-max", "\"8MiB\"");
     site.config.write(&site.scratch.config_file())?;
     Ok(site)
+}
+
+/// Twice as long as an undisturbed command takes, so that about half of them live.
+fn span_of(undisturbed: &Finished) -> Duration {
+    2 * undisturbed.elapsed
 }
 
 fn kill_after(running: Running, moment: Duration) -> Result<Finished> {
@@ -72,9 +75,11 @@ fn no_segment_is_reported_that_is_not_whole_in_every_required_repository() -> Re
         let archiver = FakeArchiver::of(&site)?;
         let mut random = Random::from_environment()?;
         (1..=WAITING).try_for_each(|number| archiver.fill(number))?;
-        let (mut number, mut killed) = (1, 0);
+        let span = span_of(&archiver.archive(&site.pgconvoy, 1)?.ok()?);
+        archiver.fill(1 + WAITING)?;
+        let (mut number, mut killed) = (2, 0);
         for _ in 0..rounds()? {
-            let finished = kill_after(push(&site, &archiver, number)?, random.moment_within(SPAN))?;
+            let finished = kill_after(push(&site, &archiver, number)?, random.moment_within(span))?;
             if random.below(3) == 0 && kill_background(&site, "archive-push")? {
                 killed += 1;
             }
@@ -133,11 +138,14 @@ fn no_segment_is_handed_out_that_is_not_whole() -> Result<()> {
         (1..=SEGMENTS).try_for_each(|number| archiver.archive(&site.pgconvoy, number)?.ok().map(drop))?;
         let mut random = Random::from_environment()?;
         let destination = archiver.data().join("pg_wal/RECOVERYXLOG");
-        let mut number = 1;
+        let first = FakeArchiver::name(1);
+        let span = span_of(&site.pgconvoy.archive_get(archiver.data(), &first, &destination, &[])?.ok()?);
+        std::fs::remove_file(&destination)?;
+        let mut number = 2;
         for _ in 0..rounds()? {
             let call = site.pgconvoy.call(["archive-get", &FakeArchiver::name(number)])?.arg(&destination);
             let running = call.current_dir(archiver.data()).start()?;
-            let finished = kill_after(running, random.moment_within(SPAN))?;
+            let finished = kill_after(running, random.moment_within(span))?;
             if random.below(3) == 0 {
                 kill_background(&site, "archive-get")?;
             }
