@@ -13,6 +13,8 @@ use support::{
 const TARGETS: usize = 20;
 /// Rows of the table of moments, before and after each backup.
 const MARKS: usize = 12;
+/// Where the original wrote.
+const FIRST: &str = "first";
 const BACKUP_SET: i32 = 75;
 const OTHER_TIMELINE: i32 = 58;
 
@@ -29,13 +31,14 @@ struct Mark {
     name: String,
 }
 
-/// Commits rows, one transaction each.
-fn marks(cluster: &Cluster, count: usize) -> Result<Vec<Mark>> {
-    (0..count).map(|_| mark(cluster)).collect()
+/// Commits rows, one transaction each, which say where they were written.
+fn marks(cluster: &Cluster, branch: &str, count: usize) -> Result<Vec<Mark>> {
+    (0..count).map(|_| mark(cluster, branch)).collect()
 }
 
-fn mark(cluster: &Cluster) -> Result<Mark> {
-    let row = cluster.psql("insert into moment default values returning id, txid_current()")?;
+fn mark(cluster: &Cluster, branch: &str) -> Result<Mark> {
+    let insert = format!("insert into moment (branch) values ('{branch}') returning id, txid_current()");
+    let row = cluster.psql(&insert)?;
     let (id, xid) = row.split_once('|').with_context(|| row.clone())?;
     let name = format!("mark-{id}");
     let after = cluster.psql(&format!(
@@ -62,7 +65,8 @@ fn start() -> Result<Site> {
     let settings = vec!["track_commit_timestamp = on".to_owned()];
     let cluster = ClusterOptions { settings, ..ClusterOptions::default() };
     let site = Site::start_with(&SiteOptions { cluster, without_data: true, ..SiteOptions::default() })?;
-    site.cluster.psql("create table moment (id int generated always as identity primary key)")?;
+    site.cluster
+        .psql("create table moment (id int generated always as identity primary key, branch text)")?;
     site.cluster
         .client("pgbench")?
         .args(["-i", "-q", "-s", "1", "postgres"])
@@ -71,16 +75,15 @@ fn start() -> Result<Site> {
     Ok(site)
 }
 
-/// The rows that a restored cluster has: all up to one, and that is the last.
-fn last_row(cluster: &Cluster) -> Result<u64> {
-    let answer = cluster.psql("select coalesce(max(id), 0), count(*) from moment")?;
-    let (last, count) = answer.split_once('|').with_context(|| answer.clone())?;
-    ensure!(last == count, "there are gaps: the last is {last} of {count}");
-    Ok(last.parse()?)
+/// The last row that a restored cluster has, and on which branch it was written.
+fn last_row(cluster: &Cluster) -> Result<(u64, String)> {
+    let answer = cluster.psql("select id, branch from moment order by id desc limit 1")?;
+    let (id, branch) = answer.split_once('|').unwrap_or(("0", ""));
+    Ok((id.parse()?, branch.to_owned()))
 }
 
 /// Restores with these options into a new directory, starts it, and tells the last row.
-fn lands_at(site: &Site, number: usize, options: &[&str]) -> Result<u64> {
+fn lands_at(site: &Site, number: usize, options: &[&str]) -> Result<(u64, String)> {
     let repo = format!("--repo={}", number % 2 + 1);
     let mut all = vec![repo.as_str(), "--target-action=promote"];
     all.extend(options);
@@ -92,16 +95,22 @@ fn lands_at(site: &Site, number: usize, options: &[&str]) -> Result<u64> {
     Ok(last)
 }
 
+fn lands(site: &Site, number: usize, options: &[&str], mark: &Mark, branch: &str) -> Result<()> {
+    let landed = lands_at(site, number, options)?;
+    ensure!(landed == (mark.id, branch.to_owned()), "{options:?} landed at row {landed:?}, not {mark:?}");
+    Ok(())
+}
+
 #[test]
 fn each_target_ends_exactly_where_postgresql_says() -> Result<()> {
     let site = start()?;
     let mut random = Random::from_environment()?;
     let load = site.cluster.load(2, 50)?;
     let first = site.backup_label(&[])?;
-    let mut all = marks(&site.cluster, MARKS)?;
+    let mut all = marks(&site.cluster, FIRST, MARKS)?;
     site.backup_label(&[])?;
     let between = all.len();
-    all.extend(marks(&site.cluster, MARKS)?);
+    all.extend(marks(&site.cluster, FIRST, MARKS)?);
     load.kill_and_wait()?;
     site.cluster.switch_and_archive()?;
     let first = format!("--set={first}");
@@ -130,7 +139,7 @@ fn each_target_ends_exactly_where_postgresql_says() -> Result<()> {
         }
         note(format!("{number}: {options:?}, row {expected}"));
         let landed = lands_at(&site, number, &options)?;
-        ensure!(landed == expected, "{options:?} landed at row {landed}, not {expected}");
+        ensure!(landed.0 == expected, "{options:?} landed at row {landed:?}, not {expected}");
     }
     let copy = site.copy("too-early")?;
     let too_early = ["--type=time", "--target=2001-01-01 00:00:00+00"];
@@ -174,23 +183,20 @@ fn fail_over(site: &Site) -> Result<Cluster> {
 fn recovery_follows_the_timelines_of_a_failover_and_of_a_switch_back() -> Result<()> {
     let site = start()?;
     let first_backup = site.backup_label(&[])?;
-    let first = marks(&site.cluster, 4)?;
+    let first = marks(&site.cluster, FIRST, 4)?;
     site.cluster.switch_and_archive()?;
 
     let standby = fail_over(&site)?;
-    let second = marks(&standby, 3)?;
+    let second = marks(&standby, "second", 3)?;
     let on_second = configured_for(&site, &standby)?;
     let report = on_second.run(["backup", "--type=full", "--output=json"])?.ok()?.json()?;
     let second_backup = report["label"].as_str().context("a label")?.to_owned();
-    let second = [second, marks(&standby, 3)?].concat();
+    let second = [second, marks(&standby, "second", 3)?].concat();
     standby.switch_and_archive()?;
-    let last_of = |marks: &[Mark]| marks.last().map(|mark| mark.id).context("a mark");
-    ensure!(lands_at(&site, 0, &["--type=time", &target(&last(&second)?.time)])? == last_of(&second)?);
-    ensure!(lands_at(&site, 1, &["--type=time", &target(&first[1].time)])? == first[1].id);
-    ensure!(
-        lands_at(&site, 2, &["--type=lsn", &target(&second[1].lsn)])? == second[1].id,
-        "before its backup"
-    );
+    lands(&site, 0, &["--type=time", &target(&last(&second)?.time)], last(&second)?, "second")?;
+    lands(&site, 1, &["--type=time", &target(&first[1].time)], &first[1], FIRST)?;
+    // Before the backup of its timeline.
+    lands(&site, 2, &["--type=lsn", &target(&second[1].lsn)], &second[1], "second")?;
     standby.stop()?;
 
     // Back to a moment of the first timeline: what the second one had is not part of the third.
@@ -198,17 +204,18 @@ fn recovery_follows_the_timelines_of_a_failover_and_of_a_switch_back() -> Result
     let back = [&back[..], &["--set", &first_backup]].concat();
     let third = successor(&site, "back", &back)?;
     third.start_and_recover()?;
-    ensure!(last_row(&third)? == first[2].id);
-    let branch = marks(&third, 3)?;
+    ensure!(last_row(&third)? == (first[2].id, FIRST.to_owned()));
+    let branch = marks(&third, "third", 3)?;
     third.switch_and_archive()?;
     third.stop()?;
 
-    ensure!(lands_at(&site, 3, &["--type=time", &target(&last(&branch)?.time)])? == last_of(&branch)?);
+    lands(&site, 3, &["--type=time", &target(&last(&branch)?.time)], last(&branch)?, "third")?;
     let on_2 = ["--type=lsn", &target(&last(&second)?.lsn), "--target-timeline=2"];
-    ensure!(lands_at(&site, 4, &on_2)? == last_of(&second)?);
+    lands(&site, 4, &on_2, last(&second)?, "second")?;
+    // To the end of the latest timeline.
     let newest = site.restore("newest", &[])?;
     newest.start_and_recover()?;
-    ensure!(last_row(&newest)? == last_of(&branch)?, "the latest timeline is the third");
+    ensure!(last_row(&newest)? == (last(&branch)?.id, "third".to_owned()));
 
     let copy = site.copy("refused")?;
     let refused = site.try_restore(copy.data(), &["--set", &second_backup])?;

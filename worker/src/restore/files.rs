@@ -26,7 +26,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<File, RestoreError> {
 /// A file that must not be there yet, whatever else is under its name.
 pub(super) fn create(path: &Path) -> Result<File, RestoreError> {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(PRIVATE_FILE);
+    options.read(true).write(true).create_new(true).mode(PRIVATE_FILE);
     options.open(path).map_err(RestoreError::file(Action::Create, path))
 }
 

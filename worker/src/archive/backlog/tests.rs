@@ -6,11 +6,16 @@ use pgconvoy_storage::decorate::fault::{Effect, Kind as Fault, Operation, Rule};
 use pgconvoy_storage::list_all;
 
 async fn catch_up(fleet: &Fleet) -> CaughtUp {
+    catch_up_by(fleet, 2).await
+}
+
+/// So many files at once.
+async fn catch_up_by(fleet: &Fleet, width: usize) -> CaughtUp {
     let siblings: Vec<Sibling> =
         fleet.keys().into_iter().map(|key| Sibling { key, keeps_all: true }).collect();
     let doors = fleet.doors();
     let cluster = Some(identity(OURS));
-    CatchUp { doors: &doors, siblings: &siblings, cluster, manner: MANNER, width: 2 }.run().await
+    CatchUp { doors: &doors, siblings: &siblings, cluster, manner: MANNER, width }.run().await
 }
 
 fn name(number: u32) -> String {
@@ -49,7 +54,8 @@ async fn the_search_goes_back_to_where_all_agree() {
         fleet.give(1, name, &segment(OURS, 0)).await;
     }
     fleet.give(2, names[1], &segment(OURS, 0)).await;
-    let told = catch_up(&fleet).await;
+    // One at a time, so that what is brought first is told first.
+    let told = catch_up_by(&fleet, 1).await;
     assert_eq!(told.brought.len(), 4, "one directory that agrees does not end the search");
     let brought: Vec<String> = told.brought.iter().map(|(_, file)| file.to_string()).collect();
     assert_eq!(brought.first().unwrap(), names[0], "the oldest first");
