@@ -7,12 +7,11 @@ mod support;
 
 use rustix::process::{Pid, Signal};
 use std::path::Path;
-use std::time::{Duration, Instant};
-use support::limits::wait_for;
+use std::time::Duration;
 use support::wal::SEGMENT_MIB;
 use support::{
     ClusterOptions, Context, FakeArchiver, Finished, Program, Random, Result, Running, Site, SiteOptions,
-    ensure, files, limits, note,
+    ensure, files, note,
 };
 
 const ROUNDS: u32 = 100;
@@ -45,12 +44,9 @@ fn span_of(undisturbed: &Finished) -> Duration {
     2 * undisturbed.elapsed
 }
 
-fn kill_after(running: Running, moment: Duration) -> Result<Finished> {
-    let started = Instant::now();
-    wait_for("the moment of the kill", moment + limits::SOON, || {
-        Ok((started.elapsed() >= moment || running.has_ended()?).then_some(()))
-    })?;
-    running.kill_and_wait()
+/// That stays so though the machine becomes slower or faster.
+fn adjusted(span: Duration, has_lived: bool) -> Duration {
+    if has_lived { span - span / 10 } else { span + span / 10 }
 }
 
 /// The process that holds the lock, by its number in the lock file. It need not live any more.
@@ -75,15 +71,16 @@ fn no_segment_is_reported_that_is_not_whole_in_every_required_repository() -> Re
         let archiver = FakeArchiver::of(&site)?;
         let mut random = Random::from_environment()?;
         (1..=WAITING).try_for_each(|number| archiver.fill(number))?;
-        let span = span_of(&archiver.archive(&site.pgconvoy, 1)?.ok()?);
+        let mut span = span_of(&archiver.archive(&site.pgconvoy, 1)?.ok()?);
         archiver.fill(1 + WAITING)?;
         let (mut number, mut killed) = (2, 0);
         for _ in 0..rounds()? {
-            let finished = kill_after(push(&site, &archiver, number)?, random.moment_within(span))?;
+            let finished = push(&site, &archiver, number)?.kill_after(random.moment_within(span))?;
             if random.below(3) == 0 && kill_background(&site, "archive-push")? {
                 killed += 1;
             }
             ensure!(finished.code.is_none_or(|code| code == 0), "it failed before it was killed\n{finished}");
+            span = adjusted(span, finished.code == Some(0));
             if finished.code == Some(0) {
                 is_whole_everywhere(&site, &archiver, number)?;
                 archiver.recycle(number)?;
@@ -139,18 +136,19 @@ fn no_segment_is_handed_out_that_is_not_whole() -> Result<()> {
         let mut random = Random::from_environment()?;
         let destination = archiver.data().join("pg_wal/RECOVERYXLOG");
         let first = FakeArchiver::name(1);
-        let span = span_of(&site.pgconvoy.archive_get(archiver.data(), &first, &destination, &[])?.ok()?);
+        let mut span = span_of(&site.pgconvoy.archive_get(archiver.data(), &first, &destination, &[])?.ok()?);
         std::fs::remove_file(&destination)?;
         let mut number = 2;
         for _ in 0..rounds()? {
             let call = site.pgconvoy.call(["archive-get", &FakeArchiver::name(number)])?.arg(&destination);
             let running = call.current_dir(archiver.data()).start()?;
-            let finished = kill_after(running, random.moment_within(span))?;
+            let finished = running.kill_after(random.moment_within(span))?;
             if random.below(3) == 0 {
                 kill_background(&site, "archive-get")?;
             }
             ensure!(finished.code.is_none_or(|code| code == 0), "it failed before it was killed\n{finished}");
             ensure!(finished.code.is_none() || destination.exists(), "success without a file\n{finished}");
+            span = adjusted(span, destination.exists());
             if destination.exists() {
                 let content = std::fs::read(&destination)?;
                 ensure!(content == archiver.content(number)?, "segment {number} is not what it was");

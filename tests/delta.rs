@@ -5,7 +5,6 @@ mod support;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use support::cluster::assert_does_not_start;
-use support::limits::wait_for;
 use support::{
     Cluster, Context, Json, Random, Result, Site, assert_refused, data, ensure, files, limits, note,
     same_data,
@@ -174,11 +173,7 @@ fn a_delta_restore_killed_at_any_moment_leaves_nothing_that_starts() -> Result<(
         let moment = random.moment_within(undisturbed);
         let path = format!("--pg-path={}", copy.data().display());
         let running = site.pgconvoy.start(["restore", &path, "--delta", END[0], END[1]])?;
-        let started = std::time::Instant::now();
-        wait_for("the moment of the kill", moment + limits::SOON, || {
-            Ok((started.elapsed() >= moment || running.has_ended()?).then_some(()))
-        })?;
-        let killed = running.kill_and_wait()?;
+        let killed = running.kill_after(moment)?;
         note(format!("round {round}: killed after {moment:?}: code {:?}", killed.code));
         ensure!(killed.code.is_none_or(|code| code == 0), "{killed}");
         // With pg_control it is the old cluster, untouched, or the restored one, whole.

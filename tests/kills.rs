@@ -7,11 +7,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use support::cluster::assert_does_not_start;
-use support::limits::wait_for;
 use support::repository::name_of;
 use support::{
-    Cluster, Context, Finished, Random, Result, Running, Site, data, ensure, files, labels, limits, note,
-    same_data,
+    Cluster, Context, Finished, Random, Result, Site, data, ensure, files, labels, note, same_data,
 };
 
 /// Of each kind, backup and restore: 32 in all.
@@ -28,15 +26,6 @@ fn rounds() -> Result<u32> {
     }
 }
 
-/// Lets it run for a while, then kills it. What it did not live to say is in the result.
-fn kill_after(running: Running, moment: Duration) -> Result<Finished> {
-    let started = std::time::Instant::now();
-    wait_for("the moment of the kill", moment + limits::SOON, || {
-        Ok((started.elapsed() >= moment || running.has_ended()?).then_some(()))
-    })?;
-    running.kill_and_wait()
-}
-
 /// A little longer than an undisturbed run, so that the last moments get their share.
 fn span_of(undisturbed: Duration) -> Duration {
     undisturbed + undisturbed / 10
@@ -51,7 +40,7 @@ fn a_backup_killed_at_any_moment_publishes_nothing_that_is_not_whole() -> Result
     let mut known: BTreeSet<String> = published(&site)?;
     for round in 1..=rounds()? {
         let moment = random.moment_within(span_of(undisturbed));
-        let finished = kill_after(site.pgconvoy.start(["backup", "--type=full"])?, moment)?;
+        let finished = site.pgconvoy.start(["backup", "--type=full"])?.kill_after(moment)?;
         note(format!(
             "round {round}: killed after {moment:?}: code {:?} signal {:?}",
             finished.code, finished.signal
@@ -118,7 +107,7 @@ fn a_restore_killed_at_any_moment_never_starts_though_incomplete() -> Result<()>
         let copy = site.copy(&format!("copy-{round}"))?;
         let moment = random.moment_within(span_of(undisturbed));
         let path = format!("--pg-path={}", copy.data().display());
-        let finished = kill_after(site.pgconvoy.start(["restore", path.as_str()])?, moment)?;
+        let finished = site.pgconvoy.start(["restore", path.as_str()])?.kill_after(moment)?;
         note(format!(
             "round {round}: killed after {moment:?}: code {:?} signal {:?}",
             finished.code, finished.signal

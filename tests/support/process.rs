@@ -156,6 +156,14 @@ impl Running {
         self.wait(super::limits::SOON)
     }
 
+    /// Lets it run for a while, then kills it. What it did not live to say is in the result.
+    pub fn kill_after(self, moment: Duration) -> Result<Finished> {
+        wait_for("the moment of the kill", moment + super::limits::SOON, || {
+            Ok((self.started.elapsed() >= moment || self.has_ended()?).then_some(()))
+        })?;
+        self.kill_and_wait()
+    }
+
     fn reap(&mut self) -> Result<Finished> {
         let elapsed = self.started.elapsed();
         let before = IoCounters::ours()?;
