@@ -4,3 +4,4 @@ pub mod backup;
 pub mod push_queue;
 pub mod queue;
 pub mod restore;
+pub mod stream;

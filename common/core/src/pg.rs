@@ -1,7 +1,7 @@
 //! What pgconvoy knows of PostgreSQL's files: their names, their bytes and which of them belong in a backup.
 //!
 //! Code map: [`version`] is the one table of what differs between major versions; [`lsn`] holds log positions and the names
-//! of WAL files, [`wal_header`] the first page of a segment; [`control`], [`page`], [`filenode_map`] and [`relation`] are
+//! of WAL files, [`wal_header`] the first page of a segment, [`wal_part`] the names of its streamed parts; [`control`], [`page`], [`filenode_map`] and [`relation`] are
 //! the binary forms of a data directory; [`backup_label`], [`tablespace_map`], [`history`] and [`postmaster_pid`] its text
 //! files; [`tablespace_wal`] and [`commit_wal`] look for WAL records of one kind; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
 //! file is read; [`backup_manifest`] renders PostgreSQL's own manifest.
@@ -32,6 +32,7 @@ pub mod tablespace_map;
 pub mod tablespace_wal;
 pub mod version;
 pub mod wal_header;
+pub mod wal_part;
 mod wal_records;
 
 pub use backup_label::BackupLabelFile;
@@ -51,4 +52,5 @@ pub use tablespace_map::TablespaceMap;
 pub use tablespace_wal::{CreatedTablespace, TablespaceFinder};
 pub use version::PgVersion;
 pub use wal_header::WalSegmentHeader;
+pub use wal_part::WalPart;
 pub use wal_records::Follow;

@@ -13,3 +13,4 @@ pub mod recovery;
 pub mod render;
 pub mod restore;
 pub mod shares;
+pub mod wal_end;

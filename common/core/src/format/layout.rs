@@ -4,7 +4,7 @@
 
 use super::BackupLabel;
 use crate::ids::{Attempt, ClusterNumber, KeyGeneration, PlanNumber, StanzaName, UnitId};
-use crate::pg::{PgVersion, WalFileName};
+use crate::pg::{PgVersion, WalFileName, WalPart};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -91,6 +91,11 @@ pub fn wal_file(stanza: &StanzaName, archive_id: ArchiveId, file: &WalFileName) 
     let directory = if name.len() >= 16 { &name[..16] } else { &name };
     let directory = directory.split('.').next().unwrap_or(directory);
     format!("{}/{directory}/{name}", archive(stanza, archive_id))
+}
+
+/// Beside its segment, under a name that is no WAL file's.
+pub fn wal_part(stanza: &StanzaName, archive_id: ArchiveId, part: &WalPart) -> String {
+    format!("{}/{}/{part}", archive(stanza, archive_id), part.segment().directory())
 }
 
 /// Records of WAL that was dropped, by archive. Beside the archive, so that what lies there is WAL and nothing else.
