@@ -2,8 +2,10 @@
 
 mod dropped;
 mod listing;
+mod parts;
 mod push;
 
+pub use parts::PackedPart;
 pub use push::{
     PushManner, PushNews, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as, push_wal_telling,
 };
@@ -42,14 +44,17 @@ impl Repository {
         archive: ArchiveId,
         file: &WalFileName,
     ) -> Result<Option<WalReader>, RepositoryError> {
-        let name = layout::wal_file(stanza, archive, file);
+        self.open_wal_object(layout::wal_file(stanza, archive, file), &file.to_string()).await
+    }
+
+    async fn open_wal_object(&self, name: String, held: &str) -> Result<Option<WalReader>, RepositoryError> {
         let object = match ObjectReader::open(self, Kind::Wal, &name).await {
             Ok(object) => object,
             Err(error) if ObjectReader::is_absence(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let body: WalBody = object.body()?;
-        if body.name != file.to_string() {
+        if body.name != held {
             return Err(RepositoryError::Contradiction {
                 place: self.describe(),
                 object: name,
