@@ -24,7 +24,7 @@ use tokio_postgres::{Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// PostgreSQL's own `authentication_timeout` is as long: a server that is slower has given us up already.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// A backup session is silent for long stretches; firewalls forget connections after minutes of silence.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
@@ -51,6 +51,10 @@ impl Password {
     pub fn new(text: impl Into<String>) -> Self {
         Password(text.into())
     }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Password {
@@ -74,7 +78,7 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// The place as error messages name it.
-    fn place_name(&self) -> String {
+    pub(crate) fn place_name(&self) -> String {
         match &self.place {
             Place::Socket(directory) => format!("{}:{}", directory.display(), self.port),
             Place::Tcp { host, .. } => format!("{host}:{}", self.port),
@@ -92,7 +96,7 @@ impl ConnectOptions {
             .connect_timeout(CONNECT_TIMEOUT)
             .keepalives_idle(KEEPALIVE_IDLE);
         if let Some(password) = &self.password {
-            config.password(&password.0);
+            config.password(password.text());
         }
         match &self.place {
             Place::Socket(directory) => config.host_path(directory).ssl_mode(SslMode::Disable),
@@ -105,7 +109,7 @@ impl ConnectOptions {
         config
     }
 
-    fn tls(&self) -> Result<Option<ClientConfig>, PostgresError> {
+    pub(crate) fn tls(&self) -> Result<Option<ClientConfig>, PostgresError> {
         match &self.place {
             Place::Socket(_) => Ok(None),
             Place::Tcp { tls, ca_file, .. } => {

@@ -111,7 +111,7 @@ impl PostgresError {
 }
 
 /// Shutdown, crash of another backend, database dropped: the backend that said so is no more.
-fn ends_session(code: &SqlState) -> bool {
+pub(crate) fn ends_session(code: &SqlState) -> bool {
     [
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,

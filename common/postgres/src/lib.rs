@@ -5,7 +5,7 @@
 //!
 //! Code map: [`connect`] opens a session that is proved to be PostgreSQL's own and not a pooler's, [`settings`] is what
 //! the server says about itself and [`preflight`] judges it. [`backup`] starts, watches and stops a backup, [`wal`]
-//! moves WAL on. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
+//! moves WAL on, [`replication`] receives it over a slot of [`slots`]. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
 //! mounts by device and inode, [`tablespaces`] asks whether one that is gone was dropped, [`control`] reads pg_control,
 //! and [`scan`] lists everything that a backup takes.
 //!
@@ -25,10 +25,12 @@ mod incarnation;
 mod pooler;
 pub mod preflight;
 pub mod proof;
+pub mod replication;
 pub mod roots;
 pub mod scan;
 mod session;
 pub mod settings;
+pub mod slots;
 pub mod tablespaces;
 mod tls;
 pub mod wal;

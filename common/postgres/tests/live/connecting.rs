@@ -7,7 +7,7 @@ use pgconvoy_postgres::connect::{Client, ConnectOptions, Password, Place, TlsMod
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn tcp(cluster: &Cluster, host: &str, tls: TlsMode, ca_file: Option<PathBuf>) -> ConnectOptions {
+pub(crate) fn tcp(cluster: &Cluster, host: &str, tls: TlsMode, ca_file: Option<PathBuf>) -> ConnectOptions {
     let place = Place::Tcp { host: host.into(), tls, ca_file };
     ConnectOptions {
         place,
@@ -33,7 +33,7 @@ fn make_certificates(directory: &Path) {
 }
 
 /// Over TCP only with TLS and a password.
-fn guarded_cluster() -> Cluster {
+pub(crate) fn guarded_cluster() -> Cluster {
     let cluster = Cluster::start();
     let home = cluster.make_directory("tls");
     make_certificates(&home);
@@ -43,7 +43,7 @@ fn guarded_cluster() -> Cluster {
         "postgresql.conf",
         &format!("ssl = on\nssl_cert_file = '{home}/server.crt'\nssl_key_file = '{home}/server.key'\n"),
     );
-    let lines = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+    let lines = "local all all trust\nhostssl all,replication all 127.0.0.1/32 scram-sha-256\n";
     std::fs::write(cluster.data().join("pg_hba.conf"), lines).unwrap();
     cluster.sql("create role keeper superuser login password 'correct horse'");
     cluster.sql("select pg_reload_conf()");

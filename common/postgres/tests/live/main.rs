@@ -7,6 +7,7 @@ mod cluster;
 mod connecting;
 mod pooling;
 mod proving;
+mod replicating;
 mod scanning;
 mod session;
 mod tablespaces;
