@@ -1,7 +1,8 @@
 //! WAL on its way into the repositories and back: what `archive_command` and `restore_command` do.
 //!
 //! Code map: [`push`] and [`get`] are the two ways of one file; [`background`] and [`ahead`] go both ways before anybody
-//! waits, [`spool`] is where they and the commands meet; [`backlog`] brings repositories what they missed; [`doors`] keeps
+//! waits, [`spool`] is where they and the commands meet; [`backlog`] brings repositories what they missed; [`stream`] stores WAL
+//! before its segment is whole, and [`end`] hands that out where an archive ends; [`doors`] keeps
 //! repositories open; [`data_directory`] and [`ready`] are what is looked at on the server's side.
 //!
 //! It is not: a process. Exit codes, signals and the runtime belong to the command line.
@@ -21,19 +22,23 @@ mod backlog;
 pub mod data_directory;
 mod destination;
 mod doors;
+mod end;
 mod get;
 mod nudge;
 mod push;
 pub mod ready;
 pub mod spool;
 mod steady;
+mod stream;
 
 pub use background::BackgroundPush;
 pub use backlog::Sibling;
 pub use doors::Doors;
+pub use end::{EndOfArchive, HandedOut};
 pub use get::{Fetched, Get};
 pub use nudge::Nudge;
 pub use push::{Push, PushNews, PushReport, PushRepository};
+pub use stream::Stream;
 
 use crate::keeper::blocking;
 use pgconvoy_core::failure::{ErrorCode, Failure};

@@ -22,15 +22,18 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_worker::archive::data_directory::{self, Recovery};
-use pgconvoy_worker::archive::{Fetched, Get};
+use pgconvoy_worker::archive::{EndOfArchive, Fetched, Get, HandedOut};
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Every repository was asked, and none has the file.
 const KNOWN_ABSENT: u8 = 1;
 const COMMAND: &str = "archive-get";
+/// Before the next try to tell whether an archive ends.
+const END_PAUSE: Duration = Duration::from_secs(1);
 
 pub fn run(invocation: &Invocation, typed: &Typed, args: &ArchiveGetArgs) -> Result<ExitCode, Failures> {
     let traces = candidates(args.pg_path.as_deref(), &args.destination);
@@ -97,8 +100,9 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
         return Ok(ExitCode::SUCCESS);
     }
     let repositories: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
+    let connect = connect(&request.repos, request.options.io_timeout);
     let get = Get {
-        connect: &connect(&request.repos, request.options.io_timeout),
+        connect: &connect,
         repositories: &repositories,
         stanza: &request.stanza,
         file,
@@ -107,19 +111,66 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
         patience: request.options.archive_timeout,
         is_kept: false,
     };
-    Ok(match run_until_terminated(get.run())?? {
-        Fetched::From(key) => {
+    let end = end_of_archive(&get, directory);
+    Ok(match run_until_terminated(found_or_ended(&get, end.as_ref()))?? {
+        Delivered::Whole(key) => {
             tracing::info!("found {file} in repo {key}");
             if let Some(ahead) = ahead {
                 ahead.prepare_for_next(&file);
             }
             ExitCode::SUCCESS
         }
-        Fetched::Absent => {
+        Delivered::Streamed(HandedOut { from, end }) => {
+            tracing::warn!(
+                "{file} is not archived as a whole: found what was streamed of it in repo {from}, up to {end}, where recovery will end"
+            );
+            ExitCode::SUCCESS
+        }
+        Delivered::Nothing => {
             tracing::info!("unable to find {file} in the archive");
             ExitCode::from(KNOWN_ABSENT)
         }
     })
+}
+
+enum Delivered {
+    Whole(RepoKey),
+    Streamed(HandedOut),
+    Nothing,
+}
+
+/// What was streamed of a segment is for a server that ends its recovery without it. A standby will get the segment.
+fn end_of_archive<'a>(get: &Get<'a>, directory: Option<&Path>) -> Option<EndOfArchive<'a>> {
+    let directory = directory.filter(|directory| must_stop(directory))?;
+    let WalFileName::Segment(segment) = get.file else { return None };
+    Some(EndOfArchive {
+        connect: get.connect,
+        repositories: get.repositories,
+        stanza: get.stanza,
+        segment,
+        size: data_directory::segment_size(directory)?,
+        destination: get.destination,
+        cluster: get.cluster?,
+    })
+}
+
+/// The segment is asked for again wherever it cannot be told whether the archive ends there: it may have come meanwhile.
+async fn found_or_ended(get: &Get<'_>, end: Option<&EndOfArchive<'_>>) -> Result<Delivered, Failure> {
+    let deadline = tokio::time::Instant::now() + get.patience;
+    loop {
+        if let Fetched::From(key) = get.run().await? {
+            return Ok(Delivered::Whole(key));
+        }
+        let Some(end) = end else { return Ok(Delivered::Nothing) };
+        match end.run().await {
+            Ok(handed_out) => return Ok(handed_out.map_or(Delivered::Nothing, Delivered::Streamed)),
+            Err(failure) if tokio::time::Instant::now() >= deadline => return Err(failure),
+            Err(failure) => {
+                tracing::debug!("{failure}; trying again");
+                tokio::time::sleep(END_PAUSE).await;
+            }
+        }
+    }
 }
 
 fn must_stop(directory: &Path) -> bool {

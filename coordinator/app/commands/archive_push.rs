@@ -12,12 +12,13 @@ use crate::settings::ArchivePushRequest;
 use pgconvoy_core::config::{BackupOptions, RepoConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
+use pgconvoy_postgres::connect::ConnectOptions;
 use pgconvoy_repository::codec::{Codec, Level};
 use pgconvoy_repository::wal::{PushManner, Pushed};
 use pgconvoy_worker::archive::spool::OutSpool;
 use pgconvoy_worker::archive::{
-    BackgroundPush, ClusterIdentity, Doors, Nudge, Push, PushReport, PushRepository, Sibling, data_directory,
-    ready,
+    BackgroundPush, ClusterIdentity, Doors, Nudge, Push, PushReport, PushRepository, Sibling, Stream,
+    data_directory, ready,
 };
 use std::path::Path;
 use std::process::ExitCode;
@@ -157,6 +158,31 @@ pub(super) fn ahead(
         queue_max: request.options.archive_push_queue_max,
         nudges: HostLock::background_socket(&context.config.paths.lock, &request.stanza, COMMAND),
         linger,
+    })
+}
+
+/// What streams this stanza's WAL in a worker.
+pub(super) fn stream(
+    context: &Context,
+    request: &ArchivePushRequest,
+    connect_options: &ConnectOptions,
+) -> Result<Stream, Failure> {
+    let cluster = cluster(context, request)?.ok_or_else(|| {
+        Failure::new(ErrorCode::FileMissing, format!("there is no cluster at '{}'", request.path.display()))
+            .hint("check the path of the stanza's server")
+    })?;
+    Ok(Stream {
+        doors: Doors::new(connect(&request.repos, request.options.io_timeout), request.stanza.clone()),
+        repositories: repositories(request),
+        connect: ConnectOptions {
+            application_name: "pgconvoy [archive-stream]".to_owned(),
+            ..connect_options.clone()
+        },
+        pg_wal: request.path.parent().unwrap_or(Path::new("/")).to_owned(),
+        cluster,
+        is_header_checked: request.options.archive_header_check,
+        manner: PushManner { threads: 1, ..manner(&request.options)? },
+        retain_max: request.options.archive_stream_retain_max,
     })
 }
 

@@ -113,7 +113,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
 /// One for each stanza whose data this worker sees.
 fn archivers(context: &Context, seen: &BTreeMap<StanzaName, SourceConfig>) -> Result<Vec<Archiver>, Failure> {
     let start = |(stanza, source): (&StanzaName, &SourceConfig)| {
-        Archiver::start(context.clone(), stanza.clone(), source.directory.clone())
+        Archiver::start(context.clone(), stanza.clone(), source.clone())
     };
     seen.iter().map(start).collect()
 }

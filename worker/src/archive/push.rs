@@ -164,7 +164,11 @@ impl Push<'_> {
     }
 
     /// Opens a repository and sees to it that the way to the file is there before the file.
-    async fn prepare(&self, key: RepoKey, cluster: Option<ClusterIdentity>) -> Result<WalTarget, Failure> {
+    pub(super) async fn prepare(
+        &self,
+        key: RepoKey,
+        cluster: Option<ClusterIdentity>,
+    ) -> Result<WalTarget, Failure> {
         let target = self.doors.target(key, cluster).await?;
         if let Some(timeline) = self.later_timeline()
             && !self.doors.has_history(key, cluster, timeline)

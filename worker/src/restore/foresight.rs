@@ -9,7 +9,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::pg::{
     CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalFileName, WalSegmentHeader,
-    WalSegmentName,
+    WalSegmentName, WalSegmentSize,
 };
 use pgconvoy_core::plan::recovery::RecoveryTarget;
 use pgconvoy_repository::{Repository, RepositoryError};
@@ -61,7 +61,8 @@ fn to_come(
     }
     let mut found: Vec<CreatedTablespace> = Vec::new();
     for segments in timelines.into_values() {
-        let mut look = Look { repository, order, archive, finder: None };
+        let mut look = Look { repository, order, archive, finder: None, size: None };
+        let segments_last = segments.last().copied().filter(|_| last.is_none());
         for segment in segments {
             stop_if_asked(around)?;
             match around.runtime.block_on(look.segment(segment)) {
@@ -71,6 +72,13 @@ fn to_come(
                     tracing::warn!("WAL segment {segment} cannot be looked at for new tablespaces: {error}");
                     break;
                 }
+            }
+        }
+        if let Some(last) = segments_last {
+            if let Err(error) = around.runtime.block_on(look.streamed_after(last)) {
+                tracing::warn!(
+                    "what was streamed after {last} cannot be looked at for new tablespaces: {error}"
+                );
             }
         }
         let seen = look.finder.map_or_else(Vec::new, |finder| finder.found().to_vec());
@@ -85,6 +93,7 @@ struct Look<'a> {
     order: &'a RestoreOrder,
     archive: ArchiveId,
     finder: Option<TablespaceFinder>,
+    size: Option<WalSegmentSize>,
 }
 
 impl Look<'_> {
@@ -106,6 +115,7 @@ impl Look<'_> {
                         return Ok(());
                     };
                     at = Some(header.start);
+                    self.size = Some(header.segment_size);
                     self.finder.get_or_insert_with(|| TablespaceFinder::new(version, header.wal_page_size));
                 }
                 if let (Some(start), Some(finder)) = (&mut at, &mut self.finder) {
@@ -116,5 +126,20 @@ impl Look<'_> {
             })
             .await?;
         Ok(follow)
+    }
+
+    /// archive-get may hand out what was streamed behind the last segment.
+    async fn streamed_after(&mut self, last: WalSegmentName) -> Result<(), RepositoryError> {
+        let (Some(size), Some(finder)) = (self.size, &mut self.finder) else { return Ok(()) };
+        let (stanza, segment) = (&self.order.stanza, last.next(size));
+        let chain = self.repository.wal_parts(stanza, self.archive, segment, size).await?;
+        let mut bytes = Vec::new();
+        let take = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        self.repository.read_wal_parts(stanza, self.archive, &chain, take).await?;
+        finder.pages(segment.start_lsn(size), &bytes);
+        Ok(())
     }
 }

@@ -35,6 +35,8 @@ pub struct BackupOptions {
     /// `None`: no limit.
     pub archive_push_queue_max: Option<ByteCount>,
     pub archive_get_queue_max: ByteCount,
+    pub archive_stream: bool,
+    pub archive_stream_retain_max: ByteCount,
     pub db_timeout: Duration,
     pub io_timeout: Duration,
 }
@@ -81,6 +83,8 @@ pub(super) fn read(options: &mut Reader<'_>) -> BackupOptions {
         archive_async: options.get_default("archive-async"),
         archive_push_queue_max: options.get("archive-push-queue-max"),
         archive_get_queue_max: options.get_default("archive-get-queue-max"),
+        archive_stream: options.get_default("archive-stream"),
+        archive_stream_retain_max: options.get_default("archive-stream-retain-max"),
         db_timeout: options.get_default("db-timeout"),
         io_timeout: options.get_default("io-timeout"),
     }

@@ -168,6 +168,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     backup("archive-timeout", Duration(100, DAY), "how long to wait for a WAL segment").default("1m").on(BACKUP_CHECK_ARCHIVE),
     backup("archive-async", Boolean, "push and fetch WAL ahead in the background").default("n").on(ARCHIVE),
     backup("archive-push-queue-max", Size(0, 4 * PIB), "WAL waiting to be pushed beyond which it is dropped, so that the server keeps running; unlimited when absent").on(&["archive-push"]),
+    backup("archive-stream", Boolean, "let the worker on the database's host receive WAL as it is written too").default("n"),
+    backup("archive-stream-retain-max", Size(16 * MIB, 4 * PIB), "WAL that the server may keep for that; beyond it the stream begins anew").default("8GiB"),
     backup("archive-get-queue-max", Size(0, 4 * PIB), "WAL to fetch ahead").default("128MiB").on(&["archive-get"]),
     backup("db-timeout", Duration(100, 7 * DAY), "how long to wait for an answer of PostgreSQL").default("30m").on(DATABASE),
     backup("io-timeout", Duration(100, HOUR), "how long to wait for an answer of a repository").default("1m").on(REPOSITORY),
