@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 use support::fleet::{Fleet, FleetOptions};
 use support::wal::SEGMENT_MIB;
-use support::{ClusterOptions, Context, Result, Site, SiteOptions, anyhow, ensure, files, limits, note};
+use support::{
+    Cluster, ClusterOptions, Context, Result, Site, SiteOptions, anyhow, ensure, files, limits, note,
+};
 
+const TABLESPACE_MAP: i32 = 76;
 const SLOT: &str = "pgconvoy_main";
 /// A second of commits is lost with a host; the rest is for a machine that has other things to do.
 const LOSS_MAX: Duration = Duration::from_secs(5);
@@ -36,14 +39,16 @@ fn start(options: SiteOptions, more: &[(&str, &str)]) -> Result<Streamed> {
 impl Streamed {
     /// Until everything that is written now is durable in every required repository.
     fn await_stream(&self) -> Result<()> {
-        let written = self.site.cluster.psql("select pg_current_wal_lsn()")?;
+        self.await_stream_of(&self.site.cluster)
+    }
+
+    fn await_stream_of(&self, cluster: &Cluster) -> Result<()> {
+        let written = cluster.psql("select pg_current_wal_lsn()")?;
         let query = format!(
             "select count(*) from pg_replication_slots where slot_name = '{SLOT}' and active and restart_lsn >= '{written}'"
         );
-        limits::wait_for("the stream", limits::SOON, || {
-            Ok((self.site.cluster.psql(&query)? == "1").then_some(()))
-        })
-        .with_context(|| self.fleet.workers[0].said().unwrap_or_default())
+        limits::wait_for("the stream", limits::SOON, || Ok((cluster.psql(&query)? == "1").then_some(())))
+            .with_context(|| self.fleet.workers[0].said().unwrap_or_default())
     }
 
     fn parts(&self, repository: usize) -> Result<Vec<String>> {
@@ -197,5 +202,48 @@ fn parts_are_no_end_where_there_is_later_wal() -> Result<()> {
     std::fs::copy(&before[0], folder.join(later))?;
     get()?.with_code(1).context("it is handed out though the archive goes on")?;
     ensure!(!destination.exists(), "it lies there");
+    Ok(())
+}
+
+#[test]
+fn a_restore_looks_for_new_tablespaces_in_what_was_streamed() -> Result<()> {
+    let streamed = start(SiteOptions { without_data: true, ..SiteOptions::default() }, &[])?;
+    let site = &streamed.site;
+    site.cluster.create_tablespace("later", &site.scratch.join("later"))?;
+    streamed.await_stream()?;
+    let target = site.scratch.join("refused");
+    support::assert_refused(&site.try_restore(&target, &[])?, TABLESPACE_MAP)?;
+    site.try_restore(&target, &["--type=immediate"])?.ok()?;
+    Ok(())
+}
+
+/// Nothing but the stream brings its WAL into the archive, the history of the new timeline included.
+#[test]
+fn a_copy_that_took_over_is_streamed_on_a_timeline_of_its_own() -> Result<()> {
+    let mut streamed = start(SiteOptions { without_data: true, ..SiteOptions::default() }, &[])?;
+    streamed.site.cluster.psql("create table kept (who text); insert into kept values ('original')")?;
+    streamed.await_stream()?;
+    let switched = streamed.site.cluster.psql("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    streamed.kill_host()?;
+
+    let heir = streamed.site.restore("heir", &[])?;
+    heir.start_and_recover()?;
+    let config = streamed.site.config.clone().for_cluster(&heir);
+    streamed.fleet.configure_worker(&streamed.site, 0, &config)?;
+    streamed.fleet.workers[0].start()?;
+    heir.psql("insert into kept values ('heir')")?;
+    streamed.await_stream_of(&heir)?;
+    heir.crash()?;
+    streamed.fleet.workers[0].kill()?;
+
+    let site = &streamed.site;
+    for number in ["1", "2"] {
+        let copy = site.restore(&format!("copy{number}"), &[&format!("--repo={number}")])?;
+        let refused = site.pgconvoy.archive_get(copy.data(), &switched, &site.scratch.join("old"), &[])?;
+        refused.with_code(1).context("the old timeline is no end any more")?;
+        copy.start_and_recover()?;
+        assert_eq!(copy.psql("select string_agg(who, ' ' order by who) from kept")?, "heir original");
+        copy.stop()?;
+    }
     Ok(())
 }

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 /// For one repository: listings, or a segment's parts.
 const TRY_MAX: Duration = Duration::from_secs(60);
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A segment that is known to be absent everywhere.
 pub struct EndOfArchive<'a> {

@@ -48,22 +48,29 @@ fn to_come(
     let archive = ArchiveId { version: chosen.record.version, number: chosen.record.cluster };
     let repository = chosen.origin.repository();
     let files = around.runtime.block_on(repository.wal_files(&order.stanza, archive))?;
+    let streamed = around.runtime.block_on(repository.streamed_ends(&order.stanza, archive))?;
     // Which timeline is followed is PostgreSQL's to decide: all that begin at the backup or later are looked at.
-    let mut timelines: BTreeMap<TimelineId, Vec<WalSegmentName>> = BTreeMap::new();
-    for file in files {
-        if let WalFileName::Segment(segment) = file
-            && segment.timeline() >= first.timeline()
+    let mut timelines: BTreeMap<TimelineId, ToReplay> = BTreeMap::new();
+    let is_to_come = |segment: WalSegmentName| {
+        segment.timeline() >= first.timeline()
             && segment.to_string()[8..] >= first.to_string()[8..]
             && last.is_none_or(|last| segment.timeline() == first.timeline() && segment <= last)
+    };
+    for file in files {
+        if let WalFileName::Segment(segment) = file
+            && is_to_come(segment)
         {
-            timelines.entry(segment.timeline()).or_default().push(segment);
+            timelines.entry(segment.timeline()).or_default().whole.push(segment);
         }
     }
+    for segment in streamed.into_iter().filter(|segment| is_to_come(*segment)) {
+        timelines.entry(segment.timeline()).or_default().streamed = Some(segment);
+    }
     let mut found: Vec<CreatedTablespace> = Vec::new();
-    for segments in timelines.into_values() {
-        let mut look = Look { repository, order, archive, finder: None, size: None };
-        let segments_last = segments.last().copied().filter(|_| last.is_none());
-        for segment in segments {
+    let mut size = None;
+    for ToReplay { whole, streamed } in timelines.into_values() {
+        let mut look = Look { repository, order, archive, finder: None, size };
+        for segment in whole {
             stop_if_asked(around)?;
             match around.runtime.block_on(look.segment(segment)) {
                 Ok(Follow::Ended) => break,
@@ -74,17 +81,24 @@ fn to_come(
                 }
             }
         }
-        if let Some(last) = segments_last {
-            if let Err(error) = around.runtime.block_on(look.streamed_after(last)) {
-                tracing::warn!(
-                    "what was streamed after {last} cannot be looked at for new tablespaces: {error}"
-                );
-            }
+        if let Some(segment) = streamed
+            && let Err(error) = around.runtime.block_on(look.streamed(segment))
+        {
+            tracing::warn!("what was streamed of {segment} cannot be looked at for new tablespaces: {error}");
         }
+        size = look.size;
         let seen = look.finder.map_or_else(Vec::new, |finder| finder.found().to_vec());
         found.extend(seen.into_iter().filter(|one| !found.contains(one)).collect::<Vec<_>>());
     }
     Ok(found)
+}
+
+/// What there is of one timeline.
+#[derive(Default)]
+struct ToReplay {
+    whole: Vec<WalSegmentName>,
+    /// There are parts of it.
+    streamed: Option<WalSegmentName>,
 }
 
 /// Follows one timeline.
@@ -128,10 +142,9 @@ impl Look<'_> {
         Ok(follow)
     }
 
-    /// archive-get may hand out what was streamed behind the last segment.
-    async fn streamed_after(&mut self, last: WalSegmentName) -> Result<(), RepositoryError> {
-        let (Some(size), Some(finder)) = (self.size, &mut self.finder) else { return Ok(()) };
-        let (stanza, segment) = (&self.order.stanza, last.next(size));
+    /// archive-get may hand it out where the archive ends.
+    async fn streamed(&mut self, segment: WalSegmentName) -> Result<(), RepositoryError> {
+        let (Some(size), stanza) = (self.size, &self.order.stanza) else { return Ok(()) };
         let chain = self.repository.wal_parts(stanza, self.archive, segment, size).await?;
         let mut bytes = Vec::new();
         let take = |piece: &[u8]| {
@@ -139,7 +152,10 @@ impl Look<'_> {
             Ok(())
         };
         self.repository.read_wal_parts(stanza, self.archive, &chain, take).await?;
-        finder.pages(segment.start_lsn(size), &bytes);
+        if let Ok(header) = WalSegmentHeader::parse(&bytes) {
+            let begin = || TablespaceFinder::new(self.archive.version, header.wal_page_size);
+            self.finder.get_or_insert_with(begin).pages(header.start, &bytes);
+        }
         Ok(())
     }
 }

@@ -17,7 +17,7 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::pg::{Lsn, WalFileName, WalPart, WalSegmentName, WalSegmentSize, wal_part};
 use pgconvoy_storage::{PutMode, StorageError, list_children};
 use sha1::{Digest, Sha1};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A part that is compressed, and sealed for each repository that gets it.
 #[derive(Debug)]
@@ -108,6 +108,25 @@ impl Repository {
     ) -> Result<Vec<WalPart>, RepositoryError> {
         let (parts, _) = self.parts_and_segments(stanza, archive, &segment.directory()).await?;
         Ok(wal_part::chain(&parts, segment, size))
+    }
+
+    /// Of each timeline the last segment that there are parts of, if it may be the timeline's last.
+    pub async fn streamed_ends(
+        &self,
+        stanza: &StanzaName,
+        archive: ArchiveId,
+    ) -> Result<Vec<WalSegmentName>, RepositoryError> {
+        let directories = self.wal_directories(stanza, archive).await?;
+        let mut last_of_timelines: BTreeMap<&str, &str> = BTreeMap::new();
+        for directory in directories.iter().filter(|directory| directory.len() == 16) {
+            last_of_timelines.extend(directory.get(..8).map(|timeline| (timeline, directory.as_str())));
+        }
+        let mut ends = Vec::new();
+        for directory in last_of_timelines.into_values() {
+            let (parts, _) = self.parts_and_segments(stanza, archive, directory).await?;
+            ends.extend(parts.iter().map(WalPart::segment).max());
+        }
+        Ok(ends)
     }
 
     /// Hands out what such parts hold, from the beginning of their segment on. Each piece is proved to be what was stored;

@@ -40,8 +40,7 @@ impl Store<'_> {
         tell: &(impl Fn(RepoKey, StreamOutcome, Option<Failure>) + Sync),
     ) {
         let (codec, level) = (self.stream.manner.codec, self.stream.manner.level);
-        let packing =
-            blocking(move || Ok(PackedPart::pack(part, &bytes, codec, level).map_err(Failure::from)?));
+        let packing = blocking(move || PackedPart::pack(part, &bytes, codec, level).map_err(Failure::from));
         let packed = packing.await;
         let packed = packed.as_ref();
         let storing = repositories.iter().map(|key| async move {
