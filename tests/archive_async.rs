@@ -80,8 +80,10 @@ fn segments_lie_ready_before_they_are_asked_for_and_leave_when_they_are() -> Res
     }
     (1..=30).try_for_each(|number| archiver.archive(&site.pgconvoy, number)?.ok().map(drop))?;
     let destination = archiver.data().join("pg_wal/RECOVERYXLOG");
+    let mut ready = 0;
     for number in 1..=30 {
         let name = FakeArchiver::name(number);
+        let was_ready = spooled(&site, "in").unwrap_or_default().contains(&name);
         site.pgconvoy.archive_get(archiver.data(), &name, &destination, &[])?.ok()?;
         ensure!(
             std::fs::read(&destination)? == archiver.content(number)?,
@@ -94,8 +96,11 @@ fn segments_lie_ready_before_they_are_asked_for_and_leave_when_they_are() -> Res
                 Ok((whole == 8).then_some(()))
             })?;
         }
-        ensure!(!spooled(&site, "in")?.contains(&name), "{name} was not taken away");
+        // One that was on its way while the command fetched it by itself comes after it, and goes with the next look ahead.
+        ensure!(!was_ready || !spooled(&site, "in")?.contains(&name), "{name} was not taken away");
+        ready += u32::from(was_ready);
     }
+    ensure!(ready > 5, "hardly anything was ready when it was asked for");
     // What is not there is asked for, whatever lies in the spool.
     for absent in [FakeArchiver::name(31), "00000002.history".to_owned()] {
         site.pgconvoy.archive_get(archiver.data(), &absent, &destination, &[])?.with_code(KNOWN_ABSENT)?;
@@ -182,25 +187,25 @@ fn more_than_may_wait_is_dropped_loudly_and_the_gap_is_on_record() -> Result<()>
     Ok(())
 }
 
-/// What was on its way when it was dropped may have arrived all the same; what is missing is told by name.
+/// What was on its way when it was dropped may have arrived all the same, and may still; what is missing is told by name.
 fn the_gap_is_told(site: &Site) -> Result<()> {
-    limits::wait_for("the record of the gap", limits::SOON, || {
+    let finished = limits::wait_for("a record of the gap, and of nothing else", limits::SOON, || {
         site.cluster.switch_and_archive()?;
         let finished = site.pgconvoy.run(["verify", "--output=json"])?;
-        Ok(finished.stdout.contains("it was dropped").then_some(()))
+        let log = site.cluster.log();
+        let dropped = log.split("dropped WAL file '").skip(1).filter_map(|rest| rest.split('\'').next());
+        let mut missing = 0;
+        for segment in dropped {
+            let is_there = site.repository(1)?.segment(segment).is_ok();
+            let is_told = finished.stdout.contains(&format!("{segment}: it was dropped"));
+            if is_there == is_told {
+                return Ok(None);
+            }
+            missing += u32::from(!is_there);
+        }
+        Ok((missing > 0).then_some(finished))
     })?;
-    let finished = site.pgconvoy.run(["verify", "--output=json"])?;
     ensure!(finished.code != Some(0), "{finished}");
-    let log = site.cluster.log();
-    let dropped = log.split("dropped WAL file '").skip(1).filter_map(|rest| rest.split('\'').next());
-    let mut missing = 0;
-    for segment in dropped {
-        let is_there = site.repository(1)?.segment(segment).is_ok();
-        let is_told = finished.stdout.contains(&format!("{segment}: it was dropped"));
-        ensure!(is_there != is_told, "{segment} is there: {is_there}\n{finished}");
-        missing += u32::from(!is_there);
-    }
-    ensure!(missing > 0, "all of it arrived");
     let report = finished.json()?;
     let ranges = report[0]["repo"][0]["archive"][0]["ranges"].as_array().map_or(0, Vec::len);
     ensure!(ranges >= 2, "the archive has no gap: {report}");
