@@ -283,6 +283,7 @@ fn hint_about_files(error: &PostgresError) -> Option<&'static str> {
         E::LinkInside { .. } => "move the destination out of the data directory.",
         E::LinkOverlap { .. } => "give each link a destination of its own.",
         E::LinkDangling { .. } => "remove the link or restore its destination.",
+        E::Missing { .. } => "is this the stanza's data directory, whole, and its file system mounted?",
         _ => return None,
     })
 }
