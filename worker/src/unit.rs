@@ -18,6 +18,7 @@
 
 mod frames;
 mod outgoing;
+mod pages;
 mod patience;
 mod reader;
 mod stopwatch;
@@ -31,7 +32,6 @@ use outgoing::Outgoing;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
-use pgconvoy_core::pg::{PageSize, check_pages};
 use pgconvoy_core::wire::{
     PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
 };
@@ -162,7 +162,7 @@ fn read_part(
         stopwatch.pace(|| context.pace(filled));
         let bytes = &mut free[..filled];
         if let Some(page_size) = context.page_check(part) {
-            pages_checked += check(
+            pages_checked += pages::check(
                 page_size,
                 part,
                 range.offset + range.length,
@@ -194,29 +194,6 @@ fn read_part(
         bad_pages: range.bad_pages.clone(),
     };
     Ok((receipt, stored.then_some(range)))
-}
-
-/// Page checksums of what was just read. A page that does not match is read again: one that changed meanwhile was being
-/// written, and replay has its full image; one that did not is bad.
-fn check(
-    page_size: PageSize,
-    part: &UnitPart,
-    offset: u64,
-    bytes: &mut [u8],
-    reader: &mut PartReader,
-    bad_pages: &mut Vec<u32>,
-) -> Result<u64, Failure> {
-    let size = u64::from(page_size.bytes());
-    let first_in_file = u32::try_from(offset / size).unwrap_or(u32::MAX);
-    let first = reader.first_block_of_segment(part.class).saturating_add(first_in_file);
-    for bad in check_pages(bytes, first, page_size).bad_blocks {
-        let in_buffer = ((bad - first) as usize) * page_size.bytes() as usize;
-        let page = &mut bytes[in_buffer..in_buffer + page_size.bytes() as usize];
-        if !reader.reread(offset + in_buffer as u64, page)? {
-            bad_pages.push(first_in_file + (bad - first));
-        }
-    }
-    Ok(bytes.len() as u64 / size)
 }
 
 impl Sent {
