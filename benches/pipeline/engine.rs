@@ -70,6 +70,7 @@ impl Engine {
             bandwidth: None,
             runtime: runtime.handle().clone(),
             given_up: Default::default(),
+            packs: Default::default(),
             ended: Default::default(),
         });
         let orders = orders(pages, &keys)?;
@@ -110,6 +111,7 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
         compress: Compress { codec: Codec::Zst.number(), level: ZST_LEVEL },
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
+        priors: Vec::new(),
     })
 }
 
@@ -141,5 +143,6 @@ fn part(file: &RelationFile, offset: u64, length: u64) -> Result<UnitPart> {
         offset,
         length,
         block_size: block_size(file.size, PAGE_SIZE),
+        prior: Vec::new(),
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Only the machine's own time is counted.
 
+use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::manifest::Record;
 use pgconvoy_core::format::plan::Writer;
@@ -142,6 +143,8 @@ impl World {
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: Vec::new(),
+                    leftover: None,
+                    prior: None,
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts()))).collect();
                 self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
@@ -207,6 +210,7 @@ fn receipt(order: &UnitOrder) -> Receipt {
         slot: 0,
         parts,
         read: order.parts.iter().map(|part| part.length).sum(),
+        changed: 0,
         stored,
         failed: Vec::new(),
         spent: Default::default(),
@@ -227,6 +231,9 @@ fn spec() -> BackupSpec {
         job: JobId(identity),
         epoch: Epoch(1),
         backup: identity,
+        kind: BackupKind::Full,
+        delta: false,
+        resume: true,
         stanza: stanza(),
         repositories: REPOSITORIES.to_vec(),
         required: REPOSITORIES.to_vec(),

@@ -58,7 +58,7 @@ async fn settle_with_rivals(
                 let reason = format!("backup {} was begun at the same time", rival.label);
                 let record = Repository::void_record(plan.label, &reason, &plan.writer, now());
                 repository.give_up(stanza, record).await?;
-                return Err(repository.busy(rival.label, rival.writer.as_ref()));
+                return Err(repository.busy(rival.label, rival.writer()));
             }
         }
     }

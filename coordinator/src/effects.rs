@@ -12,7 +12,9 @@ use crate::actors::backup::{BackupActor, Happened, now};
 use crate::announce::announce;
 use crate::ending::{self, Labelled};
 use crate::leader::Leadership;
-use crate::prepare::{labels_elsewhere, prepare};
+use crate::leftover::LeftoverListing;
+use crate::prepare::prepare;
+use crate::priors::PriorListing;
 use crate::recall::{self, Packs};
 use crate::records::JobKeeper;
 use crate::registry::Registry;
@@ -22,8 +24,8 @@ use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::plan::PlanBody;
-use pgconvoy_core::format::{BackupKind, BackupLabel, encode_named};
-use pgconvoy_core::ids::{Attempt, FencingToken, PlanNumber, RepoKey, UnitId, WorkerName};
+use pgconvoy_core::format::{BackupLabel, encode_named};
+use pgconvoy_core::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use pgconvoy_core::machine::backup::batching::Acceptance;
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, UnitLease};
@@ -111,8 +113,7 @@ impl Effects {
             Effect::OpenRepositories { repositories, own } => {
                 let (set, spec) = (self.repositories.clone(), self.spec.clone());
                 self.beside(async move {
-                    let results = prepare(set.clone(), &spec, repositories.clone(), own).await;
-                    let other_labels = labels_elsewhere(&set, &spec.stanza, &repositories).await;
+                    let (results, other_labels) = prepare(set, &spec, repositories, own).await;
                     Event::RepositoriesOpened { results, other_labels }
                 });
             }
@@ -127,15 +128,45 @@ impl Effects {
                     Event::WalFound { repository, result: wait.run(segments).await }
                 });
             }
-            Effect::WritePlan { repository, label, unit_size, units, files, bytes } => {
-                let plan = self.plan(label, unit_size, units, files, bytes);
+            Effect::ReadPrior { round, record, repositories } => {
+                let listing = PriorListing {
+                    set: self.repositories.clone(),
+                    stanza: self.spec.stanza.clone(),
+                    actor: self.actor.clone(),
+                    round,
+                };
+                self.beside(async move { listing.run(&record, repositories).await });
+            }
+            Effect::ReadLeftover { round, label, plans, repositories } => {
+                let listing = LeftoverListing {
+                    set: self.repositories.clone(),
+                    stanza: self.spec.stanza.clone(),
+                    actor: self.actor.clone(),
+                    round,
+                };
+                self.beside(async move { listing.run(label, plans, &repositories).await });
+            }
+            Effect::WritePlan { repository, label, number, references, unit_size, units, files, bytes } => {
+                let plan = PlanBody {
+                    label,
+                    backup: self.spec.backup,
+                    kind: label.kind(),
+                    number,
+                    writer: self.spec.writer.clone(),
+                    written: now(),
+                    references,
+                    unit_size,
+                    units,
+                    files,
+                    bytes,
+                };
                 self.write_plan(repository, plan);
             }
-            Effect::RecallReceipts { label, units } => {
+            Effect::RecallReceipts { label, plan, units } => {
                 let set = self.repositories.clone();
                 let (stanza, backup) = (self.spec.stanza.clone(), self.spec.backup);
                 self.beside(async move {
-                    let packs = recall::packs(set, Packs { stanza, label, backup, units }).await;
+                    let packs = recall::packs(set, Packs { stanza, label, plan, backup, units }).await;
                     Event::ReceiptsRecalled { packs }
                 });
             }
@@ -143,16 +174,16 @@ impl Effects {
                 tokio::time::sleep(Duration::from_millis(patience_ms)).await;
                 Event::SourceOverdue { absence }
             }),
-            Effect::FindStop { repositories, label } => {
+            Effect::FindStop { repositories, label, plan } => {
                 let labelled = self.labelled(repositories, label);
                 self.beside(async move {
-                    let (stop, failed) = labelled.stop().await;
+                    let (stop, failed) = labelled.stop(plan).await;
                     Event::StopFound { stop, failed }
                 });
             }
-            Effect::RecallSession { repositories, label } => {
+            Effect::RecallSession { repositories, label, plan } => {
                 let labelled = self.labelled(repositories, label);
-                self.beside(async move { Event::SessionRecalled { session: labelled.session().await } });
+                self.beside(async move { Event::SessionRecalled { session: labelled.session(plan).await } });
             }
             Effect::GiveUpLabel { repositories, label, reason } => {
                 let labelled = self.labelled(repositories, label);
@@ -332,22 +363,6 @@ impl Effects {
 
     fn labelled(&self, repositories: Vec<RepoKey>, label: BackupLabel) -> Labelled {
         Labelled { set: self.repositories.clone(), spec: self.spec.clone(), repositories, label }
-    }
-
-    fn plan(&self, label: BackupLabel, unit_size: u64, units: u32, files: u64, bytes: u64) -> PlanBody {
-        PlanBody {
-            label,
-            backup: self.spec.backup,
-            kind: BackupKind::Full,
-            number: PlanNumber(1),
-            writer: self.spec.writer.clone(),
-            written: now(),
-            references: Vec::new(),
-            unit_size,
-            units,
-            files,
-            bytes,
-        }
     }
 
     fn write_plan(&mut self, repository: RepoKey, plan: PlanBody) {

@@ -28,8 +28,9 @@ pub(crate) struct Labelled {
 impl Labelled {
     /// The first record that is found: all were written by one keeper. Where it is missing it is written; those that have it not
     /// are named.
-    pub(crate) async fn stop(&self) -> (Option<StopBody>, Vec<RepositoryFailure>) {
-        let answers = join_all(self.repositories.iter().map(|key| self.in_time(self.stop_in(*key)))).await;
+    pub(crate) async fn stop(&self, plan: PlanNumber) -> (Option<StopBody>, Vec<RepositoryFailure>) {
+        let answers =
+            join_all(self.repositories.iter().map(|key| self.in_time(self.stop_in(*key, plan)))).await;
         let found = answers.iter().find_map(|answer| answer.as_ref().ok()?.clone());
         let Some(stop) = found else {
             for (key, answer) in self.repositories.iter().zip(answers) {
@@ -45,7 +46,7 @@ impl Labelled {
             async move {
                 let given = match answer {
                     Ok(Some(_)) => Ok(()),
-                    Ok(None) => self.in_time(self.give_stop(*key, bare)).await,
+                    Ok(None) => self.in_time(self.give_stop(*key, plan, bare)).await,
                     Err(failure) => Err(failure),
                 };
                 given.err().map(|failure| RepositoryFailure { repository: *key, failure })
@@ -54,22 +55,22 @@ impl Labelled {
         (Some(stop), join_all(giving).await.into_iter().flatten().collect())
     }
 
-    async fn give_stop(&self, key: RepoKey, stop: &StopBody) -> Result<(), Failure> {
+    async fn give_stop(&self, key: RepoKey, plan: PlanNumber, stop: &StopBody) -> Result<(), Failure> {
         let (repository, stanza) = (self.set.open(key).await?, &self.spec.stanza);
-        Ok(repository.write_stop(stanza, self.label, PlanNumber(1), stop, None).await?)
+        Ok(repository.write_stop(stanza, self.label, plan, stop, None).await?)
     }
 
-    async fn stop_in(&self, key: RepoKey) -> Result<Option<StopBody>, Failure> {
+    async fn stop_in(&self, key: RepoKey, plan: PlanNumber) -> Result<Option<StopBody>, Failure> {
         let repository = self.set.open(key).await?;
-        Ok(repository.stop_record(&self.spec.stanza, self.label, PlanNumber(1)).await?)
+        Ok(repository.stop_record(&self.spec.stanza, self.label, plan).await?)
     }
 
     /// What the source has kept for a leader that finds it gone; of the first repository that shows it whole.
-    pub(crate) async fn session(&self) -> Option<Box<RecalledSession>> {
+    pub(crate) async fn session(&self, plan: PlanNumber) -> Option<Box<RecalledSession>> {
         for key in &self.repositories {
             let read = async {
                 let repository = self.set.open(*key).await?;
-                Ok::<_, Failure>(repository.kept_scan(&self.spec.stanza, self.label, PlanNumber(1)).await?)
+                Ok::<_, Failure>(repository.kept_scan(&self.spec.stanza, self.label, plan).await?)
             };
             match read.await {
                 Ok(Some((StopBody { kept: Some(kept), .. }, inventory))) => {

@@ -48,13 +48,14 @@ pub(crate) async fn recovered(
 pub(crate) struct Packs {
     pub stanza: StanzaName,
     pub label: BackupLabel,
+    pub plan: PlanNumber,
     pub backup: Identity,
     pub units: Vec<AcceptedUnit>,
 }
 
 /// The packs that every repository can show which is said to have them.
 pub(crate) async fn packs(set: Arc<RepositorySet>, wanted: Packs) -> Vec<RecalledPack> {
-    let Packs { stanza, label, backup, units } = wanted;
+    let Packs { stanza, label, plan, backup, units } = wanted;
     let mut opened: BTreeMap<RepoKey, (Arc<Repository>, HashSecret)> = BTreeMap::new();
     for key in units.iter().flat_map(|unit| &unit.repositories) {
         if let Entry::Vacant(place) = opened.entry(*key) {
@@ -67,7 +68,7 @@ pub(crate) async fn packs(set: Arc<RepositorySet>, wanted: Packs) -> Vec<Recalle
     let one = |unit: AcceptedUnit| {
         let (opened, stanza) = (&opened, &stanza);
         async move {
-            let name = PackName { label, plan: PlanNumber(1), unit: unit.unit, attempt: unit.attempt };
+            let name = PackName { label, plan, unit: unit.unit, attempt: unit.attempt };
             let mut recalled: Option<RecalledPack> = None;
             for key in unit.repositories {
                 let (repository, secret) = opened.get(&key)?;

@@ -46,7 +46,7 @@ fn seed_kinds(cluster: &Cluster, rows: u32) -> Result<()> {
 }
 
 /// Every row of every permanent table, in one line per table: equal lines, equal rows.
-const FINGERPRINT: &str = "
+pub const FINGERPRINT: &str = "
     select format('select %L, count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) from %s t',
                   c.oid::regclass, c.oid::regclass)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace

@@ -2,11 +2,13 @@
 //! stall, tablespaces that were dropped, and that the job is over.
 
 mod given_up;
+mod packs;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use crate::bandwidth::Bandwidth;
 pub use given_up::GivenUp;
+pub use packs::{PackMap, PackShelf};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::ids::{Oid, RepoKey, WorkerName};
@@ -88,6 +90,8 @@ pub struct JobContext {
     pub runtime: Handle,
     /// Repositories that stalled, for all units of the job.
     pub given_up: GivenUp,
+    /// Footers of packs of earlier backups.
+    pub packs: PackShelf,
     /// Set when the job or its keeper ends: work for it stops then and reports nothing.
     pub ended: CancellationToken,
 }

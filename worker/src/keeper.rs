@@ -424,6 +424,7 @@ impl Keeper {
             bandwidth: self.ground.bandwidth.clone(),
             runtime: self.ground.runtime.clone(),
             given_up: Default::default(),
+            packs: Default::default(),
             ended: self.ended.clone(),
         }));
         Ok(opened.failed)

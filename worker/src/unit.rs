@@ -3,20 +3,25 @@
 //! ```text
 //! slot's thread                                         runtime
 //! read --> pages --> hashes --> frame --> compress --> seal per repository --> [bounded queue] --> upload
+//!                     |
+//!                     +--> a block that the prior has: no more than a line in the footer
 //! ```
 //!
 //! Invariants
-//! 1. Each byte is read once, whatever the number of repositories, and compressed once.
+//! 1. Each byte is read once, whatever the number of repositories, and compressed once for all that rest on the same prior.
 //! 2. A range lies at its planned offset; nothing is joined by length.
 //! 3. A pack is whole in a repository before the receipt says so. A repository that fails or stalls ends its own pack only.
-//! 4. Memory is bounded: one raw frame, and per repository [`PIECES_IN_FLIGHT`] sealed ones.
+//! 4. Memory is bounded: one raw frame per lane, and per repository [`PIECES_IN_FLIGHT`] sealed ones.
 //! 5. A repository that stalls is paid for once: later units pass it by while they have another one.
 //! 6. The same content gives the same receipt, whichever attempt read it; only the time that it took is its own.
 //!
 //! Failure story: an error of the source ends the attempt; its uploads are dropped and publish nothing.
 //! So does the end of the job, within a frame.
 
+mod foreign;
 mod frames;
+mod known;
+mod lane;
 mod outgoing;
 mod pages;
 mod patience;
@@ -26,9 +31,10 @@ mod stopwatch;
 mod tests;
 
 use crate::job::JobContext;
-use frames::FramePacker;
 use futures::future::join_all;
+use lane::Lane;
 use outgoing::Outgoing;
+use pages::check;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
@@ -45,7 +51,7 @@ use stopwatch::{Lap, Stopwatch, Upload};
 pub struct Slot {
     number: u16,
     compressor: Compressor,
-    raw: Vec<u8>,
+    buffers: Vec<Vec<u8>>,
 }
 
 /// A unit whose bytes are all on their way; what remains is waiting for the stores.
@@ -53,9 +59,18 @@ pub struct Sent {
     outgoing: Vec<Outgoing>,
     order: Arc<UnitOrder>,
     slot: u16,
-    parts: Vec<PartReceipt>,
-    read: u64,
+    done: Packed,
     lap: Lap,
+}
+
+/// What was read and kept of a unit.
+#[derive(Default)]
+struct Packed {
+    parts: Vec<PartReceipt>,
+    ranges: Vec<PackRange>,
+    vanished: Vec<String>,
+    read: u64,
+    changed: u64,
 }
 
 impl Slot {
@@ -63,7 +78,7 @@ impl Slot {
         let compress = context.units.compress;
         let codec = Codec::from_number(compress.codec)?;
         let compressor = Compressor::new(codec, Level::new(codec, compress.level)?)?;
-        Ok(Slot { number, compressor, raw: Vec::new() })
+        Ok(Slot { number, compressor, buffers: Vec::new() })
     }
 
     /// Blocks until the last piece is handed over. Called on the slot's own thread.
@@ -74,14 +89,16 @@ impl Slot {
             unit: order.unit,
             attempt: order.attempt,
         };
-        let mut outgoing: Vec<Outgoing> =
+        let outgoing: Vec<Outgoing> =
             order.repositories.iter().map(|key| Outgoing::begin(context, &order, *key, name)).collect();
+        let mut lanes = Lane::all(context, outgoing, || self.buffers.pop().unwrap_or_default());
         let mut stopwatch = Stopwatch::start();
-        match self.pack(context, &order, &mut outgoing, &mut stopwatch) {
-            Ok((parts, read)) => {
-                Ok(Sent { outgoing, order, slot: self.number, parts, read, lap: stopwatch.stop() })
+        match self.pack(context, &order, &mut lanes, &mut stopwatch) {
+            Ok(done) => {
+                let outgoing = self.end(context, name, &done, lanes);
+                Ok(Sent { outgoing, order, slot: self.number, done, lap: stopwatch.stop() })
             }
-            Err(failure) => Err(unit_failure(&order, failure, &outgoing)),
+            Err(failure) => Err(unit_failure(&order, failure, &lanes)),
         }
     }
 
@@ -89,111 +106,190 @@ impl Slot {
         &mut self,
         context: &Arc<JobContext>,
         order: &UnitOrder,
-        outgoing: &mut [Outgoing],
+        lanes: &mut [Lane],
         stopwatch: &mut Stopwatch,
-    ) -> Result<(Vec<PartReceipt>, u64), Failure> {
-        let mut raw = std::mem::take(&mut self.raw);
-        let mut packer = FramePacker::new(&mut raw, &mut self.compressor, outgoing);
-        let (mut parts, mut ranges, mut vanished, mut read) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    ) -> Result<Packed, Failure> {
+        let mut done = Packed::default();
         for part in &order.parts {
             let Opened::Present(reader) = stopwatch.read(|| PartReader::open(context, part))? else {
-                vanished.push(part.path.to_string());
-                parts.push(PartReceipt::Vanished);
+                done.vanished.push(part.path.to_string());
+                done.parts.push(PartReceipt::Vanished);
                 continue;
             };
-            let (receipt, range) = read_part(context, part, reader, &mut packer, stopwatch, ranges.len())?;
-            if let Some(range) = range {
-                read += range.length;
-                ranges.push(range);
+            lanes.iter_mut().for_each(|lane| lane.begin_part(context, part));
+            let mut reading = Reading { context, part, reader, compressor: &mut self.compressor, stopwatch };
+            let (receipt, range) = reading.run(lanes, done.ranges.len())?;
+            for lane in &mut *lanes {
+                lane.end_part(range.is_some())?;
             }
-            parts.push(receipt);
+            done.read += range.as_ref().map_or(0, |range| range.length);
+            done.ranges.extend(range);
+            done.parts.push(receipt);
         }
-        packer.flush()?;
-        self.raw = raw;
+        for lane in &mut *lanes {
+            lane.flush(&mut self.compressor)?;
+        }
+        wanted_by_somebody(lanes)?;
+        done.changed = lanes.first().map_or(0, |lane| lane.stored);
+        Ok(done)
+    }
+
+    /// Footers, each repository's own.
+    fn end(
+        &mut self,
+        context: &JobContext,
+        name: PackName,
+        done: &Packed,
+        lanes: Vec<Lane>,
+    ) -> Vec<Outgoing> {
         let body = PackBody {
             backup: context.units.backup,
-            label: context.units.label,
-            plan: context.units.plan,
-            unit: order.unit,
-            attempt: order.attempt,
+            label: name.label,
+            plan: name.plan,
+            unit: name.unit,
+            attempt: name.attempt,
             worker: context.worker.clone(),
             slot: self.number,
-            ranges,
+            ranges: done.ranges.clone(),
             foreign: Vec::new(),
-            vanished,
+            vanished: done.vanished.clone(),
         };
-        for one in outgoing {
-            one.end(&body, &mut self.compressor);
+        let mut ended = Vec::new();
+        for lane in lanes {
+            let (outgoing, buffer) = lane.end(&body, &mut self.compressor);
+            ended.extend(outgoing);
+            self.buffers.push(buffer);
         }
-        Ok((parts, read))
+        ended
     }
 }
 
 /// One range of one file, from its first byte to the end of what is there.
-fn read_part(
-    context: &JobContext,
-    part: &UnitPart,
-    mut reader: PartReader,
-    packer: &mut FramePacker<'_>,
-    stopwatch: &mut Stopwatch,
-    place: usize,
-) -> Result<(PartReceipt, Option<PackRange>), Failure> {
-    let block_size = part.block_size as usize;
-    let mut range = PackRange {
-        path: part.path.to_string(),
-        offset: part.offset,
-        length: 0,
-        block_size: part.block_size,
-        hashes: Vec::new(),
-        runs: Vec::new(),
-        checksum: context.secret.hash(&[]),
-        bad_pages: Vec::new(),
-        sha1: None,
-    };
-    let mut pages_checked = 0;
-    let mut digest = context.digest_for(part);
-    loop {
-        context.check_running()?;
-        let (free, room) = packer.room(block_size)?;
-        let filled = stopwatch.read(|| reader.fill(free))?;
+struct Reading<'a> {
+    context: &'a JobContext,
+    part: &'a UnitPart,
+    reader: PartReader,
+    compressor: &'a mut Compressor,
+    stopwatch: &'a mut Stopwatch,
+}
+
+impl Reading<'_> {
+    fn run(&mut self, lanes: &mut [Lane], place: usize) -> Result<(PartReceipt, Option<PackRange>), Failure> {
+        let (context, part) = (self.context, self.part);
+        let block_size = lanes.iter().find_map(Lane::block_size).unwrap_or(part.block_size);
+        lanes.iter_mut().for_each(|lane| lane.agree_on(block_size));
+        let mut range = PackRange {
+            path: part.path.to_string(),
+            offset: part.offset,
+            length: 0,
+            block_size,
+            hashes: Vec::new(),
+            runs: Vec::new(),
+            checksum: context.secret.hash(&[]),
+            bad_pages: Vec::new(),
+            sha1: None,
+        };
+        let mut pages_checked = 0;
+        let mut digest = context.digest_for(part);
+        while let Some((filled, is_last)) = self.fill(lanes, &mut range, &mut pages_checked)? {
+            if let Some(digest) = &mut digest {
+                digest.update(lanes[0].packer.read(0..filled));
+            }
+            self.sort(lanes, &mut range, filled)?;
+            if is_last {
+                break;
+            }
+        }
+        range.checksum = context.secret.hash(&range.hashes);
+        range.sha1 = digest.map(|digest| digest.finish());
+        let stored = range.length > 0;
+        let receipt = PartReceipt::Present {
+            place: stored.then(|| u32::try_from(place).expect("a unit has a few thousand parts")),
+            length: range.length,
+            checksum: range.checksum,
+            pages_checked,
+            bad_pages: range.bad_pages.clone(),
+        };
+        Ok((receipt, stored.then_some(range)))
+    }
+
+    /// Reads into the first lane's free space and checks the pages. `None`: there is nothing more; `true`: there was less than
+    /// there was room for.
+    fn fill(
+        &mut self,
+        lanes: &mut [Lane],
+        range: &mut PackRange,
+        pages_checked: &mut u64,
+    ) -> Result<Option<(usize, bool)>, Failure> {
+        self.context.check_running()?;
+        wanted_by_somebody(lanes)?;
+        let (block_size, offset) = (range.block_size as usize, range.offset + range.length);
+        let lane = lanes.first_mut().ok_or_else(for_nobody)?;
+        if !lane.packer.has_room(block_size) {
+            lane.flush(self.compressor)?;
+        }
+        let free = lane.packer.room(block_size);
+        let filled = self.stopwatch.read(|| self.reader.fill(free))?;
         if filled == 0 {
-            break;
+            return Ok(None);
         }
-        stopwatch.pace(|| context.pace(filled));
-        let bytes = &mut free[..filled];
-        if let Some(page_size) = context.page_check(part) {
-            pages_checked += pages::check(
-                page_size,
-                part,
-                range.offset + range.length,
-                bytes,
-                &mut reader,
-                &mut range.bad_pages,
-            )?;
+        self.stopwatch.pace(|| self.context.pace(filled));
+        if let Some(page_size) = self.context.page_check(self.part) {
+            let bytes = &mut free[..filled];
+            let bad_pages = &mut range.bad_pages;
+            *pages_checked += check(page_size, self.part, offset, bytes, &mut self.reader, bad_pages)?;
         }
-        if let Some(digest) = &mut digest {
-            digest.update(bytes);
+        Ok(Some((filled, filled < free.len())))
+    }
+
+    /// Block by block: each lane keeps what its prior has not. A block with a bad page is stored again in any case.
+    fn sort(&mut self, lanes: &mut [Lane], range: &mut PackRange, filled: usize) -> Result<(), Failure> {
+        let block_size = range.block_size as usize;
+        let (first, others) = lanes.split_first_mut().ok_or_else(for_nobody)?;
+        let mut kept = 0;
+        for begin in (0..filled).step_by(block_size) {
+            let from = begin - kept..(begin + block_size).min(filled) - kept;
+            let block = usize::try_from(range.length).unwrap_or(usize::MAX) / block_size;
+            let bytes = first.packer.read(from.clone());
+            let hash = self.context.secret.hash(bytes);
+            let is_bad = self.is_bad(range, bytes.len());
+            for other in &mut *others {
+                if is_bad || !other.refer(block, hash) {
+                    other.add(first.packer.read(from.clone()), block_size, self.compressor)?;
+                }
+            }
+            range.hashes.extend_from_slice(&hash.0);
+            range.length += bytes.len() as u64;
+            if is_bad || !first.refer(block, hash) {
+                kept += first.keep(from, block_size);
+            }
         }
-        for block in bytes.chunks(block_size) {
-            range.hashes.extend_from_slice(&context.secret.hash(block).0);
-        }
-        range.runs.push(packer.take(filled, block_size));
-        range.length += filled as u64;
-        if filled < room {
-            break;
+        Ok(())
+    }
+
+    /// Whether the block that comes next has a bad page.
+    fn is_bad(&self, range: &PackRange, bytes: usize) -> bool {
+        let page_size = u64::from(self.context.source.page_size.bytes());
+        let begin = range.offset + range.length;
+        let pages = begin / page_size..(begin + bytes as u64).div_ceil(page_size);
+        range.bad_pages.iter().any(|page| pages.contains(&u64::from(*page)))
+    }
+}
+
+/// Reading on for no repository at all would be work for nothing.
+fn wanted_by_somebody(lanes: &[Lane]) -> Result<(), Failure> {
+    let mut failure = None;
+    for one in lanes.iter().flat_map(Lane::outgoing) {
+        match one.failure() {
+            None => return Ok(()),
+            Some(failed) => failure = failure.or(Some(failed.failure)),
         }
     }
-    range.checksum = context.secret.hash(&range.hashes);
-    range.sha1 = digest.map(|digest| digest.finish());
-    let stored = range.length > 0;
-    let receipt = PartReceipt::Present {
-        place: stored.then(|| u32::try_from(place).expect("a unit has a few thousand parts")),
-        length: range.length,
-        checksum: range.checksum,
-        pages_checked,
-        bad_pages: range.bad_pages.clone(),
-    };
-    Ok((receipt, stored.then_some(range)))
+    Err(failure.unwrap_or_else(for_nobody))
+}
+
+fn for_nobody() -> Failure {
+    Failure::new(ErrorCode::Assert, "a unit was ordered for no repository")
 }
 
 impl Sent {
@@ -226,8 +322,9 @@ impl Sent {
             attempt: self.order.attempt,
             token: self.order.token,
             slot: self.slot,
-            parts: self.parts,
-            read: self.read,
+            parts: self.done.parts,
+            read: self.done.read,
+            changed: self.done.changed,
             stored,
             failed,
             spent: self.lap.spent(&uploads),
@@ -235,7 +332,7 @@ impl Sent {
     }
 }
 
-fn unit_failure(order: &UnitOrder, failure: Failure, outgoing: &[Outgoing]) -> UnitFailure {
-    let failed = outgoing.iter().filter_map(Outgoing::failure).collect();
+fn unit_failure(order: &UnitOrder, failure: Failure, lanes: &[Lane]) -> UnitFailure {
+    let failed = lanes.iter().flat_map(Lane::outgoing).filter_map(Outgoing::failure).collect();
     UnitFailure { unit: order.unit, attempt: order.attempt, token: order.token, failure, failed }
 }

@@ -8,7 +8,10 @@
 pub mod backlog;
 pub mod backup;
 pub mod blocks;
+pub mod incremental;
 pub mod inventory;
+pub mod leftover;
+pub mod prior;
 pub mod recovery;
 pub mod render;
 pub mod restore;

@@ -202,6 +202,35 @@ pub struct UnitContext {
     pub file_sha1: bool,
     /// How long a repository may keep a unit waiting before it is dropped.
     pub stall_timeout_ms: u64,
+    /// What the backup rests on; nothing for a full one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub priors: Vec<PriorBackup>,
+}
+
+/// An earlier backup, whose blocks are referred to where they are still the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriorBackup {
+    pub label: BackupLabel,
+    /// Every label whose packs hold something of it, its own included.
+    pub references: Vec<BackupLabel>,
+    /// Those that have it and follow it.
+    pub repositories: Vec<RepoKey>,
+}
+
+/// A part of a file as an earlier backup has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PriorRange {
+    /// Index into the priors of the job.
+    pub prior: u8,
+    /// Index into the references of that prior.
+    pub label: u32,
+    pub plan: PlanNumber,
+    pub unit: UnitId,
+    pub attempt: Attempt,
+    /// Index of the range in its pack's footer.
+    pub place: u32,
+    pub offset: u64,
+    pub length: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,7 +256,11 @@ pub struct UnitPart {
     pub class: FileClass,
     pub offset: u64,
     pub length: u64,
+    /// Of a file that has no prior, or none that can be read.
     pub block_size: u32,
+    /// Of each prior, those ranges that have bytes of this part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prior: Vec<PriorRange>,
 }
 
 /// Who reports is known from the connection.
@@ -349,6 +382,9 @@ pub struct Receipt {
     pub parts: Vec<PartReceipt>,
     /// Bytes read from data files.
     pub read: u64,
+    /// Bytes that no prior has: as many as are stored, before they are compressed.
+    #[serde(default)]
+    pub changed: u64,
     pub stored: Vec<StoredPack>,
     pub failed: Vec<RepositoryFailure>,
     /// Nothing from workers that do not measure it.

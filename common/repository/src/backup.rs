@@ -8,6 +8,7 @@ use crate::object::object_key;
 use crate::open::Repository;
 use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody, VoidRecord};
+use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::{HeartbeatBody, PlanBody, Writer};
 use pgconvoy_core::format::{BackupLabel, layout};
@@ -16,6 +17,7 @@ use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, StorageError, list_children};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Repository {
@@ -59,7 +61,7 @@ impl Repository {
                     continue;
                 }
             };
-            unfinished.push(Begun { label, is_void, writer: self.plan_writer(stanza, label).await });
+            unfinished.push(self.begun(stanza, label, is_void).await?);
         }
         Ok(unfinished)
     }
@@ -73,18 +75,40 @@ impl Repository {
         }
         let mut undecided = Vec::new();
         for label in labels {
-            undecided.push(Begun { label, is_void: false, writer: self.plan_writer(stanza, label).await });
+            undecided.push(self.begun(stanza, label, false).await?);
         }
         Ok(undecided)
     }
 
-    async fn plan_writer(&self, stanza: &StanzaName, label: BackupLabel) -> Option<Writer> {
-        let name = layout::plan(stanza, label, PlanNumber(1));
-        let plan: Option<PlanBody> = self.get_object(Kind::Plan, &name).await.unwrap_or_else(|error| {
+    async fn begun(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        is_void: bool,
+    ) -> Result<Begun, RepositoryError> {
+        let listing =
+            list_children(self.storage(), Some(&object_key(&layout::backup(stanza, label)))).await?;
+        let names = || listing.objects.iter().map(|object| object.key.name());
+        let has_manifest = names().any(|name| name == layout::MANIFEST);
+        let newest = names().filter_map(layout::plan_number).max().unwrap_or(PlanNumber(1));
+        let plan = self.get_object(Kind::Plan, &layout::plan(stanza, label, newest)).await;
+        let plan = plan.unwrap_or_else(|error| {
             tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
             None
         });
-        plan.map(|plan| plan.writer)
+        Ok(Begun { label, is_void, plan, has_manifest })
+    }
+
+    /// Packs that lie under a plan of a label.
+    pub async fn packs(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        plan: PlanNumber,
+    ) -> Result<BTreeSet<PackName>, RepositoryError> {
+        let prefix = object_key(&layout::packs(stanza, label, plan));
+        let objects = list_children(self.storage(), Some(&prefix)).await?.objects;
+        Ok(objects.iter().filter_map(|object| PackName::parse(label, plan, object.key.name())).collect())
     }
 
     /// Puts the next heartbeat and removes the one before.
@@ -160,9 +184,10 @@ impl Repository {
         mut record: BackupRecord,
     ) -> Result<(), RepositoryError> {
         let (label, backup) = (record.label, record.backup);
-        record.manifest = match self.write_manifest(stanza, contents.clone()).await {
+        let head = contents.head_in(&record);
+        record.manifest = match self.write_manifest(stanza, head.clone(), contents).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
-                self.own_manifest(stanza, &contents.head).await?
+                self.own_manifest(stanza, &head).await?
             }
             written => written?,
         };

@@ -24,14 +24,16 @@ impl Repository {
     pub async fn write_manifest(
         &self,
         stanza: &StanzaName,
+        head: ManifestHead,
         contents: Arc<BackupContents>,
     ) -> Result<ManifestReference, RepositoryError> {
-        let name = layout::manifest(stanza, contents.head.label);
+        let name = layout::manifest(stanza, head.label);
         let (encoder, header) = self.encoder(Kind::Manifest, &name)?;
         let compressor = self.metadata_compressor();
         let mut upload = self.storage().begin(&object_key(&name), PutMode::Create).await?;
         let (sender, mut receiver) = mpsc::channel(FRAMES_IN_FLIGHT);
-        let encoding = tokio::task::spawn_blocking(move || encode(&contents, encoder, compressor, &sender));
+        let encoding =
+            tokio::task::spawn_blocking(move || encode(&head, &contents, encoder, compressor, &sender));
         let mut reference = Reference { size: 0, sha1: Sha1::new() };
         let mut piece = Some(header);
         while let Some(bytes) = piece {
@@ -103,6 +105,7 @@ impl Reference {
 }
 
 fn encode(
+    head: &ManifestHead,
     contents: &BackupContents,
     mut encoder: ObjectEncoder,
     mut compressor: Compressor,
@@ -130,7 +133,7 @@ fn encode(
     if !raw.is_empty() {
         flush(&mut raw, &mut encoder)?;
     }
-    sender.blocking_send(encoder.finish(&contents.head, &mut compressor)?).map_err(gone)
+    sender.blocking_send(encoder.finish(head, &mut compressor)?).map_err(gone)
 }
 
 /// A manifest that is being read.

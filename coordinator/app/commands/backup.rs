@@ -11,7 +11,6 @@ use crate::runtime::block_on;
 use crate::settings::BackupRequest;
 use pgconvoy_coordinator::Progress;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Phase};
@@ -50,10 +49,6 @@ pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failu
 fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
     let missing =
         |what: &str| Err(Failure::new(ErrorCode::NotSupported, format!("{what} is not part of this build")));
-    if request.kind != BackupKind::Full {
-        // A full backup is a right answer to any of the three; one that rests on another is not made here yet.
-        tracing::warn!("a full backup is made: type {} is not part of this build", request.kind);
-    }
     if request.plan_only {
         return missing("--plan");
     }
@@ -73,6 +68,9 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
         job: JobId(identity),
         epoch,
         backup: identity,
+        kind: request.kind,
+        delta: options.delta,
+        resume: options.resume,
         stanza: request.stanza.name.clone(),
         repositories: request.repos.iter().map(|repo| repo.key).collect(),
         required: request.repos.iter().filter(|repo| repo.required).map(|repo| repo.key).collect(),
@@ -160,8 +158,8 @@ pub fn as_json(stanza: &StanzaName, outcome: &Outcome, took: Duration) -> Value 
     let text = |value: Option<String>| value.map_or(Value::Null, Value::String);
     json!({
         "label": text(outcome.label.map(|label| label.to_string())),
-        "type": BackupKind::Full.name(),
-        "prior": Value::Null,
+        "type": outcome.label.map_or("full", |label| label.kind().name()),
+        "prior": text(head.and_then(|head| head.prior).map(|prior| prior.to_string())),
         "stanza": stanza.as_str(),
         "status": outcome.status.name(),
         "lsn": {
@@ -176,9 +174,9 @@ pub fn as_json(stanza: &StanzaName, outcome: &Outcome, took: Duration) -> Value 
         "bytes": {
             "database": outcome.bytes_database,
             "read": outcome.bytes_read,
-            "changed": outcome.bytes_database,
+            "changed": outcome.bytes_changed,
         },
-        "units": {"total": outcome.units_total, "retried": outcome.units_retried, "resumed": 0},
+        "units": {"total": outcome.units_total, "retried": outcome.units_retried, "resumed": outcome.units_resumed},
         "pages": {"checked": outcome.pages_checked, "errors": errors},
         "repos": repos,
         "workers": workers,

@@ -1,6 +1,7 @@
 //! A backup for tests.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, Identity, RepoKey};
 use pgconvoy_core::machine::backup::BackupSpec;
@@ -12,6 +13,9 @@ pub(crate) fn spec() -> BackupSpec {
         job: JobId(identity),
         epoch: Epoch(1),
         backup: identity,
+        kind: BackupKind::Full,
+        delta: false,
+        resume: true,
         stanza: "main".parse().unwrap(),
         repositories: vec![RepoKey(1)],
         required: vec![RepoKey(1)],

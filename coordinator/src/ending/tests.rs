@@ -83,11 +83,11 @@ async fn publish(labelled: &Labelled, key: RepoKey, backup: Identity) {
 #[tokio::test]
 async fn a_stop_that_one_repository_knows_is_given_to_the_others() {
     let labelled = labelled().await;
-    assert_eq!(labelled.stop().await, (None, Vec::new()));
+    assert_eq!(labelled.stop(PlanNumber(1)).await, (None, Vec::new()));
     let (stanza, label, plan) = (&labelled.spec.stanza, labelled.label, PlanNumber(1));
     let two = labelled.set.open(TWO).await.unwrap();
     two.write_stop(stanza, label, plan, &stop(), None).await.unwrap();
-    let (found, failed) = labelled.stop().await;
+    let (found, failed) = labelled.stop(PlanNumber(1)).await;
     assert_eq!(found, Some(stop()));
     assert_eq!(failed.iter().map(|one| one.repository).collect::<Vec<_>>(), [NOWHERE]);
     let one = labelled.set.open(ONE).await.unwrap();

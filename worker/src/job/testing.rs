@@ -156,6 +156,7 @@ impl Site {
             bandwidth: None,
             runtime: Handle::current(),
             given_up: Default::default(),
+            packs: Default::default(),
             ended: Default::default(),
         })
     }
@@ -267,6 +268,7 @@ pub(crate) fn units(stall: Duration) -> UnitContext {
         compress: compress(),
         file_sha1: false,
         stall_timeout_ms: u64::try_from(stall.as_millis()).unwrap(),
+        priors: Vec::new(),
     }
 }
 
@@ -277,6 +279,7 @@ pub(crate) fn part(path: &str, bytes: usize) -> UnitPart {
         offset: 0,
         length: u64::try_from(bytes).unwrap(),
         block_size: 8192,
+        prior: Vec::new(),
     }
 }
 

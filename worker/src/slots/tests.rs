@@ -75,6 +75,7 @@ async fn a_receipt_too_large_to_be_sent_becomes_a_small_failure() {
         slot: 0,
         parts: vec![all_bad],
         read: 8192,
+        changed: 0,
         stored: vec![StoredPack { repository: ONE, bytes: 1 }],
         failed: Vec::new(),
         spent: Default::default(),

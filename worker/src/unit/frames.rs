@@ -1,81 +1,99 @@
-//! Gathers blocks into frames, compresses each full frame once and hands it to every repository.
+//! Gathers blocks into a frame. Blocks may be read straight into its free space, and those that nobody needs are closed over.
 
-use super::outgoing::Outgoing;
-use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::object::{FRAME_RAW_BYTES, TAG_BYTES};
-use pgconvoy_core::format::pack::BlockRun;
-use pgconvoy_repository::codec::Compressor;
+use pgconvoy_core::format::object::FRAME_RAW_BYTES;
+use std::ops::Range;
 
-pub(super) struct FramePacker<'a> {
-    raw: &'a mut Vec<u8>,
-    filled: usize,
-    frame: u32,
-    compressor: &'a mut Compressor,
-    outgoing: &'a mut [Outgoing],
+/// Where a block lies that this pack holds itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub frame: u32,
+    pub skip: u32,
 }
 
-impl<'a> FramePacker<'a> {
-    /// `raw` is the slot's buffer, kept between units so that it is zeroed once.
-    pub(super) fn new(
-        raw: &'a mut Vec<u8>,
-        compressor: &'a mut Compressor,
-        outgoing: &'a mut [Outgoing],
-    ) -> Self {
+pub(super) struct FramePacker {
+    raw: Vec<u8>,
+    filled: usize,
+    frame: u32,
+}
+
+impl FramePacker {
+    /// `raw` is a buffer that a slot keeps between units, so that it is zeroed once.
+    pub(super) fn new(mut raw: Vec<u8>) -> Self {
         raw.resize(FRAME_RAW_BYTES, 0);
-        FramePacker { raw, filled: 0, frame: 0, compressor, outgoing }
+        FramePacker { raw, filled: 0, frame: 0 }
     }
 
-    /// Free space for whole blocks in the current frame, one at least; and how many bytes that is.
-    pub(super) fn room(&mut self, block_size: usize) -> Result<(&mut [u8], usize), Failure> {
-        if self.raw.len() - self.filled < block_size {
-            self.flush()?;
-        }
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.raw
+    }
+
+    pub(super) fn has_room(&self, block_size: usize) -> bool {
+        self.raw.len() - self.filled >= block_size
+    }
+
+    /// Free space for whole blocks.
+    pub(super) fn room(&mut self, block_size: usize) -> &mut [u8] {
         let room = (self.raw.len() - self.filled) / block_size * block_size;
-        Ok((&mut self.raw[self.filled..self.filled + room], room))
+        &mut self.raw[self.filled..self.filled + room]
     }
 
-    /// Keeps `bytes` of the free space, and tells where they lie.
-    pub(super) fn take(&mut self, bytes: usize, block_size: usize) -> BlockRun {
-        let number = |value: usize| u32::try_from(value).expect("a frame is far below 4 GiB");
-        let run = BlockRun(number(bytes.div_ceil(block_size)), 0, self.frame, number(self.filled));
-        self.filled += bytes;
-        run
+    /// The first bytes of the free space, as they were read.
+    pub(super) fn read(&self, range: Range<usize>) -> &[u8] {
+        &self.raw[self.filled..][range]
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        if self.filled == 0 {
-            return Ok(());
+    /// Keeps a block that was read to `from` of the free space; what was before it, and is not kept, gives way. Answers with
+    /// its place, and how far the free space has moved.
+    pub(super) fn keep(&mut self, from: Range<usize>) -> (Place, usize) {
+        let (begin, length) = (self.filled + from.start, from.len());
+        if from.start > 0 {
+            self.raw.copy_within(begin..begin + length, self.filled);
         }
-        let raw = &self.raw[..self.filled];
-        let mut stored = Vec::with_capacity(self.filled / 2 + TAG_BYTES);
-        let codec = self.compressor.compress(raw, &mut stored)?;
-        let raw_bytes = u32::try_from(self.filled).expect("a frame is far below 4 GiB");
-        // Sealing works in place: all but the last get a copy.
-        if let Some((last, others)) = self.outgoing.split_last_mut() {
-            for one in others {
-                let mut copy = Vec::with_capacity(stored.len() + TAG_BYTES);
-                copy.extend_from_slice(&stored);
-                one.frame(codec, raw_bytes, copy);
-            }
-            last.frame(codec, raw_bytes, stored);
+        (self.took(length), length)
+    }
+
+    /// Copies a block into the free space.
+    pub(super) fn add(&mut self, block: &[u8]) -> Place {
+        self.raw[self.filled..self.filled + block.len()].copy_from_slice(block);
+        self.took(block.len())
+    }
+
+    fn took(&mut self, length: usize) -> Place {
+        let place = Place { frame: self.frame, skip: number(self.filled) };
+        self.filled += length;
+        place
+    }
+
+    /// What was gathered; the next frame begins. `None`: nothing was.
+    pub(super) fn take_frame(&mut self) -> Option<&[u8]> {
+        let filled = std::mem::take(&mut self.filled);
+        if filled == 0 {
+            return None;
         }
-        if let Some(failure) = self.nobody_left() {
-            return Err(failure);
-        }
-        self.filled = 0;
         self.frame += 1;
-        Ok(())
+        Some(&self.raw[..filled])
     }
+}
 
-    /// Reading on for no repository at all would be work for nothing.
-    fn nobody_left(&self) -> Option<Failure> {
-        let first = self.outgoing.first().map(Outgoing::failure);
-        match first {
-            None => Some(Failure::new(ErrorCode::Assert, "a unit was ordered for no repository")),
-            Some(None) => None,
-            Some(Some(failed)) => {
-                self.outgoing.iter().all(|one| one.failure().is_some()).then_some(failed.failure)
-            }
-        }
+fn number(value: usize) -> u32 {
+    u32::try_from(value).expect("a frame is far below 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_closed_over() {
+        let mut packer = FramePacker::new(Vec::new());
+        packer.room(4)[..12].copy_from_slice(b"aaaabbbbcccc");
+        // The first is not kept, the others are.
+        let (second, moved) = packer.keep(4..8);
+        assert_eq!((second, moved), (Place { frame: 0, skip: 0 }, 4));
+        let (third, _) = packer.keep(8 - moved..12 - moved);
+        assert_eq!(third, Place { frame: 0, skip: 4 });
+        assert_eq!(packer.take_frame(), Some(&b"bbbbcccc"[..]));
+        assert_eq!(packer.take_frame(), None);
+        assert_eq!(packer.add(b"dd"), Place { frame: 1, skip: 0 });
     }
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod known;
+
 use super::*;
 use crate::bandwidth::Bandwidth;
 use crate::job::Tablespaces;

@@ -91,6 +91,15 @@ impl BackupLabel {
         BackupLabel { full: self.full, child: None }
     }
 
+    pub const fn is_full(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// When it was made, in seconds since 1970: labels are in this order, whatever they rest on.
+    pub const fn made(&self) -> i64 {
+        self.own_time().0
+    }
+
     const fn own_time(&self) -> LabelTime {
         match self.child {
             None => self.full,

@@ -39,6 +39,18 @@ pub fn plan(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String
     format!("{}/plan-{:04}", backup(stanza, label), plan.0)
 }
 
+/// The number of a plan, from the last part of its name.
+pub fn plan_number(name: &str) -> Option<PlanNumber> {
+    name.strip_prefix("plan-")?.parse().ok().map(PlanNumber)
+}
+
+/// The last part of a manifest's name.
+pub const MANIFEST: &str = "manifest";
+
+pub fn packs(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
+    format!("{}/pack/{:04}", backup(stanza, label), plan.0)
+}
+
 pub fn heartbeats(stanza: &StanzaName, label: BackupLabel) -> String {
     format!("{}/heartbeat", backup(stanza, label))
 }
@@ -52,7 +64,7 @@ pub fn stop(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String
 }
 
 pub fn manifest(stanza: &StanzaName, label: BackupLabel) -> String {
-    format!("{}/manifest", backup(stanza, label))
+    format!("{}/{MANIFEST}", backup(stanza, label))
 }
 
 pub fn catalogue(stanza: &StanzaName) -> String {
@@ -118,13 +130,15 @@ pub struct PackName {
 
 impl PackName {
     pub fn key(&self, stanza: &StanzaName) -> String {
-        format!(
-            "{}/pack/{:04}/{:06}-{:03}",
-            backup(stanza, self.label),
-            self.plan.0,
-            self.unit.0,
-            self.attempt.0
-        )
+        let packs = packs(stanza, self.label, self.plan);
+        format!("{packs}/{:06}-{:03}", self.unit.0, self.attempt.0)
+    }
+
+    /// From the last part of its name.
+    pub fn parse(label: BackupLabel, plan: PlanNumber, name: &str) -> Option<PackName> {
+        let (unit, attempt) = name.split_once('-')?;
+        let (unit, attempt) = (UnitId(unit.parse().ok()?), Attempt(attempt.parse().ok()?));
+        Some(PackName { label, plan, unit, attempt })
     }
 }
 

@@ -54,6 +54,17 @@ impl PackRange {
         self.length.div_ceil(u64::from(self.block_size.max(1)))
     }
 
+    /// Bytes that the pack itself holds; the rest lies in packs that it refers to.
+    pub fn own_bytes(&self) -> u64 {
+        let mut at = 0;
+        let own = self.runs.iter().map(|run| {
+            let begin = at;
+            at = self.length.min(begin + u64::from(run.blocks()) * u64::from(self.block_size));
+            if run.pack() == 0 { at - begin } else { 0 }
+        });
+        own.sum()
+    }
+
     /// Hash of block `number` of this range.
     pub fn hash(&self, number: usize) -> Option<BlockHash> {
         let bytes = self.hashes.get(number * 16..number * 16 + 16)?;

@@ -21,7 +21,7 @@
 //! A leader that takes over starts the machine anew with what was persisted ([`Recovered`]). Repositories, worker and store
 //! answer the same orders as they did before, and what was accepted is not done again.
 //!
-//! Code map: `session` is what the source says before units, [`units`] the board of units, `copying` what happens to them,
+//! Code map: `session` is what the source says before units, `foundation` what the backup rests on, [`units`] the board of units, `copying` what happens to them,
 //! `joining` who does them, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
 //! job, `wal`, [`contest`] and [`contents`] what their names say.
 //!
@@ -35,6 +35,7 @@ pub mod contest;
 mod copying;
 mod ending;
 pub mod event;
+mod foundation;
 mod joining;
 mod recovery;
 mod session;
@@ -47,7 +48,7 @@ mod wal;
 use crate::failure::{ErrorCode, Failure};
 use crate::format::BackupLabel;
 use crate::format::cluster::ClusterBody;
-use crate::ids::{RepoKey, WorkerName};
+use crate::ids::{PlanNumber, RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
@@ -55,6 +56,7 @@ use contents::{BackupContents, RepositoryState};
 pub use event::{
     Announced, BackupSpec, Effect, Event, Fate, Outcome, RecalledSession, Recovered, RepositoryFacts, Status,
 };
+use foundation::Foundation;
 use joining::Reader;
 use recovery::Early;
 use stages::{Stage, Stages};
@@ -116,8 +118,13 @@ pub struct BackupMachine {
     session: Option<SessionFacts>,
     labels: BTreeSet<BackupLabel>,
     label: Option<BackupLabel>,
+    /// How many attempts at the label there were, this one included.
+    plan: PlanNumber,
     inventory: Inventory,
+    foundation: Foundation,
     is_scanned: bool,
+    /// The database's clock after the scan.
+    copy_start: Timestamp,
     /// One repository has the plan, and nobody else's beside it.
     is_announced: bool,
     board: UnitBoard,
@@ -160,8 +167,11 @@ impl BackupMachine {
             session: None,
             labels: BTreeSet::new(),
             label: None,
+            plan: recovered.announced.as_ref().map_or(PlanNumber(1), |announced| announced.plan),
             inventory: Inventory::default(),
+            foundation: Foundation::default(),
             is_scanned: false,
+            copy_start: Timestamp(i64::MAX),
             is_announced: false,
             board: UnitBoard::default(),
             stages: Stages::default(),
@@ -172,7 +182,7 @@ impl BackupMachine {
             early: Early::default(),
             spec,
         };
-        let own = machine.recovered.announced.map(|announced| announced.label);
+        let own = machine.recovered.announced.clone();
         let mut effects = vec![Effect::OpenRepositories { repositories: machine.alive(), own }];
         if machine.source_is_away {
             let patience_ms = machine.spec.source_patience_ms;
@@ -228,10 +238,18 @@ impl BackupMachine {
                 self.on_repositories(now, results, effects)
             }
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
+            Event::PriorOpened { round, head } => self.on_prior_opened(round, &head),
+            Event::PriorListed { round, label, files } => self.on_prior_listed(round, label, &files),
+            Event::PriorRead { round, label, result } => {
+                self.on_prior_read(now, round, label, result, effects)
+            }
+            Event::LeftoverListed { round, ranges } => self.on_leftover_listed(round, &ranges),
+            Event::LeftoverRead { round } => self.on_leftover_read(now, round, effects),
             Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
                 let wanted = self.board.leased(&worker, &leases);
-                let orders = self.board.orders(&wanted, &self.inventory, &self.alive(), self.page_size());
+                let (alive, page_size) = (self.alive(), self.page_size());
+                let orders = self.board.orders(&wanted, &self.inventory, &self.foundation, &alive, page_size);
                 for order in orders {
                     effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
                 }
@@ -364,7 +382,8 @@ impl BackupMachine {
         self.awaited = self.alive().into_iter().collect();
         let outcomes = self.repository_outcomes();
         for repository in self.alive() {
-            let record = contents.record(&outcomes, self.repositories[&repository].stored);
+            let stored = self.repositories[&repository].stored;
+            let record = contents.record(&outcomes, stored, self.foundation.prior_in(repository));
             effects.push(Effect::Publish {
                 repository,
                 contents: contents.clone(),

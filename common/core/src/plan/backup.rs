@@ -1,7 +1,8 @@
 //! Splits an inventory into work units.
 //!
 //! Properties
-//! A. Every byte of every file belongs to exactly one unit; so does every file without bytes that is read to its end.
+//! A. Every byte of every file that is not taken over from a prior backup belongs to exactly one unit; so does every such
+//!    file without bytes that is read to its end.
 //! B. Only relation forks are split (everything else is read whole, by one reader, in one unit), at multiples of the
 //!    file's block size.
 //! C. No unit has more bytes than the unit size, unless it is a single file that must not be split.
@@ -9,8 +10,9 @@
 //! E. Files that must come from the primary share no unit with files that need not.
 //! F. The unit size doubles until there are at most [`UNITS_MAX`] units.
 
-use super::blocks::block_size;
+use super::blocks::{BLOCK_SIZE_MAX, block_size};
 use super::inventory::{FileEntry, FileIndex, Inventory};
+use super::prior::Unchanged;
 use crate::pg::FileClass;
 use serde::{Deserialize, Serialize};
 
@@ -59,18 +61,21 @@ pub struct SplitOptions {
     pub unit_size: u64,
     pub page_size: u32,
     pub units_max: usize,
+    /// Files may have the blocks that a prior gave them, whatever their size is now.
+    pub has_prior: bool,
 }
 
 impl SplitOptions {
     pub fn new(unit_size: u64, page_size: u32) -> Self {
-        SplitOptions { unit_size, page_size, units_max: UNITS_MAX }
+        SplitOptions { unit_size, page_size, units_max: UNITS_MAX, has_prior: false }
     }
 }
 
-pub fn plan_backup(inventory: &Inventory, options: SplitOptions) -> BackupPlan {
+/// What is `unchanged` since the prior backup belongs to no unit.
+pub fn plan_backup(inventory: &Inventory, unchanged: &Unchanged, options: SplitOptions) -> BackupPlan {
     let mut unit_size = options.unit_size.max(u64::from(options.page_size));
     loop {
-        let units = split(inventory, unit_size, options.page_size);
+        let units = split(inventory, unchanged, SplitOptions { unit_size, ..options });
         // Files that are never split or bundled further leave nothing to gain from doubling once a unit holds everything.
         if units.len() <= options.units_max || unit_size >= inventory.bytes().max(1) {
             return BackupPlan { unit_size, units };
@@ -79,10 +84,11 @@ pub fn plan_backup(inventory: &Inventory, options: SplitOptions) -> BackupPlan {
     }
 }
 
-fn split(inventory: &Inventory, unit_size: u64, page_size: u32) -> Vec<Unit> {
+fn split(inventory: &Inventory, unchanged: &Unchanged, options: SplitOptions) -> Vec<Unit> {
+    let SplitOptions { unit_size, .. } = options;
     let mut units = Vec::new();
     let mut bundles = [Bundle::new(Source::Any), Bundle::new(Source::Primary)];
-    for (index, file) in inventory.files() {
+    for (index, file) in inventory.files().filter(|(index, _)| !unchanged.contains(*index)) {
         if file.class == FileClass::Control {
             units.push(Unit {
                 work: Work::Files(vec![index]),
@@ -93,7 +99,7 @@ fn split(inventory: &Inventory, unit_size: u64, page_size: u32) -> Vec<Unit> {
         } else if !needs_reading(file) {
             // An empty relation file is complete as it is: whatever it grows to is in the WAL.
         } else if file.class.splittable() && file.size > unit_size {
-            split_file(index, file, unit_size, page_size, &mut units);
+            split_file(index, file, options, &mut units);
         } else if file.size >= unit_size / BUNDLE_SHARE && file.size > 0 {
             units.push(Unit {
                 work: Work::Files(vec![index]),
@@ -122,9 +128,10 @@ fn source(file: &FileEntry) -> Source {
 }
 
 /// Even ranges, so that no tail of a few pages becomes a unit.
-fn split_file(index: FileIndex, file: &FileEntry, unit_size: u64, page_size: u32, units: &mut Vec<Unit>) {
-    let block = u64::from(block_size(file.size, page_size));
-    let largest = (unit_size / block * block).max(block);
+fn split_file(index: FileIndex, file: &FileEntry, options: SplitOptions, units: &mut Vec<Unit>) {
+    let own = u64::from(block_size(file.size, options.page_size));
+    let block = if options.has_prior { BLOCK_SIZE_MAX } else { own };
+    let largest = (options.unit_size / block * block).max(block);
     let parts = file.size.div_ceil(largest);
     let step = file.size.div_ceil(parts).next_multiple_of(block);
     let mut offset = 0;

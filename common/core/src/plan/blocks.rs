@@ -9,6 +9,9 @@ use crate::units::{KIB, MIB};
 const TABLE: [(u64, u64); 4] =
     [(256 * MIB, 64 * KIB), (64 * MIB, 32 * KIB), (8 * MIB, 16 * KIB), (0, 8 * KIB)];
 
+/// Every block size divides it.
+pub const BLOCK_SIZE_MAX: u64 = 64 * KIB;
+
 /// The block size of a file that has no prior: a multiple of PostgreSQL's page size, which is 32 KiB at most.
 pub fn block_size(file_size: u64, page_size: u32) -> u32 {
     let (_, size) =

@@ -7,6 +7,7 @@ use crate::failure::{Classify, ErrorCode};
 use crate::format::manifest::{NO_OWNER, Ownership};
 use crate::pg::{FileClass, RelativePath};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// One thing found by a scan, as it crosses the wire.
@@ -203,6 +204,28 @@ impl Inventory {
         RelativePath::new(path).expect("it was cut from a valid path")
     }
 
+    pub fn find(&self, path: &RelativePath) -> Option<FileIndex> {
+        let (mut begin, mut end) = (0, u32::try_from(self.files.len()).ok()?);
+        while begin < end {
+            let middle = FileIndex(begin + (end - begin) / 2);
+            match self.compare_path(middle, path) {
+                Ordering::Less => begin = middle.0 + 1,
+                Ordering::Greater => end = middle.0,
+                Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
+
+    /// In the order of a scan, without making a path of it.
+    pub fn compare_path(&self, file: FileIndex, other: &RelativePath) -> Ordering {
+        let span = self.file(file).name;
+        let begin = span.begin as usize;
+        let name = &self.names[begin..begin + span.length as usize];
+        let directory = span.directory.checked_sub(1).map(|at| parts(&self.parents[at as usize]));
+        directory.into_iter().flatten().chain([name]).cmp(parts(other.as_str()))
+    }
+
     /// Bytes of the file's path.
     pub fn path_length(&self, file: FileIndex) -> usize {
         let span = self.file(file).name;
@@ -301,6 +324,12 @@ mod tests {
         assert_eq!(paths, ["PG_VERSION", "base/1/1259", "base/1.5/x", "postgresql.conf"]);
         for (index, _) in inventory.files() {
             assert_eq!(inventory.path_length(index), inventory.path(index).as_str().len());
+        }
+        for (index, _) in inventory.files() {
+            assert_eq!(inventory.find(&inventory.path(index)), Some(index));
+        }
+        for absent in ["A", "base", "base/1/1", "base/1/12590", "base/2", "z"] {
+            assert_eq!(inventory.find(&absent.parse().unwrap()), None, "{absent}");
         }
         assert_eq!(inventory.items().len(), 7);
         assert_eq!(inventory.bytes(), 8296);

@@ -405,4 +405,4 @@ fn nested(a: &str, b: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -57,7 +57,10 @@ impl World {
         seen: Option<BTreeMap<(RepoKey, BackupLabel), u64>>,
     ) {
         let now = self.now;
-        let own = self.store.record(job).and_then(|record| record.begun.as_ref()?.announced).map(|a| a.label);
+        let own = self
+            .store
+            .record(job)
+            .and_then(|record| record.begun.as_ref()?.announced.as_ref().map(|known| known.label));
         let mut watched = BTreeMap::new();
         let mut results = Vec::new();
         for key in self.scenario.repositories.clone() {
@@ -97,6 +100,8 @@ impl World {
                     has_this: own.is_some_and(|own| {
                         matches!(repository.catalogue.get(&own), Some(Entry::Published(_)))
                     }),
+                    leftover: None,
+                    prior: None,
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: labels.into_iter().collect(),

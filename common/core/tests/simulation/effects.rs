@@ -202,7 +202,9 @@ impl World {
                 executor.beating.insert(repository);
                 CoordinatorAct::WritePlan { epoch, job, repository, label }
             }
-            Effect::RecallReceipts { label, units } => CoordinatorAct::Recall { epoch, job, label, units },
+            Effect::RecallReceipts { label, units, .. } => {
+                CoordinatorAct::Recall { epoch, job, label, units }
+            }
             Effect::RecallSession { label, .. } => CoordinatorAct::RecallSession { epoch, job, label },
             Effect::FindStop { label, .. } => CoordinatorAct::FindStop { epoch, job, label },
             Effect::GiveUpLabel { repositories, label, .. } => {

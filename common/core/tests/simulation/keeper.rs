@@ -453,6 +453,7 @@ fn receipt(running: &Running) -> ReportBody {
         slot: 0,
         parts: order.parts.iter().map(part).collect(),
         read: order.parts.iter().map(|part| part.length).sum(),
+        changed: 0,
         stored: running.stored.clone(),
         failed: running.failed.clone(),
         spent: Default::default(),

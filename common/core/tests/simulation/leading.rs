@@ -9,6 +9,7 @@ use crate::scenario::{SOURCE_PATIENCE, UNIT_SIZE, WORKER_TTL, job_id, stanza};
 use crate::world::World;
 use crate::{Millis, identity, wall};
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, FencingToken, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobState};
@@ -99,7 +100,7 @@ impl World {
             _ => None,
         };
         Recovered {
-            announced: begun.announced,
+            announced: begun.announced.clone(),
             accepted: self.store.accepted(job),
             leases: self.store.entries.iter().filter_map(lease).collect(),
             stop_ordered: self.store.entries.contains_key(&Key::StopOrder(job)),
@@ -185,6 +186,9 @@ impl World {
             job,
             epoch: Epoch(epoch.0),
             backup,
+            kind: BackupKind::Full,
+            delta: false,
+            resume: false,
             stanza,
             repositories: self.scenario.repositories.clone(),
             required: self.scenario.repositories.clone(),

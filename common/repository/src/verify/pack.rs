@@ -69,7 +69,9 @@ pub(super) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
         Flaw::Reason(reason) => Ok(Some(job.finding(&key, &reason))),
         Flaw::Interrupted => Err(Interrupted),
     };
-    let pack = match open(check, task.name) {
+    // A pack that only others refer to may be of an attempt that was given up and gone on with: it has an identity of its own.
+    let backup = check.backups.get(&task.name.label).filter(|_| !task.expected.is_empty());
+    let pack = match open(check, task.name, backup) {
         Ok(pack) => pack,
         Err(flaw) => return Ok(PackResult { finding: finding(flaw)?, ..PackResult::default() }),
     };
@@ -93,10 +95,9 @@ pub(super) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
     Ok(result)
 }
 
-fn open(check: &PackCheck<'_>, name: PackName) -> Result<PackReader, Flaw> {
+fn open(check: &PackCheck<'_>, name: PackName, backup: Option<&Identity>) -> Result<PackReader, Flaw> {
     let job = check.job;
-    let backup = check.backups.get(&name.label).copied();
-    Ok(job.wait(PackReader::open(&job.repository, &job.stanza, name, backup, check.secret))?)
+    Ok(job.wait(PackReader::open(&job.repository, &job.stanza, name, backup.copied(), check.secret))?)
 }
 
 fn name_of(foreign: &ForeignPack) -> PackName {
@@ -221,7 +222,7 @@ fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw>
             let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
             return Err(Flaw::Reason(reason));
         }
-        let lender = open(check, name).map_err(|flaw| match flaw {
+        let lender = open(check, name, None).map_err(|flaw| match flaw {
             Flaw::Error(error) => {
                 Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza)))
             }

@@ -6,32 +6,59 @@ use crate::failure::{ErrorCode, Failure};
 use crate::format::{BackupKind, BackupLabel};
 use crate::ids::{PlanNumber, RepoKey};
 use crate::plan::backup::{SplitOptions, plan_backup};
+use crate::plan::incremental::Basis;
 use crate::units::Timestamp;
 use crate::wire::{OrderBody, UnitContext};
 
 impl BackupMachine {
     /// Writes the plan to every repository, once the scan is complete and the archive is known to work.
     pub(super) fn announce(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Scanning || !self.is_scanned || !self.awaited_before.is_empty() {
+        if self.phase != Phase::Scanning
+            || !self.is_scanned
+            || !self.awaited_before.is_empty()
+            || !self.foundation.is_laid()
+        {
             return Ok(());
         }
         self.phase = Phase::Announcing;
         let session = self.session.as_ref().map_or(now, |session| session.started);
-        let announced = match self.recovered.announced {
+        let basis = self.compare(effects);
+        let announced = match self.recovered.announced.clone() {
             Some(known) => Announced { term: known.term.saturating_add(1), ..known },
             None => {
-                let label = BackupLabel::next(BackupKind::Full, None, now, self.labels.iter().copied());
-                Announced { label, session, term: 0 }
+                let (label, plan) = self.label_and_plan(now, &basis, effects);
+                let (priors, reads_all) = (basis.of.into_iter().collect(), self.foundation.reads_all());
+                Announced { label, session, term: 0, priors, reads_all, plan }
             }
         };
-        let label = announced.label;
-        self.label = Some(label);
+        let (label, term) = (announced.label, announced.term);
+        (self.label, self.plan) = (Some(label), announced.plan);
         effects.push(Effect::PersistAnnounced(announced));
-        let plan = plan_backup(&self.inventory, SplitOptions::new(self.spec.unit_size, self.page_size()));
-        self.board = UnitBoard::new(plan, announced.term);
+        let options = SplitOptions {
+            has_prior: label.kind() != BackupKind::Full,
+            ..SplitOptions::new(self.spec.unit_size, self.page_size())
+        };
+        let plan = plan_backup(&self.inventory, self.foundation.unchanged(), options);
+        self.board = UnitBoard::new(plan, term);
         self.awaited = self.alive().into_iter().collect();
         self.write_plan_to(1, label, effects);
         Ok(())
+    }
+
+    /// An unfinished backup is gone on with under its own label; else the next label begins.
+    fn label_and_plan(
+        &mut self,
+        now: Timestamp,
+        basis: &Basis,
+        effects: &mut Vec<Effect>,
+    ) -> (BackupLabel, PlanNumber) {
+        if let Some((label, plan)) = self.resumed(basis) {
+            self.warn([format!("unfinished backup {label} is resumed")], effects);
+            return (label, plan);
+        }
+        self.forget_leftover();
+        let label = BackupLabel::next(basis.kind, basis.prior, now, self.labels.iter().copied());
+        (label, PlanNumber(1))
     }
 
     fn write_plan_to(&self, repositories: usize, label: BackupLabel, effects: &mut Vec<Effect>) {
@@ -39,6 +66,8 @@ impl BackupMachine {
             effects.push(Effect::WritePlan {
                 repository: *repository,
                 label,
+                number: self.plan,
+                references: self.foundation.references_in(*repository),
                 unit_size: self.board.unit_size(),
                 units: self.board.total(),
                 files: self.inventory.file_count() as u64,
@@ -95,11 +124,12 @@ impl BackupMachine {
             archive: self.archive()?,
             label: self.known_label()?,
             backup: self.spec.backup,
-            plan: PlanNumber(1),
+            plan: self.plan,
             repositories: self.alive(),
             compress: self.spec.compress,
             file_sha1: self.spec.file_sha1,
             stall_timeout_ms: self.spec.stall_timeout_ms,
+            priors: self.foundation.priors(),
         };
         Ok(OrderBody::Prepare(Box::new(context)))
     }

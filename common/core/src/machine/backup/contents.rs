@@ -2,6 +2,7 @@
 
 use super::BackupMachine;
 use super::event::BackupSpec;
+use super::foundation::Kept;
 use super::units::Accepted;
 use crate::failure::{ErrorCode, Failure};
 use crate::format::catalogue::{BackupRecord, BackupSizes, ManifestReference, PageCounts, RepositoryOutcome};
@@ -9,10 +10,11 @@ use crate::format::manifest::{
     DirectoryRecord, FileRecord, LinkRecord, ManifestHead, RangeRecord, Record, file_checksum,
 };
 use crate::format::wal::StopBody;
-use crate::format::{BackupKind, BlockHash, HashSecret};
+use crate::format::{BlockHash, HashSecret};
 use crate::ids::{PlanNumber, UnitId, WorkerName};
 use crate::pg::{WalSegmentName, WalSegmentSize};
 use crate::plan::backup::{Unit, Work};
+use crate::plan::incremental::references_on;
 use crate::plan::inventory::{FileIndex, Inventory, InventoryItem};
 use crate::units::Timestamp;
 use crate::wire::PartReceipt;
@@ -47,6 +49,10 @@ pub struct BackupContents {
     /// In order of file and offset.
     pieces: Vec<Piece>,
     vanished: Vec<bool>,
+    kept: Kept,
+    /// Numbers in the head's list of the workers that the prior lists.
+    kept_workers: Vec<u16>,
+    changed: u64,
 }
 
 impl BackupContents {
@@ -66,21 +72,24 @@ impl BackupContents {
             return Err(missing("all of its units"));
         }
         let inventory = std::mem::take(&mut machine.inventory);
-        let mut collected = Collected::new(inventory.file_count());
+        let (prior, references) = machine.foundation.newest();
+        let kept = machine.foundation.take_kept();
+        let mut collected = Collected::new(inventory.file_count(), machine.plan);
         for (unit, planned, accepted) in machine.board.accepted() {
             collected.add(unit, planned, accepted);
         }
         collected.pieces.sort_by_key(|piece| (piece.file, piece.range.offset));
         collected.bad_pages.sort_unstable();
+        let kept_workers = kept.workers().iter().map(|name| collected.worker(name)).collect();
         let start = session.start;
         let stop_segment = stop
             .map(|stop| WalSegmentName::last_before(stop.timeline, stop.stop_lsn, facts.wal_segment_size));
         let head = ManifestHead {
             label,
             backup: machine.spec.backup,
-            kind: BackupKind::Full,
-            prior: None,
-            references: Vec::new(),
+            kind: label.kind(),
+            prior,
+            references,
             workers: collected.workers,
             users: inventory.users().to_vec(),
             groups: inventory.groups().to_vec(),
@@ -101,7 +110,7 @@ impl BackupContents {
             records: (inventory.items().len() - collected.vanished.iter().filter(|gone| **gone).count())
                 as u64,
             files: (inventory.file_count() - collected.vanished.iter().filter(|gone| **gone).count()) as u64,
-            bytes: file_ends(&collected.pieces),
+            bytes: file_ends(&collected.pieces) + kept.bytes(&inventory),
             backup_label: stop.map(|stop| stop.backup_label.clone()),
             tablespace_map: stop.map(|stop| stop.tablespace_map.clone()).filter(|map| !map.is_empty()),
         };
@@ -114,6 +123,9 @@ impl BackupContents {
             inventory,
             pieces: collected.pieces,
             vanished: collected.vanished,
+            kept,
+            kept_workers,
+            changed: machine.board.changed(),
         };
         contents.check()?;
         Ok(contents)
@@ -166,6 +178,21 @@ impl BackupContents {
 
     fn file_record(&self, index: FileIndex, pieces: &[Piece], bad_pages: &[(FileIndex, u32)]) -> FileRecord {
         let file = self.inventory.file(index);
+        if let Some(known) = self.kept.file(index) {
+            let renamed = |range: &RangeRecord| RangeRecord {
+                worker: self.kept_workers.get(usize::from(range.worker)).copied().unwrap_or(u16::MAX),
+                ..*range
+            };
+            return FileRecord {
+                path: self.inventory.path(index),
+                size: known.size,
+                modified: known.modified,
+                ownership: file.ownership,
+                checksum: known.checksum,
+                ranges: known.ranges.iter().map(renamed).collect(),
+                bad_pages: Vec::new(),
+            };
+        }
         let checksums: Vec<BlockHash> = pieces.iter().map(|piece| piece.checksum).collect();
         FileRecord {
             path: self.inventory.path(index),
@@ -176,6 +203,12 @@ impl BackupContents {
             ranges: pieces.iter().map(|piece| piece.range).collect(),
             bad_pages: bad_pages.iter().map(|(_, block)| *block).collect(),
         }
+    }
+
+    /// What the manifest says in a repository: what the backup rests on is that repository's own.
+    pub fn head_in(&self, record: &BackupRecord) -> ManifestHead {
+        let (prior, references) = (record.prior, record.references.clone());
+        ManifestHead { prior, references, ..self.head.clone() }
     }
 
     /// All WAL that the backup needs to become consistent; none for an offline backup.
@@ -190,15 +223,22 @@ impl BackupContents {
         segments
     }
 
-    /// The catalogue entry for one repository. The manifest's size and checksum are known once it is written there.
-    pub fn record(&self, repositories: &[RepositoryOutcome], stored: u64) -> BackupRecord {
+    /// The catalogue entry for one repository, where the backup rests on `prior`. The manifest's size and checksum are known
+    /// once it is written there.
+    pub fn record(
+        &self,
+        repositories: &[RepositoryOutcome],
+        stored: u64,
+        prior: Option<&BackupRecord>,
+    ) -> BackupRecord {
         let head = &self.head;
+        let stored_set = stored + prior.map_or(0, |prior| prior.sizes.stored_set);
         BackupRecord {
             label: head.label,
             backup: head.backup,
             kind: head.kind,
-            prior: head.prior,
-            references: head.references.clone(),
+            prior: prior.map(|prior| prior.label),
+            references: prior.map(references_on).unwrap_or_default(),
             cluster: self.cluster.number,
             system_id: self.cluster.system_id,
             version: head.version,
@@ -210,7 +250,7 @@ impl BackupContents {
             lsn_stop: head.lsn_stop,
             wal_start: head.wal_start,
             wal_stop: head.wal_stop,
-            sizes: BackupSizes { database: head.bytes, changed: head.bytes, stored, stored_set: stored },
+            sizes: BackupSizes { database: head.bytes, changed: self.changed, stored, stored_set },
             pages: self.pages,
             manifest: ManifestReference { size: 0, sha1: [0; 20] },
             annotations: self.spec.annotations.clone(),
@@ -238,6 +278,7 @@ fn file_ends(pieces: &[Piece]) -> u64 {
 }
 
 struct Collected {
+    plan: PlanNumber,
     pieces: Vec<Piece>,
     bad_pages: Vec<(FileIndex, u32)>,
     pages_checked: u64,
@@ -247,8 +288,9 @@ struct Collected {
 }
 
 impl Collected {
-    fn new(files: usize) -> Self {
+    fn new(files: usize, plan: PlanNumber) -> Self {
         Collected {
+            plan,
             pieces: Vec::with_capacity(files),
             bad_pages: Vec::new(),
             pages_checked: 0,
@@ -289,7 +331,7 @@ impl Collected {
                     self.pages_checked += pages_checked;
                     self.bad_pages.extend(bad_pages.iter().map(|block| (*file, *block)));
                     let Some(place) = *place else { continue };
-                    let (plan, attempt, slot) = (PlanNumber(1), accepted.attempt, accepted.slot);
+                    let (plan, attempt, slot) = (self.plan, accepted.attempt, accepted.slot);
                     let range = RangeRecord {
                         offset,
                         length: *length,

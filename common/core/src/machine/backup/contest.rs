@@ -7,7 +7,8 @@
 //! Invariant: of two backups that share a repository at most one goes on. Both may withdraw; none is lost by it.
 
 use crate::format::BackupLabel;
-use crate::format::plan::Writer;
+use crate::format::plan::{PlanBody, Writer};
+use crate::plan::leftover::Leftover;
 
 /// A label that has objects but no published entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +16,27 @@ pub struct Begun {
     pub label: BackupLabel,
     /// Already given up, perhaps not wholly swept.
     pub is_void: bool,
-    /// Who wrote its newest plan; `None` if no plan can be read.
-    pub writer: Option<Writer>,
+    /// The newest one; `None` if it cannot be read.
+    pub plan: Option<PlanBody>,
+    /// Its manifest is there: only whoever wrote that can publish it.
+    pub has_manifest: bool,
 }
 
 impl Begun {
     /// What this very process has begun is over: it holds the stanza's lock for one backup at a time.
     fn is_proved_dead(&self, ours: &Writer, process_runs: impl Fn(u32) -> bool) -> bool {
         let is_over = |writer: &Writer| writer == ours || writer.is_proved_dead(ours, &process_runs);
-        self.writer.as_ref().is_some_and(is_over)
+        self.writer().is_some_and(is_over)
+    }
+
+    /// What a new backup can go on with, once its writer is dead.
+    pub fn leftover(&self) -> Option<Leftover> {
+        let plan = self.plan.as_ref().filter(|_| !self.is_void && !self.has_manifest)?;
+        Some(Leftover::from(plan))
+    }
+
+    pub fn writer(&self) -> Option<&Writer> {
+        self.plan.as_ref().map(|plan| &plan.writer)
     }
 }
 
@@ -83,6 +96,9 @@ pub fn contest(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
     use super::*;
+    use crate::format::BackupKind;
+    use crate::ids::{Identity, PlanNumber};
+    use crate::units::Timestamp;
 
     fn label(second: u8) -> BackupLabel {
         format!("20261122-1030{second:02}F").parse().unwrap()
@@ -93,7 +109,25 @@ mod tests {
     }
 
     fn begun(second: u8, host: &str) -> Begun {
-        Begun { label: label(second), is_void: false, writer: Some(writer(host)) }
+        by(second, writer(host))
+    }
+
+    fn by(second: u8, writer: Writer) -> Begun {
+        let label = label(second);
+        let plan = PlanBody {
+            label,
+            backup: Identity::default(),
+            kind: BackupKind::Full,
+            number: PlanNumber(1),
+            writer,
+            written: Timestamp(0),
+            references: Vec::new(),
+            unit_size: 0,
+            units: 0,
+            files: 0,
+            bytes: 0,
+        };
+        Begun { label, is_void: false, plan: Some(plan), has_manifest: false }
     }
 
     fn verdict(own: u8, others: &[Begun], is_out_of_patience: bool) -> Contest {
@@ -123,7 +157,7 @@ mod tests {
 
     #[test]
     fn one_whose_plan_cannot_be_read_counts_as_alive() {
-        let unread = Begun { writer: None, ..begun(1, "there") };
+        let unread = Begun { plan: None, ..begun(1, "there") };
         assert_eq!(verdict(2, std::slice::from_ref(&unread), false), Contest::Withdraw(unread.clone()));
         assert_eq!(judge_remains(&unread, &writer("here"), |_| false), Remains::Watch);
     }
@@ -131,8 +165,7 @@ mod tests {
     #[test]
     fn remains_of_a_dead_writer_are_given_up_and_void_ones_are_swept() {
         let remains = |begun: &Begun, runs| judge_remains(begun, &writer("here"), |_| runs);
-        let other_process =
-            Begun { writer: Some(Writer { process: 8, ..writer("here") }), ..begun(1, "here") };
+        let other_process = by(1, Writer { process: 8, ..writer("here") });
         assert_eq!(remains(&other_process, true), Remains::Watch);
         assert_eq!(remains(&other_process, false), Remains::GiveUp);
         assert_eq!(remains(&begun(1, "here"), true), Remains::GiveUp, "of an earlier backup of this process");

@@ -78,6 +78,9 @@ impl BackupMachine {
         }
         self.stages.add(now, receipt.spent.clone());
         let (unit, attempt) = (receipt.unit, receipt.attempt);
+        if receipt.changed == 0 && receipt.read > 0 && self.foundation.is_left(self.board.files(unit)) {
+            self.board.count_resumed();
+        }
         effects.push(Effect::PersistAccepted {
             worker: worker.clone(),
             unit,

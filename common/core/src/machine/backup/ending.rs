@@ -54,7 +54,7 @@ impl BackupMachine {
 
     /// The label, if it must not be left to others.
     fn label_known_to_others(&self) -> Option<BackupLabel> {
-        let label = self.label.or(self.recovered.announced.map(|announced| announced.label));
+        let label = self.label.or(self.recovered.announced.as_ref().map(|announced| announced.label));
         label.filter(|_| self.recovered.stop_ordered || self.is_abandoned)
     }
 

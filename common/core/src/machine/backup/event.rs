@@ -2,16 +2,18 @@
 
 use super::contents::BackupContents;
 use crate::failure::Failure;
-use crate::format::BackupLabel;
 use crate::format::catalogue::BackupRecord;
 use crate::format::cluster::ClusterBody;
 use crate::format::layout::ArchiveId;
+use crate::format::manifest::{FileRecord, ManifestHead, RangeRecord};
 use crate::format::pack::PackBody;
 use crate::format::plan::Writer;
 use crate::format::wal::StopBody;
-use crate::ids::{Attempt, FencingToken, Identity, RepoKey, StanzaName, UnitId, WorkerName};
-use crate::pg::WalSegmentName;
+use crate::format::{BackupKind, BackupLabel};
+use crate::ids::{Attempt, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, UnitId, WorkerName};
+use crate::pg::{RelativePath, WalSegmentName};
 use crate::plan::inventory::Inventory;
+use crate::plan::leftover::Leftover;
 use crate::units::Timestamp;
 use crate::wire::{
     Compress, Held, JobId, Order, PreflightFacts, ReportBody, RepositoryFailure, SessionFacts, SourceOptions,
@@ -27,6 +29,15 @@ pub struct BackupSpec {
     pub job: JobId,
     pub epoch: crate::ids::Epoch,
     pub backup: Identity,
+    /// What was asked for: without a prior it becomes a full one.
+    #[serde(default = "full")]
+    pub kind: BackupKind,
+    /// Compare all files with the prior by their blocks, not by size and time.
+    #[serde(default)]
+    pub delta: bool,
+    /// Go on with what an attempt left that did not end.
+    #[serde(default)]
+    pub resume: bool,
     pub stanza: StanzaName,
     pub repositories: Vec<RepoKey>,
     /// Those without which the backup is not what was asked for.
@@ -43,6 +54,10 @@ pub struct BackupSpec {
     pub program: String,
 }
 
+const fn full() -> BackupKind {
+    BackupKind::Full
+}
+
 /// What a repository told when it was opened for this backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryFacts {
@@ -53,6 +68,10 @@ pub struct RepositoryFacts {
     pub labels: Vec<BackupLabel>,
     /// This very backup is in its catalogue: an earlier leader came that far.
     pub has_this: bool,
+    /// An unfinished backup there that this one goes on with.
+    pub leftover: Option<Leftover>,
+    /// The backup that a new one rests on there: the newest that may be its prior, or the one that the job is bound to.
+    pub prior: Option<Box<BackupRecord>>,
 }
 
 /// A lease that the store granted.
@@ -74,6 +93,32 @@ pub enum Event {
     WalFound {
         repository: RepoKey,
         result: Result<Vec<WalSegmentName>, Failure>,
+    },
+    /// A prior's manifest is there; its files follow.
+    PriorOpened {
+        round: u32,
+        head: Box<ManifestHead>,
+    },
+    /// In the order of the manifest.
+    PriorListed {
+        round: u32,
+        label: BackupLabel,
+        files: Vec<FileRecord>,
+    },
+    /// All of its files have come, or it cannot be read in any of its repositories.
+    PriorRead {
+        round: u32,
+        label: BackupLabel,
+        result: Result<(), Failure>,
+    },
+    /// Ranges in packs that an earlier attempt left in all repositories that have it.
+    LeftoverListed {
+        round: u32,
+        ranges: Vec<(RelativePath, RangeRecord)>,
+    },
+    /// All have come; those of packs that cannot be read have not.
+    LeftoverRead {
+        round: u32,
     },
     PlanWritten {
         repository: RepoKey,
@@ -142,7 +187,7 @@ pub struct Recovered {
 }
 
 /// What a job is bound to from its plan on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
     pub label: BackupLabel,
     /// When the session began, by the database's clock: a session that began at another time is another session.
@@ -150,6 +195,25 @@ pub struct Announced {
     /// How many leaders have led the job from its plan on before this one.
     #[serde(default)]
     pub term: u32,
+    /// The prior in each repository that has one.
+    #[serde(default)]
+    pub priors: Vec<(RepoKey, BackupLabel)>,
+    /// No file is taken over unread.
+    #[serde(default)]
+    pub reads_all: bool,
+    /// How many attempts at this label there were, this one included.
+    #[serde(default = "first")]
+    pub plan: PlanNumber,
+}
+
+const fn first() -> PlanNumber {
+    PlanNumber(1)
+}
+
+impl Announced {
+    pub fn prior_in(&self, repository: RepoKey) -> Option<BackupLabel> {
+        self.priors.iter().find(|(key, _)| *key == repository).map(|(_, label)| *label)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,8 +250,8 @@ pub enum Fate {
 pub enum Effect {
     OpenRepositories {
         repositories: Vec<RepoKey>,
-        /// The job's own label, if it has one already: it is nobody's remains.
-        own: Option<BackupLabel>,
+        /// What the job is bound to already: its label is nobody's remains, its priors are what it rests on.
+        own: Option<Announced>,
     },
     Send {
         worker: WorkerName,
@@ -199,10 +263,26 @@ pub enum Effect {
         archive: ArchiveId,
         segments: Vec<WalSegmentName>,
     },
+    /// List the files of that backup, which each of these repositories has.
+    ReadPrior {
+        round: u32,
+        record: Box<BackupRecord>,
+        repositories: Vec<RepoKey>,
+    },
+    /// List what packs of an unfinished backup hold, those that all of these repositories have.
+    ReadLeftover {
+        round: u32,
+        label: BackupLabel,
+        plans: PlanNumber,
+        repositories: Vec<RepoKey>,
+    },
     /// Create-only, before the first pack; then settle with whoever else has begun there (`contest`).
     WritePlan {
         repository: RepoKey,
         label: BackupLabel,
+        number: PlanNumber,
+        /// Every label that packs of this plan may refer to there.
+        references: Vec<BackupLabel>,
         unit_size: u64,
         units: u32,
         files: u64,
@@ -235,6 +315,7 @@ pub enum Effect {
     /// Read the footers of these packs.
     RecallReceipts {
         label: BackupLabel,
+        plan: PlanNumber,
         units: Vec<AcceptedUnit>,
     },
     /// Tell if the source is still away after the time that it is waited for.
@@ -247,11 +328,13 @@ pub enum Effect {
     FindStop {
         repositories: Vec<RepoKey>,
         label: BackupLabel,
+        plan: PlanNumber,
     },
     /// Look for what the source has kept with that record: all that it said before units.
     RecallSession {
         repositories: Vec<RepoKey>,
         label: BackupLabel,
+        plan: PlanNumber,
     },
     /// Make it impossible for anybody to publish this label, and tell where somebody already has. Always answered.
     GiveUpLabel {
@@ -327,8 +410,11 @@ pub struct Outcome {
     pub contents: Option<Arc<BackupContents>>,
     pub bytes_database: u64,
     pub bytes_read: u64,
+    pub bytes_changed: u64,
     pub units_total: u32,
     pub units_retried: u32,
+    /// Units of which an earlier attempt had stored everything.
+    pub units_resumed: u32,
     pub pages_checked: u64,
     /// `(file, block)`.
     pub bad_pages: Vec<(String, u32)>,

@@ -7,6 +7,7 @@ use super::event::{AcceptedUnit, RecalledPack, UnitLease};
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::format::HashSecret;
+use crate::format::pack::PackRange;
 use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{Unit, Work};
 use crate::plan::inventory::{FileIndex, Inventory};
@@ -57,7 +58,7 @@ impl BackupMachine {
         let label = self.known_label()?;
         let units =
             self.recovered.accepted.iter().map(|one| AcceptedUnit { repositories: of.to_vec(), ..*one });
-        effects.push(Effect::RecallReceipts { label, units: units.collect() });
+        effects.push(Effect::RecallReceipts { label, plan: self.plan, units: units.collect() });
         Ok(())
     }
 
@@ -265,6 +266,7 @@ fn receipt_of(
         slot: body.slot,
         parts,
         read: body.ranges.iter().map(|range| range.length).sum(),
+        changed: body.ranges.iter().map(PackRange::own_bytes).sum(),
         stored: pack.stored.clone(),
         failed: Vec::new(),
         spent: Default::default(),

@@ -33,6 +33,8 @@ impl BackupMachine {
             ReportBody::ScanEnded(Ok(end)) if is_scanning => {
                 self.warn(end.warnings.iter().cloned(), effects);
                 self.is_scanned = true;
+                self.copy_start = end.copy_start;
+                self.lay_foundation(effects);
                 self.announce(now, effects)
             }
             ReportBody::Preflighted(Err(failure)) if self.facts.is_none() => {
@@ -104,11 +106,12 @@ impl BackupMachine {
         session: SessionFacts,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        if self.recovered.announced.is_some_and(|announced| announced.session != session.started) {
+        if self.recovered.announced.as_ref().is_some_and(|announced| announced.session != session.started) {
             return self.on_session_lost(self.session_is_gone(), effects);
         }
         self.phase = Phase::Scanning;
         self.inventory = Inventory::default();
+        self.foundation.begin_anew();
         let is_first = self.session.is_none();
         if let Some(start) = session.start.filter(|_| is_first && self.spec.source.archive_check) {
             self.awaited_before = self.alive().into_iter().collect();
@@ -134,6 +137,7 @@ impl BackupMachine {
         self.on_session(kept.session, effects)?;
         self.inventory = kept.inventory;
         self.is_scanned = true;
+        self.lay_foundation(effects);
         self.announce(now, effects)
     }
 }

@@ -138,15 +138,17 @@ impl BackupMachine {
         });
         Outcome {
             status,
-            label: self.label.or(self.recovered.announced.map(|announced| announced.label)),
+            label: self.label.or(self.recovered.announced.as_ref().map(|announced| announced.label)),
             failure: failure.filter(|_| have == 0),
             repositories,
             bytes_database: contents
                 .as_ref()
                 .map_or_else(|| self.inventory.bytes(), |contents| contents.head.bytes),
             bytes_read: self.board.read(),
+            bytes_changed: self.board.changed(),
             units_total: self.board.total(),
             units_retried: self.board.retried(),
+            units_resumed: self.board.resumed(),
             pages_checked: contents.as_ref().map_or(0, |contents| contents.pages.checked),
             bad_pages,
             workers: self.board.shares(),

@@ -88,9 +88,9 @@ impl BackupMachine {
         match self.phase {
             Phase::Opening | Phase::Starting | Phase::Scanning if !was_lost => {
                 self.cause = Some(failure);
-                let label = self.recovered.announced.map(|announced| announced.label);
+                let label = self.recovered.announced.as_ref().map(|announced| announced.label);
                 let label = label.ok_or_else(|| self.session_is_gone())?;
-                effects.push(Effect::RecallSession { repositories: self.alive(), label });
+                effects.push(Effect::RecallSession { repositories: self.alive(), label, plan: self.plan });
             }
             Phase::Stopping => {
                 self.cause.get_or_insert(failure);
@@ -111,7 +111,7 @@ impl BackupMachine {
         if !self.source_is_lost || self.phase > Phase::Scanning {
             return Ok(());
         }
-        let announced = self.recovered.announced.map(|announced| announced.session);
+        let announced = self.recovered.announced.as_ref().map(|announced| announced.session);
         let Some(kept) = session.filter(|kept| Some(kept.session.started) == announced) else {
             return Err(self.cause.take().unwrap_or_else(|| self.session_is_gone()));
         };
@@ -126,7 +126,8 @@ impl BackupMachine {
     }
 
     pub(super) fn look_for_stop(&self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        effects.push(Effect::FindStop { repositories: self.alive(), label: self.known_label()? });
+        let (repositories, label) = (self.alive(), self.known_label()?);
+        effects.push(Effect::FindStop { repositories, label, plan: self.plan });
         Ok(())
     }
 

@@ -2,19 +2,23 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod resting;
 mod stopping;
 mod takeover;
 
 use super::event::{RepositoryResult, UnitLease};
 use super::*;
-use crate::format::manifest::Record;
+use crate::format::BackupKind;
+use crate::format::catalogue::BackupRecord;
+use crate::format::manifest::{RangeRecord, Record};
 use crate::format::plan::Writer;
 use crate::format::wal::StopBody;
 use crate::format::{BlockHash, HashSecret};
 use crate::ids::Identity;
 use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
-use crate::pg::{FileClass, Fork, Lsn, PgVersion, TimelineId, WalSegmentName, WalSegmentSize};
+use crate::pg::{FileClass, Fork, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::{EntryKind, ScannedEntry};
+use crate::plan::leftover::Leftover;
 use crate::units::MIB;
 use crate::wire::{
     Compress, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
@@ -39,6 +43,9 @@ fn spec() -> BackupSpec {
         job: JobId(identity),
         epoch: Epoch(1),
         backup: identity,
+        kind: BackupKind::Full,
+        delta: false,
+        resume: true,
         stanza: stanza(),
         repositories: vec![ONE, TWO],
         required: vec![ONE, TWO],
@@ -156,6 +163,16 @@ struct World {
     published_meanwhile: Vec<RepoKey>,
     /// Repositories in which the label is void.
     void: Vec<RepoKey>,
+    /// What repositories have for a new backup to rest on.
+    priors: BTreeMap<RepoKey, resting::Made>,
+    /// What an attempt has left there that did not end.
+    leftovers: BTreeMap<RepoKey, Leftover>,
+    /// Ranges that it has left.
+    left: Vec<(RelativePath, RangeRecord)>,
+    /// Backups whose manifest cannot be read.
+    unreadable: Vec<BackupLabel>,
+    /// Catalogue entries that were written.
+    records: Vec<(RepoKey, BackupRecord)>,
 }
 
 fn stop() -> StopBody {
@@ -196,6 +213,11 @@ impl World {
             sessions: 0,
             published_meanwhile: Vec::new(),
             void: Vec::new(),
+            priors: BTreeMap::new(),
+            leftovers: BTreeMap::new(),
+            left: Vec::new(),
+            unreadable: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -220,11 +242,13 @@ impl World {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::OpenRepositories { repositories, .. } => {
-                let facts = |_| RepositoryFacts {
+                let facts = |key| RepositoryFacts {
                     has_this: false,
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: Vec::new(),
+                    leftover: self.leftovers.get(&key).cloned(),
+                    prior: self.priors.get(&key).map(|made| made.record.clone()),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts(key)))).collect();
                 self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
@@ -253,7 +277,13 @@ impl World {
                     .collect();
                 self.tell(Event::UnitsLeased { worker, leases });
             }
-            Effect::Publish { repository, contents, .. } => {
+            Effect::ReadLeftover { round, .. } => {
+                self.tell(Event::LeftoverListed { round, ranges: self.left.clone() });
+                self.tell(Event::LeftoverRead { round });
+            }
+            Effect::ReadPrior { round, record, .. } => self.read_prior(round, record.label),
+            Effect::Publish { repository, contents, record } => {
+                self.records.push((repository, *record));
                 self.published.push((repository, contents));
                 self.tell(Event::Published { repository, result: Ok(()) });
             }
@@ -282,6 +312,14 @@ impl World {
             Effect::Finish(outcome) => self.outcome = Some(*outcome),
             _ => {}
         }
+    }
+
+    fn read_prior(&mut self, round: u32, label: BackupLabel) {
+        let made = self.priors.values().find(|made| made.record.label == label).unwrap().clone();
+        self.tell(Event::PriorOpened { round, head: made.head });
+        self.tell(Event::PriorListed { round, label, files: made.files });
+        let result = if self.unreadable.contains(&label) { Err(disk_full()) } else { Ok(()) };
+        self.tell(Event::PriorRead { round, label, result });
     }
 
     fn obey(&mut self, order: OrderBody) {
@@ -337,6 +375,7 @@ impl World {
                 })
                 .collect(),
             read: order.parts.iter().map(|part| part.length).sum(),
+            changed: 0,
             stored: fine.into_iter().map(|repository| StoredPack { repository, bytes: 10 }).collect(),
             failed: broken
                 .into_iter()
@@ -525,6 +564,8 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
         identity: Identity::default(),
         cluster,
         labels: Vec::new(),
+        leftover: None,
+        prior: None,
     };
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
     machine.on_event(
@@ -552,6 +593,8 @@ fn a_new_label_is_later_than_any_in_any_repository() {
         identity: Identity::default(),
         cluster: cluster(),
         labels,
+        leftover: None,
+        prior: None,
     };
     let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];
     machine.on_event(NOW, Event::RepositoriesOpened { results: opened, other_labels: Vec::new() });

@@ -3,6 +3,7 @@
 mod spread;
 
 use super::event::{UnitLease, WorkerShare};
+use super::foundation::Foundation;
 use super::stages::Occupation;
 use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
@@ -68,10 +69,12 @@ pub struct UnitBoard {
     /// Attempts under way, by worker.
     busy: BTreeMap<WorkerName, u32>,
     retried: u32,
+    resumed: u32,
     done: u32,
     bytes: u64,
     done_bytes: u64,
     read: u64,
+    changed: u64,
     /// Milliseconds from lease to receipt, summed over `timed` units.
     taken_ms: i64,
     timed: i64,
@@ -110,12 +113,33 @@ impl UnitBoard {
         self.read
     }
 
+    pub fn changed(&self) -> u64 {
+        self.changed
+    }
+
     pub fn unit_size(&self) -> u64 {
         self.plan.unit_size
     }
 
     pub fn retried(&self) -> u32 {
         self.retried
+    }
+
+    /// Units of which nothing had to be stored, thanks to an earlier attempt.
+    pub fn resumed(&self) -> u32 {
+        self.resumed
+    }
+
+    pub(super) fn count_resumed(&mut self) {
+        self.resumed += 1;
+    }
+
+    pub(super) fn files(&self, unit: UnitId) -> &[FileIndex] {
+        match self.unit(unit).map(|unit| &unit.work) {
+            Some(Work::Range { file, .. }) => std::slice::from_ref(file),
+            Some(Work::Files(files)) => files,
+            None => &[],
+        }
     }
 
     pub fn is_complete(&self) -> bool {
@@ -270,6 +294,7 @@ impl UnitBoard {
         &self,
         leases: &[UnitLease],
         inventory: &Inventory,
+        foundation: &Foundation,
         repositories: &[RepoKey],
         page_size: u32,
     ) -> Vec<UnitOrder> {
@@ -278,7 +303,7 @@ impl UnitBoard {
             attempt: lease.attempt,
             token: lease.token,
             repositories: repositories.to_vec(),
-            parts: parts(&self.plan.units[lease.unit.0 as usize].work, inventory, page_size),
+            parts: parts(&self.plan.units[lease.unit.0 as usize].work, inventory, foundation, page_size),
         };
         leases.iter().map(order).collect()
     }
@@ -370,6 +395,7 @@ impl UnitBoard {
         self.done += 1;
         self.done_bytes += self.plan.units[number].bytes;
         self.read += receipt.read;
+        self.changed += receipt.changed;
         let share = self.shares.entry(worker.clone()).or_default();
         share.0 += 1;
         share.1 += receipt.read;
@@ -449,7 +475,7 @@ fn unit_id(number: usize) -> UnitId {
     UnitId(u32::try_from(number).expect("the planner makes far fewer units"))
 }
 
-fn parts(work: &Work, inventory: &Inventory, page_size: u32) -> Vec<UnitPart> {
+fn parts(work: &Work, inventory: &Inventory, foundation: &Foundation, page_size: u32) -> Vec<UnitPart> {
     let part = |index: FileIndex, offset, length| {
         let file = inventory.file(index);
         UnitPart {
@@ -458,6 +484,7 @@ fn parts(work: &Work, inventory: &Inventory, page_size: u32) -> Vec<UnitPart> {
             offset,
             length,
             block_size: block_size(file.size, page_size),
+            prior: foundation.ranges(index, offset, length),
         }
     };
     match work {

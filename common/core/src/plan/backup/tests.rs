@@ -44,15 +44,17 @@ fn any_files() -> impl Strategy<Value = Vec<(FileClass, u64)>> {
 
 proptest! {
     #[test]
-    fn ranges_cover_every_byte_exactly_once(files in any_files(), unit_size in 8 * KIB..40 * MIB, page in 0u32..3) {
+    fn ranges_cover_every_byte_exactly_once(files in any_files(), unit_size in 8 * KIB..40 * MIB, page in 0u32..3, has_prior: bool) {
         let inventory = inventory(&files);
         let page_size = 8192 << page;
-        let plan = plan_backup(&inventory, SplitOptions::new(unit_size, page_size));
+        let options = SplitOptions { has_prior, ..SplitOptions::new(unit_size, page_size) };
+        let plan = plan_backup(&inventory, &Unchanged::default(), options);
         let mut ranges: Vec<Vec<(u64, u64)>> = vec![Vec::new(); files.len()];
         for unit in &plan.units {
             match &unit.work {
                 Work::Range { file, offset, length } => {
-                    let block = u64::from(block_size(inventory.file(*file).size, page_size));
+                    let own = u64::from(block_size(inventory.file(*file).size, page_size));
+                    let block = if has_prior { BLOCK_SIZE_MAX } else { own };
                     prop_assert_eq!(offset % block, 0);
                     prop_assert!(inventory.file(*file).class.splittable());
                     prop_assert!(*length > 0);
@@ -78,7 +80,7 @@ proptest! {
     #[test]
     fn no_unit_is_above_its_limit_unless_a_file_must_stay_whole(files in any_files(), unit_size in 64 * KIB..40 * MIB) {
         let inventory = inventory(&files);
-        let plan = plan_backup(&inventory, SplitOptions::new(unit_size, 8192));
+        let plan = plan_backup(&inventory, &Unchanged::default(), SplitOptions::new(unit_size, 8192));
         for unit in &plan.units {
             let whole = matches!(&unit.work, Work::Files(list) if list.len() == 1 && !inventory.file(list[0]).class.splittable());
             prop_assert!(unit.bytes <= plan.unit_size || whole, "{unit:?}");
@@ -87,19 +89,20 @@ proptest! {
 
     #[test]
     fn the_same_inventory_gives_the_same_plan_largest_first(files in any_files(), unit_size in 8 * KIB..40 * MIB) {
-        let plan = plan_backup(&inventory(&files), SplitOptions::new(unit_size, 8192));
-        prop_assert_eq!(&plan, &plan_backup(&inventory(&files), SplitOptions::new(unit_size, 8192)));
+        let plan = plan_backup(&inventory(&files), &Unchanged::default(), SplitOptions::new(unit_size, 8192));
+        prop_assert_eq!(&plan, &plan_backup(&inventory(&files), &Unchanged::default(), SplitOptions::new(unit_size, 8192)));
         prop_assert!(plan.units.is_sorted_by_key(|unit| (unit.last, std::cmp::Reverse(unit.bytes))));
     }
 
     #[test]
     fn the_unit_size_doubles_until_the_units_are_few_enough(files in any_files(), units_max in 1usize..20) {
         let inventory = inventory(&files);
-        let options = SplitOptions { unit_size: 64 * KIB, page_size: 8192, units_max };
-        let plan = plan_backup(&inventory, options);
+        let options = SplitOptions { units_max, ..SplitOptions::new(64 * KIB, 8192) };
+        let plan = plan_backup(&inventory, &Unchanged::default(), options);
         prop_assert!(plan.units.len() <= units_max || plan.unit_size >= inventory.bytes());
         if plan.unit_size > options.unit_size {
-            prop_assert!(split(&inventory, plan.unit_size / 2, 8192).len() > units_max);
+            let half = SplitOptions { unit_size: plan.unit_size / 2, ..options };
+            prop_assert!(split(&inventory, &Unchanged::default(), half).len() > units_max);
         }
     }
 }
@@ -116,7 +119,7 @@ fn a_plan_reads_as_text() {
         (FileClass::Other, 40 * MIB),
     ];
     let inventory = inventory(&files);
-    let plan = plan_backup(&inventory, SplitOptions::new(32 * MIB, 8192));
+    let plan = plan_backup(&inventory, &Unchanged::default(), SplitOptions::new(32 * MIB, 8192));
     assert_eq!(
         render_backup_plan(&plan, &inventory),
         "\

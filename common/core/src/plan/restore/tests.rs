@@ -8,7 +8,7 @@ use crate::units::Timestamp;
 
 const OWNERSHIP: Ownership = Ownership { mode: 0o600, user: 0, group: 0 };
 
-pub(super) fn head() -> ManifestHead {
+pub(in crate::plan) fn head() -> ManifestHead {
     ManifestHead {
         label: "20261122-103000F".parse().unwrap(),
         backup: Identity::default(),

@@ -1,6 +1,7 @@
 //! A full backup by core's machine, with everything around it played by the test.
 
 use super::{PackFile, Site, VERSION, segment, write_pack};
+use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::layout::PackName;
@@ -106,6 +107,9 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         job: JobId(Site::identity(99)),
         epoch: Epoch(1),
         backup: Site::identity(request.identity),
+        kind: BackupKind::Full,
+        delta: false,
+        resume: true,
         stanza: site.stanza.clone(),
         repositories: vec![site.repository.number()],
         required: vec![site.repository.number()],
@@ -178,6 +182,8 @@ async fn play(site: &Site, request: &BackupRequest, effect: Effect) -> Vec<Event
                 identity: site.repository.identity(),
                 cluster: site.cluster.clone(),
                 labels: site.labels().await,
+                leftover: None,
+                prior: None,
             };
             vec![Event::RepositoriesOpened {
                 results: vec![(repository, Ok(facts))],
@@ -316,6 +322,7 @@ async fn run_unit(site: &Site, request: &BackupRequest, order: &UnitOrder) -> Re
         slot: 1,
         parts: ranges.iter().zip(0..).map(part).collect(),
         read: ranges.iter().map(|range| range.length).sum(),
+        changed: ranges.iter().map(|range| range.length).sum(),
         stored: vec![StoredPack { repository: RepoKey(site.repository.number().0), bytes: stored }],
         failed: Vec::new(),
         spent: Default::default(),

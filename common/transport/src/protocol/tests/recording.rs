@@ -117,6 +117,7 @@ fn context() -> UnitContext {
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
+        priors: Vec::new(),
     }
 }
 
@@ -127,6 +128,7 @@ fn unit() -> UnitOrder {
         offset: 0,
         length,
         block_size: 65_536,
+        prior: Vec::new(),
     };
     UnitOrder {
         unit: UNIT,
@@ -282,6 +284,7 @@ fn receipt() -> Receipt {
             PartReceipt::Vanished,
         ],
         read: 122_880,
+        changed: 0,
         stored: vec![StoredPack { repository: REPO, bytes: 23_456 }],
         failed: vec![failed()],
         spent: Default::default(),

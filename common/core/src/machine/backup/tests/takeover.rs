@@ -10,7 +10,14 @@ pub(super) fn label() -> BackupLabel {
 }
 
 pub(super) fn announced() -> Option<Announced> {
-    Some(Announced { label: label(), session: NOW, term: 0 })
+    Some(Announced {
+        label: label(),
+        session: NOW,
+        term: 0,
+        priors: Vec::new(),
+        reads_all: false,
+        plan: PlanNumber(1),
+    })
 }
 
 /// Every unit of the backup, in the order in which a healthy run does them.
@@ -229,7 +236,14 @@ fn a_job_that_fails_after_the_order_to_stop_leaves_its_label_to_nobody() {
 }
 
 fn opened(has_this: bool) -> Result<RepositoryFacts, Failure> {
-    Ok(RepositoryFacts { identity: Identity::default(), cluster: cluster(), labels: Vec::new(), has_this })
+    Ok(RepositoryFacts {
+        identity: Identity::default(),
+        cluster: cluster(),
+        labels: Vec::new(),
+        has_this,
+        leftover: None,
+        prior: None,
+    })
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Backups that rest on an earlier one: what is read, what is taken over, and whose history counts.
+
+use super::*;
+use crate::format::BackupKind;
+use crate::format::catalogue::BackupRecord;
+use crate::format::manifest::{FileRecord, ManifestHead};
+use crate::ids::PlanNumber;
+
+/// A backup that was made before, as a repository has it.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub record: Box<BackupRecord>,
+    pub head: Box<ManifestHead>,
+    pub files: Vec<FileRecord>,
+}
+
+fn made_by(world: &World) -> Made {
+    let contents = &world.published[0].1;
+    let files = contents.records().filter_map(|record| match record {
+        Record::File(file) => Some(file),
+        _ => None,
+    });
+    Made {
+        record: Box::new(contents.record(&[], 10, None)),
+        head: Box::new(contents.head.clone()),
+        files: files.collect(),
+    }
+}
+
+fn full() -> Made {
+    let mut world = World::new();
+    world.do_all_units();
+    made_by(&world)
+}
+
+/// The same backup under another label, as if it had been made then.
+fn renamed(made: &Made, label: &str) -> Made {
+    let label = label.parse().unwrap();
+    let mut other = made.clone();
+    (other.record.label, other.head.label) = (label, label);
+    other
+}
+
+impl World {
+    /// Repositories have these backups as priors.
+    fn resting_on(spec: BackupSpec, priors: &[(RepoKey, &Made)], recovered: Recovered) -> World {
+        let (machine, queue) = BackupMachine::start(spec, worker(), vec![worker()], recovered);
+        let priors = priors.iter().map(|(key, made)| (*key, (*made).clone())).collect();
+        World { machine, queue, priors, ..World::new() }
+    }
+
+    fn incremental(priors: &[(RepoKey, &Made)]) -> World {
+        World::resting_on(BackupSpec { kind: BackupKind::Incr, ..spec() }, priors, Recovered::default())
+    }
+
+    fn records_in(&self, repository: RepoKey) -> &BackupRecord {
+        &self.records.iter().find(|(key, _)| *key == repository).unwrap().1
+    }
+
+    fn was_warned_of(&self, what: &str) -> bool {
+        self.outcome().warnings.iter().any(|warning| warning.contains(what))
+    }
+}
+
+#[test]
+fn what_has_the_same_size_and_time_is_taken_over_unread() {
+    let full = full();
+    let mut world = World::incremental(&[(ONE, &full), (TWO, &full)]);
+    world.do_all_units();
+    let outcome = world.outcome();
+    assert_eq!((outcome.status, outcome.bytes_read), (Status::Ok, 8192), "pg_control only");
+    assert_eq!(outcome.bytes_database, 70 * MIB + 2 * 8192);
+    let made = made_by(&world);
+    assert_eq!((made.head.label.kind(), made.head.label.full()), (BackupKind::Incr, full.head.label));
+    assert_eq!((made.head.prior, &made.head.references), (Some(full.head.label), &vec![full.head.label]));
+    for (file, before) in made.files.iter().zip(&full.files).filter(|(file, _)| file.path.as_str() < "global")
+    {
+        assert_eq!((file.checksum, file.ranges.len()), (before.checksum, before.ranges.len()));
+        assert!(file.ranges.iter().all(|range| range.label == 1), "{file:?}");
+    }
+    let record = world.records_in(TWO);
+    assert_eq!((record.prior, &record.references), (Some(full.head.label), &vec![full.head.label]));
+    assert_eq!(record.sizes.stored_set, record.sizes.stored + 10);
+    assert!(outcome.warnings.is_empty(), "{:?}", outcome.warnings);
+}
+
+#[test]
+fn by_content_everything_is_read_and_each_part_knows_where_the_prior_has_it() {
+    let full = full();
+    let delta = BackupSpec { kind: BackupKind::Diff, delta: true, ..spec() };
+    let mut world = World::resting_on(delta, &[(ONE, &full), (TWO, &full)], Recovered::default());
+    world.settle();
+    let known = |part: &crate::wire::UnitPart| part.prior.iter().map(|range| range.length).sum::<u64>();
+    for order in &world.orders {
+        assert!(order.parts.iter().all(|part| known(part) >= part.length), "{order:?}");
+    }
+    world.do_all_units();
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
+    assert!(made_by(&world).files.iter().flat_map(|file| &file.ranges).all(|range| range.label == 0));
+}
+
+#[test]
+fn a_repository_that_missed_a_backup_rests_on_its_own_one() {
+    let full = full();
+    let label = format!("{}_20251122-093000I", full.head.label);
+    let incr = renamed(&full, &label);
+    let mut world = World::incremental(&[(ONE, &incr), (TWO, &full)]);
+    world.do_all_units();
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192, "nothing is passed over");
+    assert!(world.was_warned_of("repo 2 lacks"));
+    let prior_in = |key| world.records_in(key).prior.unwrap().to_string();
+    assert_eq!((prior_in(ONE), prior_in(TWO)), (label, full.head.label.to_string()));
+}
+
+#[test]
+fn a_repository_without_any_prior_rests_on_nothing() {
+    let full = full();
+    let mut world = World::incremental(&[(ONE, &full)]);
+    world.do_all_units();
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
+    let record = world.records_in(TWO);
+    assert_eq!((record.kind, record.prior, record.references.len()), (BackupKind::Incr, None, 0));
+}
+
+#[test]
+fn a_prior_that_cannot_be_read_is_no_prior() {
+    let full = full();
+    let mut world = World::incremental(&[(ONE, &full), (TWO, &full)]);
+    world.unreadable = vec![full.head.label];
+    world.do_all_units();
+    assert_eq!(world.outcome().label.unwrap().kind(), BackupKind::Full);
+    assert!(
+        world.was_warned_of("is not taken as a prior") && world.was_warned_of("has been changed to full")
+    );
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
+}
+
+#[test]
+fn on_another_timeline_times_of_files_are_not_believed() {
+    let mut full = full();
+    full.record.timeline = TimelineId(7);
+    let mut world = World::incremental(&[(ONE, &full), (TWO, &full)]);
+    world.do_all_units();
+    assert!(world.was_warned_of("timeline has changed"));
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
+}
+
+#[test]
+fn a_new_leader_is_bound_to_what_the_first_one_announced() {
+    let full = full();
+    let label: BackupLabel = format!("{}_20251122-083500I", full.head.label).parse().unwrap();
+    let priors = vec![(ONE, full.head.label), (TWO, full.head.label)];
+    for reads_all in [false, true] {
+        let announced = Some(Announced {
+            label,
+            session: NOW,
+            term: 0,
+            priors: priors.clone(),
+            reads_all,
+            plan: PlanNumber(1),
+        });
+        let recovered = Recovered { announced, ..Recovered::default() };
+        let incr = BackupSpec { kind: BackupKind::Incr, ..spec() };
+        let mut world = World::resting_on(incr, &[(ONE, &full), (TWO, &full)], recovered);
+        world.do_all_units();
+        let read = if reads_all { 70 * MIB + 2 * 8192 } else { 8192 };
+        assert_eq!((world.outcome().bytes_read, world.outcome().label), (read, Some(label)));
+    }
+}

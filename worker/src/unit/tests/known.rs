@@ -1,0 +1,119 @@
+//! Units whose files an earlier backup has.
+
+use super::*;
+use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::ids::{Attempt, PlanNumber, UnitId};
+use pgconvoy_core::wire::{PriorBackup, PriorRange};
+use pgconvoy_repository::pack::PackReader;
+
+const FULL: &str = "20261122-103000F";
+const FIRST: &str = "20261122-103000F_20261123-103000I";
+const SECOND: &str = "20261122-103000F_20261124-103000I";
+/// Three frames and a bit.
+const SOME_PAGES: usize = 400;
+const PAGE: u64 = 8192;
+
+fn label(text: &str) -> BackupLabel {
+    text.parse().unwrap()
+}
+
+/// A job for a backup of that label, which rests on these.
+async fn job(site: &Site, own: &str, priors: &[(&str, &[&str], &[RepoKey])]) -> Arc<JobContext> {
+    let mut context = site.context(PATIENCE).await;
+    let job = Arc::get_mut(&mut context).unwrap();
+    job.units.label = label(own);
+    let prior = |(prior, references, repositories): &(&str, &[&str], &[RepoKey])| PriorBackup {
+        label: label(prior),
+        references: references.iter().map(|text| label(text)).collect(),
+        repositories: repositories.to_vec(),
+    };
+    job.units.priors = priors.iter().map(prior).collect();
+    context
+}
+
+/// The part, as unit 1 of that prior has it under its `label`-th reference.
+fn known(mut part: UnitPart, prior: u8, label: u32) -> UnitPart {
+    let (plan, unit, attempt) = (PlanNumber(1), UnitId(1), Attempt(1));
+    let (offset, length) = (part.offset, part.length);
+    part.prior.push(PriorRange { prior, label, plan, unit, attempt, place: 0, offset, length });
+    part
+}
+
+fn change_page(site: &Site, part: &UnitPart, page: usize) {
+    let path = site.pg().join(part.path.as_str());
+    let mut content = std::fs::read(&path).unwrap();
+    content[page * 8192 + 100] ^= 0xff;
+    std::fs::write(&path, content).unwrap();
+}
+
+/// Bytes that the pack holds itself, and the labels of those that it refers to.
+async fn footer(site: &Site, key: RepoKey, own: &str) -> (u64, Vec<String>) {
+    let name = PackName { label: label(own), plan: PlanNumber(1), unit: UnitId(1), attempt: Attempt(1) };
+    let (repository, secret) = (site.repository(key).await, site.context(STALL).await.secret.clone());
+    let stanza = crate::job::testing::stanza();
+    let pack = PackReader::open(&repository, &stanza, name, None, &secret).await.unwrap();
+    let labels = pack.body.foreign.iter().map(|pack| pack.label.to_string()).collect();
+    (pack.body.ranges.iter().map(PackRange::own_bytes).sum(), labels)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_an_earlier_backup_has_are_referred_to_wherever_they_lie() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    let both: &[RepoKey] = &[ONE, TWO];
+    let whole = run(&job(&site, FULL, &[]).await, order(1, both, std::slice::from_ref(&part))).await.unwrap();
+    assert_eq!((whole.changed, whole.read), (part.length, part.length));
+
+    change_page(&site, &part, 7);
+    let context = job(&site, FIRST, &[(FULL, &[FULL], both)]).await;
+    let first = run(&context, order(1, both, &[known(part.clone(), 0, 0)])).await.unwrap();
+    assert_eq!((first.changed, first.read), (PAGE, part.length));
+
+    change_page(&site, &part, 300);
+    let context = job(&site, SECOND, &[(FIRST, &[FULL, FIRST], both)]).await;
+    let second = run(&context, order(1, both, &[known(part.clone(), 0, 1)])).await.unwrap();
+    assert_eq!(second.changed, PAGE);
+    for key in both {
+        assert_eq!(footer(&site, *key, FIRST).await, (PAGE, vec![FULL.to_owned()]));
+        let (own, labels) = footer(&site, *key, SECOND).await;
+        assert_eq!((own, labels), (PAGE, vec![FULL.to_owned(), FIRST.to_owned()]), "no chain to walk");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_follows_another_backup_gets_what_it_lacks_from_the_same_read() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    run(&job(&site, FULL, &[]).await, order(1, &[ONE], std::slice::from_ref(&part))).await.unwrap();
+    let context = job(&site, FIRST, &[(FULL, &[FULL], &[ONE])]).await;
+    let receipt = run(&context, order(1, &[ONE, TWO], &[known(part.clone(), 0, 0)])).await.unwrap();
+    assert_eq!((receipt.read, receipt.changed), (part.length, 0));
+    assert_eq!(footer(&site, ONE, FIRST).await.0, 0);
+    assert_eq!(footer(&site, TWO, FIRST).await, (part.length, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_earlier_backups_have_is_taken_from_either() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    let both: &[RepoKey] = &[ONE, TWO];
+    run(&job(&site, FULL, &[]).await, order(1, both, std::slice::from_ref(&part))).await.unwrap();
+    change_page(&site, &part, 7);
+    // An attempt that died had this page already.
+    run(&job(&site, FIRST, &[]).await, order(1, both, std::slice::from_ref(&part))).await.unwrap();
+    change_page(&site, &part, 9);
+    let context = job(&site, SECOND, &[(FULL, &[FULL], both), (FIRST, &[FIRST], both)]).await;
+    let again = known(known(part, 0, 0), 1, 0);
+    let receipt = run(&context, order(1, both, &[again])).await.unwrap();
+    assert_eq!(receipt.changed, PAGE, "page 9 only");
+    assert_eq!(footer(&site, TWO, SECOND).await, (PAGE, vec![FULL.to_owned(), FIRST.to_owned()]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_looked_up_is_stored_again() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    let context = job(&site, FIRST, &[(FULL, &[FULL], &[ONE, TWO])]).await;
+    let receipt = run(&context, order(1, &[ONE, TWO], &[known(part.clone(), 0, 0)])).await.unwrap();
+    assert_eq!((receipt.changed, stored(&receipt)), (part.length, vec![ONE, TWO]));
+}
