@@ -7,7 +7,8 @@ mod push;
 
 pub use parts::PackedPart;
 pub use push::{
-    PushManner, PushNews, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as, push_wal_telling,
+    PushManner, PushNews, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as,
+    push_wal_telling,
 };
 
 use crate::codec::Decompressor;
@@ -19,7 +20,7 @@ use pgconvoy_core::format::layout::{self, ArchiveId};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::wal::WalBody;
 use pgconvoy_core::ids::StanzaName;
-use pgconvoy_core::pg::{TimelineHistory, TimelineId, WalFileName, WalSegmentName};
+use pgconvoy_core::pg::{TimelineHistory, TimelineId, WalFileName, WalPart, WalSegmentName};
 use pgconvoy_storage::list_children;
 use sha1::{Digest, Sha1};
 
@@ -126,13 +127,24 @@ impl Repository {
         stanza: &StanzaName,
         archive: ArchiveId,
     ) -> Result<Vec<WalFileName>, RepositoryError> {
+        Ok(self.wal_files_and_parts(stanza, archive).await?.0)
+    }
+
+    /// The same, and what was streamed of segments.
+    pub async fn wal_files_and_parts(
+        &self,
+        stanza: &StanzaName,
+        archive: ArchiveId,
+    ) -> Result<(Vec<WalFileName>, Vec<WalPart>), RepositoryError> {
         let prefix = object_key(&layout::archive(stanza, archive));
-        let mut files = Vec::new();
+        let (mut files, mut parts) = (Vec::new(), Vec::new());
         for directory in list_children(self.storage(), Some(&prefix)).await?.prefixes {
             let objects = list_children(self.storage(), Some(&directory)).await?.objects;
-            files.extend(objects.iter().filter_map(|object| object.key.name().parse::<WalFileName>().ok()));
+            let names = || objects.iter().map(|object| object.key.name());
+            files.extend(names().filter_map(|name| name.parse::<WalFileName>().ok()));
+            parts.extend(names().filter_map(|name| name.parse::<WalPart>().ok()));
         }
-        Ok(files)
+        Ok((files, parts))
     }
 }
 

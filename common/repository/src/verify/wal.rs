@@ -9,7 +9,7 @@ use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::ClusterNumber;
-use pgconvoy_core::pg::{WalFileName, WalSegmentName};
+use pgconvoy_core::pg::{WalFileName, WalPart, WalSegmentName};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_storage::list_children;
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ fn archive<'a>(
     records: impl Iterator<Item = &'a BackupRecord>,
 ) -> Result<(ArchiveVerification, WalCoverage), Failure> {
     let id = cluster.archive_id();
-    let mut files = job.wait(job.repository.wal_files(&job.stanza, id))?;
+    let (mut files, parts) = job.wait(job.repository.wal_files_and_parts(&job.stanza, id))?;
     if job.set.is_some() {
         let ends: Vec<_> = records.filter_map(|record| Some((record.wal_start?, record.wal_stop?))).collect();
         files.retain(|file| match file {
@@ -98,6 +98,7 @@ fn archive<'a>(
     }
     let mut errors: Vec<Finding> = told.into_iter().filter_map(|(_, unusable)| unusable.0).collect();
     if job.set.is_none() {
+        errors.extend(damaged_parts(job, cluster, &parts)?);
         errors.extend(dropped(job, cluster, &files)?);
     }
     let ranges = coverage.ranges().to_vec();
@@ -145,6 +146,23 @@ async fn read_file(
         _ => {}
     }
     Ok(true)
+}
+
+/// What was streamed of segments and cannot be read: the end of a recovery would lack it.
+fn damaged_parts(job: &Job, cluster: &ClusterBody, parts: &[WalPart]) -> Result<Vec<Finding>, Failure> {
+    let id = cluster.archive_id();
+    let what = format!("parts of segments in archive {id}");
+    let told = job.each(&what, parts, |part| {
+        let checking = job.repository.check_wal_part(&job.stanza, id, part, cluster.wal_segment_size);
+        Ok(match job.wait(checking) {
+            Ok(stored) => {
+                job.count(stored.unwrap_or_default());
+                None
+            }
+            Err(error) => Some(job.finding(&layout::wal_part(&job.stanza, id, part), &error)),
+        })
+    })?;
+    Ok(told.into_iter().map(|(_, finding)| finding).collect())
 }
 
 /// WAL that was given up, is not there, and is not older than all that is: retention leaves such records behind.

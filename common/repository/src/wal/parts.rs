@@ -98,6 +98,26 @@ impl Repository {
         self.open_wal_object(layout::wal_part(stanza, archive, part), &part.to_string()).await
     }
 
+    /// Reads a part to its end: its stored bytes. `None`: it is not there any more, as its segment came.
+    pub(crate) async fn check_wal_part(
+        &self,
+        stanza: &StanzaName,
+        archive: ArchiveId,
+        part: &WalPart,
+        size: WalSegmentSize,
+    ) -> Result<Option<u64>, RepositoryError> {
+        let Some(reader) = self.open_wal_part(stanza, archive, part).await? else { return Ok(None) };
+        reader.check(self).await?;
+        if reader.body.size != part.bytes() || !part.fits(size) {
+            return Err(RepositoryError::Contradiction {
+                place: self.describe(),
+                object: layout::wal_part(stanza, archive, part),
+                reason: format!("its {} bytes are no such part of a segment", reader.body.size),
+            });
+        }
+        Ok(Some(reader.stored_bytes()))
+    }
+
     /// The parts that lead furthest from the beginning of the segment without a gap, in order.
     pub async fn wal_parts(
         &self,

@@ -3,12 +3,14 @@
 use super::support::{Seal, Site, segment};
 use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_core::format::layout;
-use pgconvoy_core::pg::WalFileName;
+use pgconvoy_core::pg::{Lsn, WalFileName, WalPart};
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::Repository;
+use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::verify::{
     BackupStatus, StanzaVerification, VerifyOptions, to_json, to_text, verify,
 };
+use pgconvoy_repository::wal::PackedPart;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -163,4 +165,39 @@ async fn a_listed_file_that_is_gone_is_no_error_and_does_not_count() {
     let report = site.verify().await;
     assert!(report.is_ok(), "{report:?}");
     assert_eq!(report.archives[0].ranges.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_part_is_read_and_one_that_is_damaged_is_named() {
+    for seal in [Seal::Plain, Seal::Encrypted] {
+        let site = Site::with_two_backups(seal).await;
+        let (archive, size) = (site.cluster.archive_id(), site.cluster.wal_segment_size);
+        let start = segment(20).start_lsn(size).0;
+        let mut names = Vec::new();
+        for (from, to) in [(0, 9000), (9000, 20_000)] {
+            let (from, to) = (Lsn(start + from), Lsn(start + to));
+            let part = WalPart::new(segment(20).timeline(), from, to, size).unwrap();
+            let bytes = vec![7; usize::try_from(part.bytes()).unwrap()];
+            let packed = PackedPart::pack(part, &bytes, Codec::Zst, Codec::Zst.default_level()).unwrap();
+            site.repository.put_wal_part(&site.stanza, archive, &packed).await.unwrap();
+            names.push(layout::wal_part(&site.stanza, archive, &part));
+        }
+        let report = site.verify().await;
+        assert!(report.is_ok(), "{report:?}");
+
+        let mut damaged = site.read(&names[1]).await.to_vec();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 0x10;
+        site.overwrite(&names[1], damaged.into()).await;
+        let report = site.verify().await;
+        let errors: Vec<_> = report.errors().map(ToString::to_string).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(&names[1]), "{errors:?}");
+
+        // What is under another's name is not what the name says.
+        let other = site.read(&names[0]).await;
+        site.overwrite(&names[1], other).await;
+        let report = site.verify().await;
+        assert_eq!(report.errors().count(), 1, "{report:?}");
+    }
 }
