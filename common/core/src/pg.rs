@@ -1,7 +1,7 @@
 //! What pgconvoy knows of PostgreSQL's files: their names, their bytes and which of them belong in a backup.
 //!
 //! Code map: [`version`] is the one table of what differs between major versions; [`lsn`] holds log positions and the names
-//! of WAL files, [`wal_header`] the first page of a segment, [`wal_part`] the names of its streamed parts; [`control`], [`page`], [`filenode_map`] and [`relation`] are
+//! of WAL files, [`wal_header`] the first page of a segment, [`wal_part`] the names of its streamed parts, [`wal_summary`] what changed in it; [`control`], [`page`], [`filenode_map`] and [`relation`] are
 //! the binary forms of a data directory; [`backup_label`], [`tablespace_map`], [`history`] and [`postmaster_pid`] its text
 //! files; [`tablespace_wal`] and [`commit_wal`] look for WAL records of one kind; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
 //! file is read; [`backup_manifest`] renders PostgreSQL's own manifest.
@@ -34,6 +34,7 @@ pub mod version;
 pub mod wal_header;
 pub mod wal_part;
 mod wal_records;
+pub mod wal_summary;
 
 pub use backup_label::BackupLabelFile;
 pub use commit_wal::CommitFinder;
@@ -54,3 +55,4 @@ pub use version::PgVersion;
 pub use wal_header::WalSegmentHeader;
 pub use wal_part::WalPart;
 pub use wal_records::Follow;
+pub use wal_summary::{SummaryDecoder, WalSummaryName};
