@@ -3,7 +3,8 @@
 //! Invariants
 //! 1. The same input gives the same plan.
 //! 2. The ranges of a backup plan cover every byte of every file exactly once.
-//! 3. Nothing here holds anything per block: memory grows with files and units only.
+//! 3. Nothing here holds anything per block: memory grows with files and units only. What WAL summaries say of blocks
+//!    ([`summaries`]) is the exception; it has a limit of its own, and lives where PostgreSQL does.
 
 pub mod backlog;
 pub mod backup;
@@ -16,4 +17,5 @@ pub mod recovery;
 pub mod render;
 pub mod restore;
 pub mod shares;
+pub mod summaries;
 pub mod wal_end;

@@ -9,6 +9,7 @@ pub(crate) type Key = [u32; 4];
 /// Limit and changed blocks of each fork.
 pub(crate) type Table = BTreeMap<Key, (Option<u32>, BTreeSet<u32>)>;
 
+/// Of more than these a bitmap is written.
 const LISTED_MAX: usize = 4095;
 
 pub(crate) fn encode(table: &Table) -> Vec<u8> {
