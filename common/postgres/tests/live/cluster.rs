@@ -14,10 +14,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 /// The version that the tests are written for; another one serves where it is not installed.
 const PREFERRED_VERSION: &str = "15";
+/// Where `tests/run.sh` puts versions that Debian does not have.
+const OTHER_VERSIONS: &str = "/opt/pgconvoy-tests";
 
 pub(crate) struct Cluster {
     pub(crate) home: tempfile::TempDir,
     pub(crate) port: u16,
+    /// Where the programs of its version are.
+    programs: PathBuf,
 }
 
 impl Cluster {
@@ -28,13 +32,19 @@ impl Cluster {
     /// With more arguments for initdb, in which `{home}` is the directory that goes away with the cluster, and more lines
     /// for postgresql.conf.
     pub(crate) fn start_with(initdb_arguments: &[&str], settings: &str) -> Cluster {
-        let home = tempfile::Builder::new().prefix("pgconvoy-postgres-").tempdir_in("/tmp").unwrap();
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let cluster = Cluster { home, port: free_port() };
-        cluster.give_to_postgres(cluster.home.path());
+        Cluster::start_programs(debian_programs(), initdb_arguments, settings)
+    }
+
+    /// Of a version that Debian does not have.
+    pub(crate) fn start_version(major: u32, initdb_arguments: &[&str], settings: &str) -> Cluster {
+        Cluster::start_programs(other_programs(major), initdb_arguments, settings)
+    }
+
+    fn start_programs(programs: PathBuf, initdb_arguments: &[&str], settings: &str) -> Cluster {
+        let cluster = Cluster::without_data(programs);
         cluster.make_directory("archive");
         let home = cluster.home.path().display();
-        let mut initdb = as_postgres(&tool("initdb"));
+        let mut initdb = as_postgres(&cluster.tool("initdb"));
         initdb.args(["--auth=trust", "--username=postgres", "--no-sync", "-D"]).arg(cluster.data());
         let fill_in = |argument: &&str| argument.replace("{home}", &home.to_string());
         run(initdb.args(initdb_arguments.iter().map(fill_in)));
@@ -47,6 +57,36 @@ impl Cluster {
         cluster.append("postgresql.conf", &defaults);
         cluster.pg_ctl(&["start"]);
         cluster
+    }
+
+    /// A place and a port, and nothing in it.
+    fn without_data(programs: PathBuf) -> Cluster {
+        let home = tempfile::Builder::new().prefix("pgconvoy-postgres-").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let cluster = Cluster { home, port: free_port(), programs };
+        cluster.give_to_postgres(cluster.home.path());
+        cluster
+    }
+
+    /// A standby that streams from this one.
+    pub(crate) fn start_standby(&self) -> Cluster {
+        let standby = Cluster::without_data(self.programs.clone());
+        standby.make_directory("archive");
+        let mut copy = as_postgres(&self.tool("pg_basebackup"));
+        copy.arg("-h").arg(self.home.path()).args(["-p", &self.port.to_string(), "-U", "postgres"]);
+        run(copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(standby.data()));
+        let home = standby.home.path().display();
+        let own = format!(
+            "port = {}\nunix_socket_directories = '{home}'\narchive_command = 'cp %p {home}/archive/%f # pgconvoy'\n",
+            standby.port
+        );
+        standby.append("postgresql.conf", &own);
+        standby.pg_ctl(&["start"]);
+        standby
+    }
+
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -73,7 +113,7 @@ impl Cluster {
     }
 
     pub(crate) fn pg_ctl(&self, arguments: &[&str]) {
-        let mut command = as_postgres(&tool("pg_ctl"));
+        let mut command = as_postgres(&self.tool("pg_ctl"));
         command.arg("-D").arg(self.data()).arg("-l").arg(self.log()).args(["-w", "-t", "30"]).args(arguments);
         run(&mut command);
     }
@@ -87,7 +127,7 @@ impl Cluster {
     }
 
     fn psql(&self, sql: &str) -> Command {
-        let mut command = Command::new(tool("psql"));
+        let mut command = Command::new(self.tool("psql"));
         command.arg("-h").arg(self.home.path()).args([
             "-p",
             &self.port.to_string(),
@@ -133,7 +173,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let mut command = as_postgres(&tool("pg_ctl"));
+        let mut command = as_postgres(&self.tool("pg_ctl"));
         command.arg("-D").arg(self.data()).args(["-m", "immediate", "-w", "-t", "30", "stop"]);
         // A test may have stopped it itself.
         drop(command.output());
@@ -196,15 +236,19 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn tool(name: &str) -> PathBuf {
+fn debian_programs() -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
         .expect("no PostgreSQL under /usr/lib/postgresql: install postgresql-15")
         .map(|entry| entry.unwrap().path())
-        .filter(|version| version.join("bin").join(name).exists())
+        .filter(|version| version.join("bin/initdb").exists())
         .collect();
     found.sort();
     found.sort_by_key(|version| version.file_name().is_some_and(|name| name == PREFERRED_VERSION));
-    let version =
-        found.pop().unwrap_or_else(|| panic!("no {name} under /usr/lib/postgresql: install postgresql-15"));
-    version.join("bin").join(name)
+    found.pop().expect("no initdb under /usr/lib/postgresql: install postgresql-15").join("bin")
+}
+
+fn other_programs(major: u32) -> PathBuf {
+    let link = Path::new(OTHER_VERSIONS).join(format!("postgresql-{major}")).join("programs");
+    fs::canonicalize(&link)
+        .unwrap_or_else(|error| panic!("{}: {error}: ./tests/run.sh installs it", link.display()))
 }
