@@ -1,4 +1,4 @@
-//! pgconvoy beside pgBackRest: full backup, restore, archive-push and archive-get of the same cluster, in turn, in one run.
+//! pgconvoy beside pgBackRest: full and incremental backup, restore, archive-push and archive-get of the same cluster, in turn, in one run.
 //!
 //! Both get the same codec and level, two processes, the same file system, and a fresh repository for every backup; what
 //! one of them does is followed by what the other does, so that a busy moment hits both. pgBackRest bundles small files
@@ -18,6 +18,7 @@ mod contender;
 mod pgbackrest;
 mod plain;
 mod rounds;
+mod sparse;
 mod stage;
 mod wal;
 
@@ -26,6 +27,7 @@ use anyhow::Result;
 use contender::Contender;
 use measure::{Budget, Form, Table, Unit, mebibytes};
 use rounds::Rounds;
+use sparse::Sparse;
 use stage::{Stage, settle};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -33,6 +35,9 @@ use std::process::ExitCode;
 /// Of data files; what a run loads.
 const SHORT_BYTES: u64 = 300 << 20;
 const FULL_BYTES: u64 = 3 << 30;
+/// Of a table of which little changes.
+const SHORT_SPARSE_BYTES: u64 = 256 << 20;
+const FULL_SPARSE_BYTES: u64 = 2 << 30;
 const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
 /// What works ahead needs something to work ahead on.
@@ -51,6 +56,7 @@ fn main() -> Result<ExitCode> {
     backup(&stage, rounds, &mut table)?;
     restore(&stage, rounds, &mut table)?;
     restore_over(&stage, rounds, &mut table)?;
+    incremental(&stage, form.pick(SHORT_SPARSE_BYTES, FULL_SPARSE_BYTES), rounds, &mut table)?;
     archive_push(&stage, rounds, &mut table)?;
     archive_ahead(&stage, rounds, &mut table)?;
     start(&stage, &mut table)?;
@@ -65,7 +71,7 @@ fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let rounds = Rounds::run("backup", &all, count, |contender, watch| {
         stage.fresh(contender)?;
         settle();
-        let turn = stage.measure(stage.backup(contender)?, watch)?;
+        let turn = stage.measure(stage.backup(contender, "full")?, watch)?;
         stored.insert(contender, stage.stored(contender)?);
         Ok(turn)
     })?;
@@ -141,6 +147,47 @@ fn restore_over(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let name = rival.name();
     rounds.tell_wall(table, &format!("restore --delta, 1 % changed, wall against {name}"), one, rival);
     rounds.tell_cpu(table, &format!("restore --delta, 1 % changed, CPU against {name}"), one, rival);
+    Ok(())
+}
+
+/// Of a large table in which one page in a hundred changed since the last time, by the hash of blocks.
+fn incremental(stage: &Stage, bytes: u64, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let rival = stage.rival();
+    let sparse = Sparse::create(stage.cluster(), bytes)?;
+    for contender in [one, rival] {
+        stage.fresh(contender)?;
+        stage.measure(stage.backup(contender, "full")?, false)?;
+    }
+    let mut stored = BTreeMap::new();
+    let rounds = Rounds::run("incremental", &[one, rival], count, |contender, watch| {
+        // The same change for both.
+        if contender == one {
+            sparse.change(stage.cluster())?;
+            settle();
+        }
+        let before = stage.stored(contender)?;
+        let turn = stage.measure(stage.backup(contender, "incr")?, watch)?;
+        stored.insert(contender, stage.stored(contender)? - before);
+        Ok(turn)
+    })?;
+    let (name, of) = (rival.name(), format!("1 % of {} MiB changed", bytes >> 20));
+    let wall = format!("incremental backup, {of}, wall against {name}");
+    rounds.judge_wall(table, &wall, one, rival, Budget::AtMost(0.6));
+    let cpu = format!("incremental backup, {of}, CPU against {name}");
+    rounds.judge_cpu(table, &cpu, one, rival, Budget::AtMost(0.5));
+    let budget = Budget::AtMost(memory_max(1));
+    let what = "incremental backup, peak memory of pgconvoy";
+    table.judge(what, mebibytes(rounds.memory(one)), Unit::Mebibytes, budget, "");
+    for contender in [one, rival] {
+        let what = format!("incremental backup, {of}, stored by {}", contender.name());
+        table.tell(
+            &what,
+            mebibytes(stored[&contender]),
+            Unit::Mebibytes,
+            "in the last round, maps and lists included",
+        );
+    }
     Ok(())
 }
 

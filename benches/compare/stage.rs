@@ -140,14 +140,15 @@ impl Stage {
         Ok(())
     }
 
-    pub(crate) fn backup(&self, contender: Contender) -> Result<Program> {
+    pub(crate) fn backup(&self, contender: Contender, kind: &str) -> Result<Program> {
+        let kind = format!("--type={kind}");
         match contender {
             Contender::Pgbackrest { block } => {
                 let mut args = self.pgbackrest.block_options(block);
-                args.extend(["--type=full", "--no-expire-auto", "backup"]);
+                args.extend([kind.as_str(), "--no-expire-auto", "backup"]);
                 self.pgbackrest.call(&args)
             }
-            _ => self.pgconvoy(contender).call(["backup", "--type=full"]),
+            _ => self.pgconvoy(contender).call(["backup", &kind]),
         }
     }
 

@@ -71,6 +71,7 @@ impl Engine {
             runtime: runtime.handle().clone(),
             given_up: Default::default(),
             packs: Default::default(),
+            summaries: None,
             ended: Default::default(),
         });
         let orders = orders(pages, &keys)?;
@@ -112,6 +113,7 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),
+        summaries: None,
     })
 }
 
@@ -128,6 +130,7 @@ fn orders(pages: &Pages, repositories: &[RepoKey]) -> Result<Vec<Arc<UnitOrder>>
                 token: FencingToken(1),
                 repositories: repositories.to_vec(),
                 parts: vec![part(file, offset, length)?],
+                reads_all: false,
             };
             orders.push(Arc::new(order));
             offset += length;
@@ -143,6 +146,7 @@ fn part(file: &RelationFile, offset: u64, length: u64) -> Result<UnitPart> {
         offset,
         length,
         block_size: block_size(file.size, PAGE_SIZE),
+        prior_size: None,
         prior: Vec::new(),
     })
 }

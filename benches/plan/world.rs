@@ -211,6 +211,8 @@ fn receipt(order: &UnitOrder) -> Receipt {
         parts,
         read: order.parts.iter().map(|part| part.length).sum(),
         changed: 0,
+        skipped: 0,
+        wrong_summary: None,
         stored,
         failed: Vec::new(),
         spent: Default::default(),

@@ -12,9 +12,8 @@ use crate::actors::backup::{BackupActor, Happened, now};
 use crate::announce::announce;
 use crate::ending::{self, Labelled};
 use crate::leader::Leadership;
-use crate::leftover::LeftoverListing;
+use crate::listing::Listing;
 use crate::prepare::prepare;
-use crate::priors::PriorListing;
 use crate::recall::{self, Packs};
 use crate::records::JobKeeper;
 use crate::registry::Registry;
@@ -109,42 +108,10 @@ impl Effects {
 
     async fn apply(&mut self, effect: Effect) -> Result<(), Failure> {
         let Some(effect) = self.keep(effect).await? else { return Ok(()) };
+        let Some(effect) = self.look_up(effect) else { return Ok(()) };
         match effect {
-            Effect::OpenRepositories { repositories, own } => {
-                let (set, spec) = (self.repositories.clone(), self.spec.clone());
-                self.beside(async move {
-                    let (results, other_labels) = prepare(set, &spec, repositories, own).await;
-                    Event::RepositoriesOpened { results, other_labels }
-                });
-            }
             Effect::Send { worker, order } => {
                 self.registry.instruct(&worker, Instruction::Order(order));
-            }
-            Effect::AwaitWal { repository, archive, segments } => {
-                let (set, stanza, timeout) =
-                    (self.repositories.clone(), self.spec.stanza.clone(), self.archive_timeout);
-                self.beside(async move {
-                    let wait = WalWait { set, stanza, repository, archive, timeout };
-                    Event::WalFound { repository, result: wait.run(segments).await }
-                });
-            }
-            Effect::ReadPrior { round, record, repositories } => {
-                let listing = PriorListing {
-                    set: self.repositories.clone(),
-                    stanza: self.spec.stanza.clone(),
-                    actor: self.actor.clone(),
-                    round,
-                };
-                self.beside(async move { listing.run(&record, repositories).await });
-            }
-            Effect::ReadLeftover { round, label, plans, repositories } => {
-                let listing = LeftoverListing {
-                    set: self.repositories.clone(),
-                    stanza: self.spec.stanza.clone(),
-                    actor: self.actor.clone(),
-                    round,
-                };
-                self.beside(async move { listing.run(label, plans, &repositories).await });
             }
             Effect::WritePlan { repository, label, number, references, unit_size, units, files, bytes } => {
                 let plan = PlanBody {
@@ -162,29 +129,10 @@ impl Effects {
                 };
                 self.write_plan(repository, plan);
             }
-            Effect::RecallReceipts { label, plan, units } => {
-                let set = self.repositories.clone();
-                let (stanza, backup) = (self.spec.stanza.clone(), self.spec.backup);
-                self.beside(async move {
-                    let packs = recall::packs(set, Packs { stanza, label, plan, backup, units }).await;
-                    Event::ReceiptsRecalled { packs }
-                });
-            }
             Effect::WaitForSource { absence, patience_ms } => self.beside(async move {
                 tokio::time::sleep(Duration::from_millis(patience_ms)).await;
                 Event::SourceOverdue { absence }
             }),
-            Effect::FindStop { repositories, label, plan } => {
-                let labelled = self.labelled(repositories, label);
-                self.beside(async move {
-                    let (stop, failed) = labelled.stop(plan).await;
-                    Event::StopFound { stop, failed }
-                });
-            }
-            Effect::RecallSession { repositories, label, plan } => {
-                let labelled = self.labelled(repositories, label);
-                self.beside(async move { Event::SessionRecalled { session: labelled.session(plan).await } });
-            }
             Effect::GiveUpLabel { repositories, label, reason } => {
                 let labelled = self.labelled(repositories, label);
                 let lost = ending::unknown(&labelled.repositories);
@@ -199,11 +147,53 @@ impl Effects {
                 tracing::warn!("repo {repository} is left out of this backup: [{}] {failure}", failure.code);
             }
             Effect::Warn(warning) => tracing::warn!("{warning}"),
-            Effect::Finish(_) => {}
-            // Kept, and done with.
+            // Kept or looked up, and done with; the end is not applied.
             _ => {}
         }
         Ok(())
+    }
+
+    /// Begins to look for what repositories have, the answer being an event; hands back all other effects.
+    fn look_up(&self, effect: Effect) -> Option<Effect> {
+        let (set, spec) = (self.repositories.clone(), self.spec.clone());
+        match effect {
+            Effect::OpenRepositories { repositories, own } => self.beside(async move {
+                let (results, other_labels) = prepare(set, &spec, repositories, own).await;
+                Event::RepositoriesOpened { results, other_labels }
+            }),
+            Effect::AwaitWal { repository, archive, segments } => {
+                let (stanza, timeout) = (spec.stanza, self.archive_timeout);
+                self.beside(async move {
+                    let wait = WalWait { set, stanza, repository, archive, timeout };
+                    Event::WalFound { repository, result: wait.run(segments).await }
+                });
+            }
+            Effect::ReadPrior { round, record, repositories } => {
+                let listing = Listing { set, stanza: spec.stanza, actor: self.actor.clone(), round };
+                self.beside(async move { listing.prior(&record, repositories).await });
+            }
+            Effect::ReadLeftover { round, label, plans, repositories } => {
+                let listing = Listing { set, stanza: spec.stanza, actor: self.actor.clone(), round };
+                self.beside(async move { listing.leftover(label, plans, &repositories).await });
+            }
+            Effect::RecallReceipts { label, plan, units } => self.beside(async move {
+                let wanted = Packs { stanza: spec.stanza, label, plan, backup: spec.backup, units };
+                Event::ReceiptsRecalled { packs: recall::packs(set, wanted).await }
+            }),
+            Effect::FindStop { repositories, label, plan } => {
+                let labelled = self.labelled(repositories, label);
+                self.beside(async move {
+                    let (stop, failed) = labelled.stop(plan).await;
+                    Event::StopFound { stop, failed }
+                });
+            }
+            Effect::RecallSession { repositories, label, plan } => {
+                let labelled = self.labelled(repositories, label);
+                self.beside(async move { Event::SessionRecalled { session: labelled.session(plan).await } });
+            }
+            other => return Some(other),
+        }
+        None
     }
 
     /// Does what the lease store must know before anything rests on it; hands back all other effects.

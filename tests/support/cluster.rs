@@ -1,4 +1,4 @@
-//! A real PostgreSQL 15 in the scratch folder.
+//! A real PostgreSQL in the scratch folder: version 15, where a test asks for no other.
 //!
 //! It listens on a socket in a directory of its own and on no TCP port, so clusters of tests that run side by side
 //! cannot meet, and a port number is only a name.
@@ -13,6 +13,7 @@ const PORT: u16 = 54_321;
 
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
+    pub version: u32,
     /// Off by default: the tests kill processes, never the machine.
     pub fsync: bool,
     /// pg_wal as a link to a directory beside the data directory.
@@ -27,6 +28,7 @@ pub struct ClusterOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         ClusterOptions {
+            version: tools::USUAL_VERSION,
             fsync: false,
             linked_wal: false,
             wal_segment_mib: 16,
@@ -48,7 +50,7 @@ impl Cluster {
     /// A new cluster that archives through the scratch folder's binary. Not started.
     pub fn create(scratch: &Scratch, name: &str, options: &ClusterOptions) -> Result<Cluster> {
         let cluster = Cluster::attach(scratch, name, Vec::new())?;
-        let mut initdb = Program::new(tools::tool("initdb")?)?
+        let mut initdb = Program::new(tools::server_tool(options.version, "initdb")?)?
             .args([
                 "--data-checksums",
                 "--no-sync",
@@ -107,12 +109,18 @@ impl Cluster {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Of the version that made the data directory.
+    pub fn server_tool(&self, name: &str) -> Result<PathBuf> {
+        let version = std::fs::read_to_string(self.data.join("PG_VERSION"))?;
+        tools::server_tool(version.trim().parse()?, name)
+    }
+
     pub fn start(&self) -> Result<()> {
         let mut options = format!("-p {PORT} -k {} -c listen_addresses=", self.socket_dir.display());
         for setting in &self.overrides {
             options.push_str(&format!(" -c {setting}"));
         }
-        let finished = Program::new(tools::tool("pg_ctl")?)?
+        let finished = Program::new(self.server_tool("pg_ctl")?)?
             .args(["start", "-w", "-t"])
             .arg(limits::SERVER.as_secs().to_string())
             .arg("-D")
@@ -146,7 +154,7 @@ impl Cluster {
 
     fn stop_by(&self, mode: &str) -> Result<()> {
         let limit = limits::SERVER.as_secs().to_string();
-        Program::new(tools::tool("pg_ctl")?)?
+        Program::new(self.server_tool("pg_ctl")?)?
             .args(["stop", "-w", "-t", &limit, "-m", mode, "-D"])
             .arg(&self.data)
             .run(limits::SERVER + limits::SOON)?
@@ -232,7 +240,7 @@ impl Cluster {
     /// A field of pg_controldata's output.
     pub fn control(&self, field: &str) -> Result<String> {
         let finished =
-            Program::new(tools::tool("pg_controldata")?)?.arg(&self.data).run(limits::TOOL)?.ok()?;
+            Program::new(self.server_tool("pg_controldata")?)?.arg(&self.data).run(limits::TOOL)?.ok()?;
         let value = finished.stdout.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         Ok(value.with_context(|| format!("pg_controldata says nothing of '{field}'"))?.trim().to_owned())
     }

@@ -1,6 +1,6 @@
-//! Where PostgreSQL 15's programs are: Debian keeps most of them off the PATH.
+//! Where PostgreSQL's programs are: Debian keeps most of them off the PATH, and other versions are `tests/run.sh`'s.
 
-use super::{Result, bail};
+use super::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -19,6 +19,22 @@ pub fn bin_dir() -> Result<PathBuf> {
         }
     }
     bail!("PostgreSQL 15 is not installed: ./tests/run.sh installs it")
+}
+
+/// Where `tests/run.sh` puts versions that Debian does not have.
+const OTHER_VERSIONS: &str = "/opt/pgconvoy-tests";
+
+/// The version that most tests use.
+pub const USUAL_VERSION: u32 = 15;
+
+/// A program of a server's own version.
+pub fn server_tool(version: u32, name: &str) -> Result<PathBuf> {
+    if version == USUAL_VERSION {
+        return tool(name);
+    }
+    let link = PathBuf::from(OTHER_VERSIONS).join(format!("postgresql-{version}/programs"));
+    let programs = link.canonicalize();
+    Ok(programs.with_context(|| format!("{}: ./tests/run.sh installs it", link.display()))?.join(name))
 }
 
 pub fn tool(name: &str) -> Result<PathBuf> {

@@ -3,6 +3,7 @@
 
 mod given_up;
 mod packs;
+mod summaries;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+pub use summaries::Summaries;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -92,6 +94,8 @@ pub struct JobContext {
     pub given_up: GivenUp,
     /// Footers of packs of earlier backups.
     pub packs: PackShelf,
+    /// What the server says of changes since the prior backup.
+    pub summaries: Option<Summaries>,
     /// Set when the job or its keeper ends: work for it stops then and reports nothing.
     pub ended: CancellationToken,
 }

@@ -23,6 +23,7 @@ mod preparing;
 mod scanning;
 mod sharing;
 mod spool;
+mod summaries;
 mod supplying;
 
 use crate::bandwidth::Bandwidth;
@@ -135,6 +136,7 @@ struct Known {
     config: SourceConfig,
     facts: PreflightFacts,
     relation_segment_blocks: u32,
+    summarizes_wal: bool,
     session: Session,
 }
 
@@ -367,8 +369,7 @@ impl Keeper {
                 return Err(Failure::new(ErrorCode::Assert, "there is no server to open a session with"));
             }
         };
-        self.directory = Some(directory);
-        self.opened_with = Some(facts.clone());
+        (self.directory, self.opened_with) = (Some(directory), Some(facts.clone()));
         self.reached.session.store(true, Ordering::Release);
         Ok(facts)
     }
@@ -403,9 +404,9 @@ impl Keeper {
         if self.directory.is_none() {
             self.join(&units).await?;
         }
-        let before_session = || Failure::new(ErrorCode::Assert, "units came before a session");
-        let known = self.known.as_ref().ok_or_else(before_session)?;
-        let directory = self.directory.as_ref().ok_or_else(before_session)?;
+        let (Some(known), Some(directory)) = (&self.known, &self.directory) else {
+            return Err(Failure::new(ErrorCode::Assert, "units came before a session"));
+        };
         let source = Source {
             roots: directory.roots.clone(),
             version: known.facts.version,
@@ -415,6 +416,7 @@ impl Keeper {
             tablespaces: Tablespaces::asking(scanning::ask(&known.session, directory, &self.ground.runtime)),
         };
         let opened = preparing::open(&self.ground.repositories, &units).await?;
+        let summaries = summaries::load(known, directory, &units, self.ended.clone()).await;
         self.context = Some(Arc::new(JobContext {
             worker: self.ground.worker.clone(),
             units,
@@ -425,6 +427,7 @@ impl Keeper {
             runtime: self.ground.runtime.clone(),
             given_up: Default::default(),
             packs: Default::default(),
+            summaries,
             ended: self.ended.clone(),
         }));
         Ok(opened.failed)

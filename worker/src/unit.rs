@@ -29,6 +29,7 @@ mod reader;
 mod stopwatch;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use crate::job::JobContext;
 use futures::future::join_all;
@@ -46,6 +47,7 @@ use reader::{Opened, PartReader};
 use std::sync::Arc;
 use std::time::Instant;
 use stopwatch::{Lap, Stopwatch, Upload};
+use unread::Unread;
 
 /// What a slot keeps between units: buffers, and the compressor's tables.
 pub struct Slot {
@@ -71,6 +73,8 @@ struct Packed {
     vanished: Vec<String>,
     read: u64,
     changed: u64,
+    skipped: u64,
+    wrong_summary: Option<String>,
 }
 
 impl Slot {
@@ -117,12 +121,16 @@ impl Slot {
                 continue;
             };
             lanes.iter_mut().for_each(|lane| lane.begin_part(context, part));
-            let mut reading = Reading { context, part, reader, compressor: &mut self.compressor, stopwatch };
+            let unread = Unread::of(context, order, part, &reader)?;
+            let compressor = &mut self.compressor;
+            let mut reading =
+                Reading { context, part, reader, unread, compressor, stopwatch, read: 0, skipped: 0 };
             let (receipt, range) = reading.run(lanes, done.ranges.len())?;
+            done.read += reading.read;
+            done.skipped += reading.skipped;
             for lane in &mut *lanes {
                 lane.end_part(range.is_some())?;
             }
-            done.read += range.as_ref().map_or(0, |range| range.length);
             done.ranges.extend(range);
             done.parts.push(receipt);
         }
@@ -131,6 +139,8 @@ impl Slot {
         }
         wanted_by_somebody(lanes)?;
         done.changed = lanes.first().map_or(0, |lane| lane.stored);
+        done.wrong_summary =
+            context.summaries.as_ref().and_then(|summaries| summaries.wrong()).map(str::to_owned);
         Ok(done)
     }
 
@@ -153,6 +163,7 @@ impl Slot {
             ranges: done.ranges.clone(),
             foreign: Vec::new(),
             vanished: done.vanished.clone(),
+            skipped: done.skipped,
         };
         let mut ended = Vec::new();
         for lane in lanes {
@@ -169,8 +180,11 @@ struct Reading<'a> {
     context: &'a JobContext,
     part: &'a UnitPart,
     reader: PartReader,
+    unread: Option<Unread>,
     compressor: &'a mut Compressor,
     stopwatch: &'a mut Stopwatch,
+    read: u64,
+    skipped: u64,
 }
 
 impl Reading<'_> {
@@ -191,7 +205,9 @@ impl Reading<'_> {
         };
         let mut pages_checked = 0;
         let mut digest = context.digest_for(part);
-        while let Some((filled, is_last)) = self.fill(lanes, &mut range, &mut pages_checked)? {
+        loop {
+            self.skip(lanes, &mut range);
+            let Some((filled, is_last)) = self.fill(lanes, &mut range, &mut pages_checked)? else { break };
             if let Some(digest) = &mut digest {
                 digest.update(lanes[0].packer.read(0..filled));
             }
@@ -213,6 +229,33 @@ impl Reading<'_> {
         Ok((receipt, stored.then_some(range)))
     }
 
+    /// Passes over blocks that need not be read, as long as there are any.
+    fn skip(&mut self, lanes: &mut [Lane], range: &mut PackRange) {
+        let Some(unread) = &self.unread else { return };
+        let block_size = u64::from(range.block_size);
+        let end = self.part.offset + self.part.length;
+        loop {
+            let at = range.offset + range.length;
+            let bytes = at..end.min(at + block_size);
+            let block = usize::try_from(range.length / block_size).unwrap_or(usize::MAX);
+            let hash = lanes.first().and_then(|lane| lane.hash(block));
+            let Some(hash) = hash.filter(|_| !bytes.is_empty() && unread.may_skip(bytes.clone())) else {
+                return;
+            };
+            if !lanes.iter().all(|lane| lane.knows(block, hash)) {
+                return;
+            }
+            for lane in &mut *lanes {
+                lane.refer(block, hash);
+            }
+            range.hashes.extend_from_slice(&hash.0);
+            let length = bytes.end - bytes.start;
+            range.length += length;
+            self.skipped += length;
+            self.reader.skip(length);
+        }
+    }
+
     /// Reads into the first lane's free space and checks the pages. `None`: there is nothing more; `true`: there was less than
     /// there was room for.
     fn fill(
@@ -229,10 +272,13 @@ impl Reading<'_> {
             lane.flush(self.compressor)?;
         }
         let free = lane.packer.room(block_size);
+        let wanted = wanted(self.unread.as_ref(), offset, block_size, free.len());
+        let free = &mut free[..wanted];
         let filled = self.stopwatch.read(|| self.reader.fill(free))?;
         if filled == 0 {
             return Ok(None);
         }
+        self.read += filled as u64;
         self.stopwatch.pace(|| self.context.pace(filled));
         if let Some(page_size) = self.context.page_check(self.part) {
             let bytes = &mut free[..filled];
@@ -274,6 +320,16 @@ impl Reading<'_> {
         let pages = begin / page_size..(begin + bytes as u64).div_ceil(page_size);
         range.bad_pages.iter().any(|page| pages.contains(&u64::from(*page)))
     }
+}
+
+/// Up to the next block that need not be read; one block at least.
+fn wanted(unread: Option<&Unread>, offset: u64, block_size: usize, room: usize) -> usize {
+    let Some(unread) = unread else { return room };
+    let is_next = |block: &usize| {
+        let begin = offset + *block as u64;
+        unread.may_skip(begin..begin + block_size as u64)
+    };
+    (block_size..room).step_by(block_size).find(is_next).unwrap_or(room)
 }
 
 /// Reading on for no repository at all would be work for nothing.
@@ -325,6 +381,8 @@ impl Sent {
             parts: self.done.parts,
             read: self.done.read,
             changed: self.done.changed,
+            skipped: self.done.skipped,
+            wrong_summary: self.done.wrong_summary,
             stored,
             failed,
             spent: self.lap.spent(&uploads),

@@ -22,6 +22,7 @@ use crate::ids::{
 use crate::job::{JobKind, JobOptions};
 use crate::pg::{FileClass, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::ScannedEntry;
+use crate::plan::summaries::{ClusterShape, Window};
 use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -205,6 +206,16 @@ pub struct UnitContext {
     /// What the backup rests on; nothing for a full one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub priors: Vec<PriorBackup>,
+    /// Since when WAL summaries may tell what changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summaries: Option<SummaryBasis>,
+}
+
+/// The one backup that all repositories rest on, for what PostgreSQL's WAL summaries say of the time since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryBasis {
+    pub window: Window,
+    pub prior: ClusterShape,
 }
 
 /// An earlier backup, whose blocks are referred to where they are still the same.
@@ -247,6 +258,9 @@ pub struct UnitOrder {
     /// Repositories still in the job.
     pub repositories: Vec<RepoKey>,
     pub parts: Vec<UnitPart>,
+    /// Whatever WAL summaries say, everything is read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_all: bool,
 }
 
 /// One range of one file. For whole files the offset is 0 and the length the planned size.
@@ -258,6 +272,9 @@ pub struct UnitPart {
     pub length: u64,
     /// Of a file that has no prior, or none that can be read.
     pub block_size: u32,
+    /// Size of the file in the first prior, if that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_size: Option<u64>,
     /// Of each prior, those ranges that have bytes of this part.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prior: Vec<PriorRange>,
@@ -383,13 +400,23 @@ pub struct Receipt {
     /// Bytes read from data files.
     pub read: u64,
     /// Bytes that no prior has: as many as are stored, before they are compressed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub changed: u64,
+    /// Bytes that WAL summaries let it leave unread.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// A block was changed though no summary says so: none of them is to be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong_summary: Option<String>,
     pub stored: Vec<StoredPack>,
     pub failed: Vec<RepositoryFailure>,
     /// Nothing from workers that do not measure it.
     #[serde(default, skip_serializing_if = "Spent::is_nothing")]
     pub spent: Spent,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Where the time of a unit went, in microseconds of the slot that did it.

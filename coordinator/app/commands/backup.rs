@@ -175,11 +175,13 @@ pub fn as_json(stanza: &StanzaName, outcome: &Outcome, took: Duration) -> Value 
             "database": outcome.bytes_database,
             "read": outcome.bytes_read,
             "changed": outcome.bytes_changed,
+            "skipped": outcome.bytes_skipped,
         },
         "units": {"total": outcome.units_total, "retried": outcome.units_retried, "resumed": outcome.units_resumed},
         "pages": {"checked": outcome.pages_checked, "errors": errors},
         "repos": repos,
         "workers": workers,
+        "warnings": outcome.warnings,
     })
 }
 

@@ -157,6 +157,7 @@ impl Site {
             runtime: Handle::current(),
             given_up: Default::default(),
             packs: Default::default(),
+            summaries: None,
             ended: Default::default(),
         })
     }
@@ -269,6 +270,7 @@ pub(crate) fn units(stall: Duration) -> UnitContext {
         file_sha1: false,
         stall_timeout_ms: u64::try_from(stall.as_millis()).unwrap(),
         priors: Vec::new(),
+        summaries: None,
     }
 }
 
@@ -279,6 +281,7 @@ pub(crate) fn part(path: &str, bytes: usize) -> UnitPart {
         offset: 0,
         length: u64::try_from(bytes).unwrap(),
         block_size: 8192,
+        prior_size: None,
         prior: Vec::new(),
     }
 }
@@ -290,6 +293,7 @@ pub(crate) fn order(unit: u32, repositories: &[RepoKey], parts: &[UnitPart]) -> 
         token: FencingToken(1),
         repositories: repositories.to_vec(),
         parts: parts.to_vec(),
+        reads_all: false,
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<K
         warnings.push("--force: the cluster was not shut down cleanly".into());
     }
     Ok(Known {
+        summarizes_wal: false,
         facts: known_version_facts(&control, control.version, warnings),
         relation_segment_blocks: control.relation_segment_blocks,
         stanza: order.stanza,

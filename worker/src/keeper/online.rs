@@ -42,7 +42,9 @@ pub(super) async fn preflight(order: PreflightOrder, config: SourceConfig) -> Re
         .into());
     }
     let warnings = warnings.iter().map(ToString::to_string).collect();
+    let summarizes_wal = client.summarizes_wal().await?;
     Ok(Known {
+        summarizes_wal,
         facts: known_version_facts(&control, client.settings().version, warnings),
         relation_segment_blocks: control.relation_segment_blocks,
         stanza: order.stanza,

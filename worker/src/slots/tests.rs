@@ -76,6 +76,8 @@ async fn a_receipt_too_large_to_be_sent_becomes_a_small_failure() {
         parts: vec![all_bad],
         read: 8192,
         changed: 0,
+        skipped: 0,
+        wrong_summary: None,
         stored: vec![StoredPack { repository: ONE, bytes: 1 }],
         failed: Vec::new(),
         spent: Default::default(),

@@ -75,8 +75,12 @@ impl KnownBlocks {
         (!self.hashes.is_empty()).then_some(self.block_size)
     }
 
+    pub(super) fn hash(&self, block: usize) -> Option<BlockHash> {
+        self.hashes.get(block).copied().flatten()
+    }
+
     pub(super) fn is(&self, block: usize, hash: BlockHash) -> bool {
-        self.hashes.get(block).copied().flatten() == Some(hash)
+        self.hash(block) == Some(hash)
     }
 
     pub(super) fn spots(&self, repository: RepoKey) -> Option<&Spots> {

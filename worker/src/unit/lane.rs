@@ -112,6 +112,15 @@ impl Lane {
         self.known.iter_mut().filter(differs).for_each(|known| *known = KnownBlocks::default());
     }
 
+    /// What the newest prior says of the block.
+    pub(super) fn hash(&self, block: usize) -> Option<BlockHash> {
+        self.known.first().and_then(|known| known.hash(block))
+    }
+
+    pub(super) fn knows(&self, block: usize, hash: BlockHash) -> bool {
+        self.known.iter().any(|known| known.is(block, hash))
+    }
+
     /// Refers to the block instead of storing it, if an earlier backup has it.
     pub(super) fn refer(&mut self, block: usize, hash: BlockHash) -> bool {
         let Some(by) = self.known.iter().position(|known| known.is(block, hash)) else { return false };

@@ -102,6 +102,37 @@ impl PartReader {
         Ok(filled)
     }
 
+    /// Of the file, now.
+    pub(super) fn size(&self) -> Result<u64, Failure> {
+        match &self.content {
+            Content::Bytes(bytes) => Ok(bytes.len() as u64),
+            Content::File { file, .. } => {
+                file.metadata().map(|data| data.len()).map_err(|error| read_failure(&self.path, &error))
+            }
+        }
+    }
+
+    /// The next bytes are known and stay unread.
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.at += bytes;
+    }
+
+    /// A page from anywhere in the file; `false` if it is not all there.
+    pub(super) fn read_page(&self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
+        let Content::File { file, .. } = &self.content else { return Ok(false) };
+        match file.read_exact_at(page, offset) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(error) => Err(read_failure(&self.path, &error)),
+        }
+    }
+
+    /// The same, when whoever was writing it has written it.
+    pub(super) fn read_page_again(&self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
+        std::thread::sleep(TORN_PAGE_PAUSE);
+        self.read_page(offset, page)
+    }
+
     /// Reads a page again; tells whether it changed. A file that is shorter by now did change.
     pub(super) fn reread(&mut self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
         let Content::File { file, .. } = &self.content else { return Ok(false) };

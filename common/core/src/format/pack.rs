@@ -158,4 +158,11 @@ pub struct PackBody {
     /// Files of the unit that were gone when it was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vanished: Vec<String>,
+    /// Bytes of its ranges that were not read, since WAL summaries said that the prior has them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }

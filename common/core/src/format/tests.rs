@@ -106,6 +106,7 @@ fn pack() -> PackBody {
         ranges: vec![range(), PackRange { bad_pages: Vec::new(), sha1: None, ..range() }],
         foreign: vec![foreign],
         vanished: vec!["base/5/99".into()],
+        skipped: 0,
     }
 }
 

@@ -23,7 +23,7 @@
 //!
 //! Code map: `session` is what the source says before units, `foundation` what the backup rests on, [`units`] the board of units, `copying` what happens to them,
 //! `joining` who does them, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
-//! job, `wal`, [`contest`] and [`contents`] what their names say.
+//! job, `summaries` what is believed of PostgreSQL's own records of change, `wal`, [`contest`] and [`contents`] what their names say.
 //!
 //! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job, unless an
 //! earlier leader has published: then the outcome says so.
@@ -42,6 +42,7 @@ mod session;
 pub mod stages;
 mod state;
 mod stopping;
+mod summaries;
 pub mod units;
 mod wal;
 
@@ -51,7 +52,9 @@ use crate::format::cluster::ClusterBody;
 use crate::ids::{PlanNumber, RepoKey, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
-use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
+use crate::wire::{
+    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder, UnitOrder,
+};
 use contents::{BackupContents, RepositoryState};
 pub use event::{
     Announced, BackupSpec, Effect, Event, Fate, Outcome, RecalledSession, Recovered, RepositoryFacts, Status,
@@ -118,6 +121,8 @@ pub struct BackupMachine {
     session: Option<SessionFacts>,
     labels: BTreeSet<BackupLabel>,
     label: Option<BackupLabel>,
+    /// What the job is bound to, as it was persisted last.
+    announced: Option<Announced>,
     /// How many attempts at the label there were, this one included.
     plan: PlanNumber,
     inventory: Inventory,
@@ -167,6 +172,7 @@ impl BackupMachine {
             session: None,
             labels: BTreeSet::new(),
             label: None,
+            announced: None,
             plan: recovered.announced.as_ref().map_or(PlanNumber(1), |announced| announced.plan),
             inventory: Inventory::default(),
             foundation: Foundation::default(),
@@ -250,7 +256,9 @@ impl BackupMachine {
                 let wanted = self.board.leased(&worker, &leases);
                 let (alive, page_size) = (self.alive(), self.page_size());
                 let orders = self.board.orders(&wanted, &self.inventory, &self.foundation, &alive, page_size);
+                let reads_all = self.distrusts_summaries();
                 for order in orders {
+                    let order = UnitOrder { reads_all, ..order };
                     effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
                 }
                 Ok(())

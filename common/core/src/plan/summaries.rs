@@ -23,9 +23,10 @@ pub use changed::{ChangedBlocks, Geometry, Merging, ToRead, Unknown};
 pub use pages::PageRanges;
 
 use crate::pg::{Lsn, PgVersion, TimelineHistory, TimelineId, WalSummaryName};
+use serde::{Deserialize, Serialize};
 
 /// From the prior backup's start to this one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     pub prior_timeline: TimelineId,
     pub prior_start: Lsn,
@@ -36,7 +37,7 @@ pub struct Window {
 
 /// What must not have changed since the prior backup: WAL does not tell of it. All else that could matter (system
 /// identifier, segment size) is fixed by initdb.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterShape {
     pub version: PgVersion,
     pub catalog_version: u32,

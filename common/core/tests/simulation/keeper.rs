@@ -328,6 +328,7 @@ impl World {
             ranges,
             foreign: Vec::new(),
             vanished,
+            skipped: 0,
         };
         self.note(format_args!("worker {id} reads unit {} attempt {}", order.unit, order.attempt));
         let pack = Pack { body, read_from: self.now, read_to: self.now + takes };
@@ -454,6 +455,8 @@ fn receipt(running: &Running) -> ReportBody {
         parts: order.parts.iter().map(part).collect(),
         read: order.parts.iter().map(|part| part.length).sum(),
         changed: 0,
+        skipped: 0,
+        wrong_summary: None,
         stored: running.stored.clone(),
         failed: running.failed.clone(),
         spent: Default::default(),

@@ -316,6 +316,7 @@ impl Writing<'_> {
             ranges: ranges.clone(),
             foreign: foreign.into_iter().collect(),
             vanished: Vec::new(),
+            skipped: 0,
         };
         self.put(&name.key(&stanza()), object.end(&body)).await;
         ranges

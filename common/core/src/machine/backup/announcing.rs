@@ -28,11 +28,12 @@ impl BackupMachine {
             None => {
                 let (label, plan) = self.label_and_plan(now, &basis, effects);
                 let (priors, reads_all) = (basis.of.into_iter().collect(), self.foundation.reads_all());
-                Announced { label, session, term: 0, priors, reads_all, plan }
+                Announced { label, session, term: 0, priors, reads_all, plan, distrusts_summaries: false }
             }
         };
         let (label, term) = (announced.label, announced.term);
         (self.label, self.plan) = (Some(label), announced.plan);
+        self.announced = Some(announced.clone());
         effects.push(Effect::PersistAnnounced(announced));
         let options = SplitOptions {
             has_prior: label.kind() != BackupKind::Full,
@@ -130,6 +131,7 @@ impl BackupMachine {
             file_sha1: self.spec.file_sha1,
             stall_timeout_ms: self.spec.stall_timeout_ms,
             priors: self.foundation.priors(),
+            summaries: self.summaries(),
         };
         Ok(OrderBody::Prepare(Box::new(context)))
     }

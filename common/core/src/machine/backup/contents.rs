@@ -74,16 +74,12 @@ impl BackupContents {
         let inventory = std::mem::take(&mut machine.inventory);
         let (prior, references) = machine.foundation.newest();
         let kept = machine.foundation.take_kept();
-        let mut collected = Collected::new(inventory.file_count(), machine.plan);
-        for (unit, planned, accepted) in machine.board.accepted() {
-            collected.add(unit, planned, accepted);
-        }
-        collected.pieces.sort_by_key(|piece| (piece.file, piece.range.offset));
-        collected.bad_pages.sort_unstable();
+        let mut collected = Collected::of(machine, inventory.file_count());
         let kept_workers = kept.workers().iter().map(|name| collected.worker(name)).collect();
         let start = session.start;
         let stop_segment = stop
             .map(|stop| WalSegmentName::last_before(stop.timeline, stop.stop_lsn, facts.wal_segment_size));
+        let gone = collected.vanished.iter().filter(|gone| **gone).count();
         let head = ManifestHead {
             label,
             backup: machine.spec.backup,
@@ -107,9 +103,8 @@ impl BackupContents {
             wal_stop: stop_segment,
             tablespaces: session.tablespaces,
             databases: session.databases,
-            records: (inventory.items().len() - collected.vanished.iter().filter(|gone| **gone).count())
-                as u64,
-            files: (inventory.file_count() - collected.vanished.iter().filter(|gone| **gone).count()) as u64,
+            records: (inventory.items().len() - gone) as u64,
+            files: (inventory.file_count() - gone) as u64,
             bytes: file_ends(&collected.pieces) + kept.bytes(&inventory),
             backup_label: stop.map(|stop| stop.backup_label.clone()),
             tablespace_map: stop.map(|stop| stop.tablespace_map.clone()).filter(|map| !map.is_empty()),
@@ -298,6 +293,17 @@ impl Collected {
             workers: Vec::new(),
             worker_numbers: BTreeMap::new(),
         }
+    }
+
+    /// Of all accepted units.
+    fn of(machine: &BackupMachine, files: usize) -> Self {
+        let mut collected = Collected::new(files, machine.plan);
+        for (unit, planned, accepted) in machine.board.accepted() {
+            collected.add(unit, planned, accepted);
+        }
+        collected.pieces.sort_by_key(|piece| (piece.file, piece.range.offset));
+        collected.bad_pages.sort_unstable();
+        collected
     }
 
     fn worker(&mut self, name: &WorkerName) -> u16 {

@@ -48,11 +48,16 @@ impl BackupMachine {
             effects.push(Effect::Settle { worker, unit: receipt.unit, attempt: receipt.attempt });
             return Ok(());
         }
+        if let Some(reason) = &receipt.wrong_summary {
+            self.distrust_summaries(reason, effects);
+        }
+        if self.is_worthless(&receipt) {
+            self.refuse_receipt(now, worker, &receipt, effects);
+            return Ok(());
+        }
         if let Err(reason) = self.board.check(&receipt, &self.inventory) {
             let message = format!("a receipt for unit {} is wrong: {reason}", receipt.unit);
-            let failure = Failure::new(ErrorCode::Assert, message);
-            let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
-            let report = UnitFailure { unit, attempt, token, failure, failed: Vec::new() };
+            let report = failed(&receipt, Failure::new(ErrorCode::Assert, message));
             return self.on_unit_failure(now, worker, report, effects);
         }
         let missing = self.missing_repositories(&receipt);
@@ -64,9 +69,7 @@ impl BackupMachine {
                 || Failure::new(ErrorCode::Assert, "a receipt came without any repository"),
                 |first| first.failure.clone(),
             );
-            let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
-            let report = UnitFailure { unit, attempt, token, failure, failed: Vec::new() };
-            return self.on_unit_failure(now, worker, report, effects);
+            return self.on_unit_failure(now, worker, failed(&receipt, failure), effects);
         }
         for one in missing {
             self.drop_repository(one.repository, one.failure, effects)?;
@@ -95,6 +98,21 @@ impl BackupMachine {
         }
         self.lease_units(now, effects);
         self.stop_when_done(effects)
+    }
+
+    /// Nobody's fault: the unit is done again.
+    fn refuse_receipt(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerName,
+        receipt: &Receipt,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (unit, attempt) = (receipt.unit, receipt.attempt);
+        effects.push(Effect::Settle { worker, unit, attempt });
+        effects.push(Effect::ReleaseLease { unit, attempt });
+        self.board.give_back(unit, attempt);
+        self.lease_units(now, effects);
     }
 
     /// Repositories in the job that do not have the pack, with what is known of why.
@@ -161,4 +179,10 @@ impl BackupMachine {
             self.lease_units(now, effects);
         }
     }
+}
+
+/// As if its worker had failed to do the unit.
+fn failed(receipt: &Receipt, failure: Failure) -> UnitFailure {
+    let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
+    UnitFailure { unit, attempt, token, failure, failed: Vec::new() }
 }

@@ -204,6 +204,9 @@ pub struct Announced {
     /// How many attempts at this label there were, this one included.
     #[serde(default = "first")]
     pub plan: PlanNumber,
+    /// WAL summaries turned out to be wrong: no unit counts that left anything unread.
+    #[serde(default)]
+    pub distrusts_summaries: bool,
 }
 
 const fn first() -> PlanNumber {
@@ -411,6 +414,8 @@ pub struct Outcome {
     pub bytes_database: u64,
     pub bytes_read: u64,
     pub bytes_changed: u64,
+    /// What WAL summaries let it leave unread.
+    pub bytes_skipped: u64,
     pub units_total: u32,
     pub units_retried: u32,
     /// Units of which an earlier attempt had stored everything.

@@ -18,8 +18,9 @@ use crate::plan::incremental::{Basis, references_on};
 use crate::plan::inventory::{FileIndex, Inventory};
 use crate::plan::leftover::LeftRanges;
 use crate::plan::prior::{Known, Prior, Unchanged};
+use crate::plan::summaries::{ClusterShape, Window};
 use crate::units::Timestamp;
-use crate::wire::{PriorBackup, PriorRange};
+use crate::wire::{PriorBackup, PriorRange, SessionFacts, SummaryBasis};
 use std::collections::BTreeMap;
 
 /// One prior, and who follows it.
@@ -28,6 +29,7 @@ struct Footing {
     record: Box<BackupRecord>,
     repositories: Vec<RepoKey>,
     files: Option<Prior>,
+    shape: Option<ClusterShape>,
     state: State,
 }
 
@@ -150,6 +152,25 @@ impl Foundation {
         overlapping.map(range).collect()
     }
 
+    /// Since when WAL summaries may tell what changed: only where size and time are believed as well.
+    pub(super) fn summaries(&self, session: &SessionFacts) -> Option<SummaryBasis> {
+        let newest = self.footings.first().filter(|_| !self.reads_all)?;
+        let prior = &newest.record;
+        let window = Window {
+            prior_timeline: prior.timeline,
+            prior_start: prior.lsn_start?,
+            prior_stop: prior.lsn_stop?,
+            timeline: session.timeline,
+            start: session.start?.lsn,
+        };
+        Some(SummaryBasis { window, prior: newest.shape? })
+    }
+
+    /// Of the file in the newest prior.
+    pub(super) fn size(&self, file: FileIndex) -> Option<u64> {
+        Some(self.footings.first()?.files.as_ref()?.file(file)?.size)
+    }
+
     /// Gives away what is taken over as it is.
     pub(super) fn take_kept(&mut self) -> Kept {
         let prior = self.footings.first_mut().and_then(|footing| footing.files.take());
@@ -201,6 +222,7 @@ impl BackupMachine {
                 record: candidates[&key].clone(),
                 repositories: vec![key],
                 files: None,
+                shape: None,
                 state: State::Reading,
             });
         }
@@ -286,6 +308,12 @@ impl BackupMachine {
     pub(super) fn on_prior_opened(&mut self, round: u32, head: &ManifestHead) -> Result<(), Failure> {
         if let Some(footing) = self.footing_read(round, head.label) {
             footing.files = Some(Prior::new(head));
+            footing.shape = Some(ClusterShape {
+                version: head.version,
+                catalog_version: head.catalog_version,
+                checksums: head.checksums,
+                page_size: head.page_size,
+            });
         }
         Ok(())
     }

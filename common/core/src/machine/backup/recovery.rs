@@ -134,6 +134,10 @@ impl BackupMachine {
                 continue;
             }
             let Some(planned) = self.board.unit(unit).filter(|_| self.board.is_due(unit)) else { continue };
+            if self.distrusts_summaries() && pack.body.skipped > 0 {
+                recalled.remove(&unit);
+                continue;
+            }
             let page_size = checks_pages.then_some(self.page_size());
             let receipt = receipt_of(&pack, planned, &self.inventory, &secret, page_size);
             if let Err(reason) = receipt
@@ -265,10 +269,12 @@ fn receipt_of(
         token: FencingToken(0),
         slot: body.slot,
         parts,
-        read: body.ranges.iter().map(|range| range.length).sum(),
+        read: body.ranges.iter().map(|range| range.length).sum::<u64>().saturating_sub(body.skipped),
         changed: body.ranges.iter().map(PackRange::own_bytes).sum(),
         stored: pack.stored.clone(),
         failed: Vec::new(),
         spent: Default::default(),
+        skipped: body.skipped,
+        wrong_summary: None,
     })
 }

@@ -146,6 +146,7 @@ impl BackupMachine {
                 .map_or_else(|| self.inventory.bytes(), |contents| contents.head.bytes),
             bytes_read: self.board.read(),
             bytes_changed: self.board.changed(),
+            bytes_skipped: self.board.skipped(),
             units_total: self.board.total(),
             units_retried: self.board.retried(),
             units_resumed: self.board.resumed(),

@@ -255,11 +255,8 @@ impl World {
             }
             Effect::Send { order, .. } => self.obey(order.body),
             Effect::AwaitWal { repository, .. } => {
-                let result = Ok(if self.archived.contains(&repository) {
-                    Vec::new()
-                } else {
-                    vec![segment("0/2000028")]
-                });
+                let is_there = self.archived.contains(&repository);
+                let result = Ok(if is_there { Vec::new() } else { vec![segment("0/2000028")] });
                 self.tell(Event::WalFound { repository, result });
             }
             Effect::WritePlan { repository, .. } => {
@@ -277,10 +274,7 @@ impl World {
                     .collect();
                 self.tell(Event::UnitsLeased { worker, leases });
             }
-            Effect::ReadLeftover { round, .. } => {
-                self.tell(Event::LeftoverListed { round, ranges: self.left.clone() });
-                self.tell(Event::LeftoverRead { round });
-            }
+            Effect::ReadLeftover { round, .. } => self.read_leftover(round),
             Effect::ReadPrior { round, record, .. } => self.read_prior(round, record.label),
             Effect::Publish { repository, contents, record } => {
                 self.records.push((repository, *record));
@@ -312,6 +306,11 @@ impl World {
             Effect::Finish(outcome) => self.outcome = Some(*outcome),
             _ => {}
         }
+    }
+
+    fn read_leftover(&mut self, round: u32) {
+        self.tell(Event::LeftoverListed { round, ranges: self.left.clone() });
+        self.tell(Event::LeftoverRead { round });
     }
 
     fn read_prior(&mut self, round: u32, label: BackupLabel) {
@@ -376,6 +375,8 @@ impl World {
                 .collect(),
             read: order.parts.iter().map(|part| part.length).sum(),
             changed: 0,
+            skipped: 0,
+            wrong_summary: None,
             stored: fine.into_iter().map(|repository| StoredPack { repository, bytes: 10 }).collect(),
             failed: broken
                 .into_iter()

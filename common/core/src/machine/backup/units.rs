@@ -1,16 +1,15 @@
 //! The units of a backup and where each stands.
 
+mod orders;
 mod spread;
 
 use super::event::{UnitLease, WorkerShare};
-use super::foundation::Foundation;
 use super::stages::Occupation;
-use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
+use crate::ids::{Attempt, FencingToken, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
-use crate::plan::blocks::block_size;
-use crate::plan::inventory::{FileIndex, Inventory};
+use crate::plan::inventory::FileIndex;
 use crate::units::Timestamp;
-use crate::wire::{PartReceipt, Receipt, UnitOrder, UnitPart};
+use crate::wire::{PartReceipt, Receipt};
 use std::collections::BTreeMap;
 
 /// A unit that failed this often will fail again.
@@ -42,6 +41,9 @@ pub struct Accepted {
     pub slot: u16,
     pub attempt: Attempt,
     pub parts: Vec<PartReceipt>,
+    /// Bytes that were not read.
+    pub skipped: u64,
+    changed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub struct UnitBoard {
     done_bytes: u64,
     read: u64,
     changed: u64,
+    skipped: u64,
     /// Milliseconds from lease to receipt, summed over `timed` units.
     taken_ms: i64,
     timed: i64,
@@ -115,6 +118,10 @@ impl UnitBoard {
 
     pub fn changed(&self) -> u64 {
         self.changed
+    }
+
+    pub fn skipped(&self) -> u64 {
+        self.skipped
     }
 
     pub fn unit_size(&self) -> u64 {
@@ -290,24 +297,6 @@ impl UnitBoard {
         wanted
     }
 
-    pub(super) fn orders(
-        &self,
-        leases: &[UnitLease],
-        inventory: &Inventory,
-        foundation: &Foundation,
-        repositories: &[RepoKey],
-        page_size: u32,
-    ) -> Vec<UnitOrder> {
-        let order = |lease: &UnitLease| UnitOrder {
-            unit: lease.unit,
-            attempt: lease.attempt,
-            token: lease.token,
-            repositories: repositories.to_vec(),
-            parts: parts(&self.plan.units[lease.unit.0 as usize].work, inventory, foundation, page_size),
-        };
-        leases.iter().map(order).collect()
-    }
-
     /// Only the bearer of a current lease is heard.
     pub(super) fn is_current(&self, unit: UnitId, attempt: Attempt, token: FencingToken) -> bool {
         self.holds(unit).iter().any(|hold| hold.attempt == attempt && hold.token == Some(token))
@@ -329,43 +318,6 @@ impl UnitBoard {
         });
         let theirs = held.flatten().filter(|(_, hold)| hold.worker == *worker);
         theirs.filter_map(|(unit, hold)| Some((unit, hold.attempt, hold.token?))).collect()
-    }
-
-    /// Whether a receipt says of every part of its unit what can be: completeness is computed from receipts, so a receipt
-    /// that lies by omission would publish a backup with holes.
-    pub(super) fn check(&self, receipt: &Receipt, inventory: &Inventory) -> Result<(), String> {
-        let (files, range): (&[FileIndex], Option<u64>) = match &self.plan.units[receipt.unit.0 as usize].work
-        {
-            Work::Range { file, length, .. } => (std::slice::from_ref(file), Some(*length)),
-            Work::Files(files) => (files, None),
-        };
-        if files.len() != receipt.parts.len() {
-            return Err(format!(
-                "it tells of {} parts, and the unit has {}",
-                receipt.parts.len(),
-                files.len()
-            ));
-        }
-        for (index, part) in files.iter().zip(&receipt.parts) {
-            let file = inventory.file(*index);
-            let planned = range.unwrap_or(file.size);
-            let reason = match part {
-                PartReceipt::Vanished
-                    if !file.class.may_vanish() && !file.class.vanishes_with_its_directory() =>
-                {
-                    "is gone, which it must not be"
-                }
-                PartReceipt::Present { place, length, .. } if place.is_some() != (*length > 0) => {
-                    "has bytes without a place, or a place without bytes"
-                }
-                PartReceipt::Present { length, .. } if *length > planned && file.class.wal_protected() => {
-                    "has more bytes than were planned"
-                }
-                _ => continue,
-            };
-            return Err(format!("{} {reason}", inventory.path(*index)));
-        }
-        Ok(())
     }
 
     /// Answers with the other attempts at the unit, which came too late.
@@ -396,6 +348,7 @@ impl UnitBoard {
         self.done_bytes += self.plan.units[number].bytes;
         self.read += receipt.read;
         self.changed += receipt.changed;
+        self.skipped += receipt.skipped;
         let share = self.shares.entry(worker.clone()).or_default();
         share.0 += 1;
         share.1 += receipt.read;
@@ -404,7 +357,30 @@ impl UnitBoard {
             slot: receipt.slot,
             attempt: receipt.attempt,
             parts: receipt.parts,
+            skipped: receipt.skipped,
+            changed: receipt.changed,
         }));
+    }
+
+    /// Units that left something unread are pending again; tells how many.
+    pub(super) fn do_again_what_skipped(&mut self) -> usize {
+        let mut again = 0;
+        for number in 0..self.states.len() {
+            let UnitState::Done(accepted) = &self.states[number] else { continue };
+            if accepted.skipped == 0 {
+                continue;
+            }
+            self.done -= 1;
+            self.done_bytes -= self.plan.units[number].bytes;
+            self.changed -= accepted.changed;
+            self.skipped -= accepted.skipped;
+            self.states[number] = UnitState::Pending;
+            if number < self.cursor {
+                self.returned.push(number);
+            }
+            again += 1;
+        }
+        again
     }
 
     /// Whether the unit may be read before all others are done, or all others are.
@@ -473,22 +449,4 @@ impl UnitBoard {
 
 fn unit_id(number: usize) -> UnitId {
     UnitId(u32::try_from(number).expect("the planner makes far fewer units"))
-}
-
-fn parts(work: &Work, inventory: &Inventory, foundation: &Foundation, page_size: u32) -> Vec<UnitPart> {
-    let part = |index: FileIndex, offset, length| {
-        let file = inventory.file(index);
-        UnitPart {
-            path: inventory.path(index),
-            class: file.class,
-            offset,
-            length,
-            block_size: block_size(file.size, page_size),
-            prior: foundation.ranges(index, offset, length),
-        }
-    };
-    match work {
-        Work::Range { file, offset, length } => vec![part(*file, *offset, *length)],
-        Work::Files(files) => files.iter().map(|file| part(*file, 0, inventory.file(*file).size)).collect(),
-    }
 }

@@ -323,6 +323,8 @@ async fn run_unit(site: &Site, request: &BackupRequest, order: &UnitOrder) -> Re
         parts: ranges.iter().zip(0..).map(part).collect(),
         read: ranges.iter().map(|range| range.length).sum(),
         changed: ranges.iter().map(|range| range.length).sum(),
+        skipped: 0,
+        wrong_summary: None,
         stored: vec![StoredPack { repository: RepoKey(site.repository.number().0), bytes: stored }],
         failed: Vec::new(),
         spent: Default::default(),

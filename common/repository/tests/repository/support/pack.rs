@@ -85,6 +85,7 @@ pub(crate) async fn write_pack(
         ranges: ranges.clone(),
         foreign,
         vanished: Vec::new(),
+        skipped: 0,
     };
     object.extend_from_slice(&encoder.finish(&body, &mut compressor).unwrap());
     let size = object.len() as u64;

@@ -118,6 +118,7 @@ fn context() -> UnitContext {
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),
+        summaries: None,
     }
 }
 
@@ -128,6 +129,7 @@ fn unit() -> UnitOrder {
         offset: 0,
         length,
         block_size: 65_536,
+        prior_size: None,
         prior: Vec::new(),
     };
     UnitOrder {
@@ -139,6 +141,7 @@ fn unit() -> UnitOrder {
             part("base/5/1259", FileClass::Relation { fork: Fork::Main, segment: 0 }, 114_688),
             part("global/pg_control", FileClass::Control, 8_192),
         ],
+        reads_all: false,
     }
 }
 
@@ -285,6 +288,8 @@ fn receipt() -> Receipt {
         ],
         read: 122_880,
         changed: 0,
+        skipped: 0,
+        wrong_summary: None,
         stored: vec![StoredPack { repository: REPO, bytes: 23_456 }],
         failed: vec![failed()],
         spent: Default::default(),

@@ -158,6 +158,7 @@ fn a_new_leader_is_bound_to_what_the_first_one_announced() {
             priors: priors.clone(),
             reads_all,
             plan: PlanNumber(1),
+            distrusts_summaries: false,
         });
         let recovered = Recovered { announced, ..Recovered::default() };
         let incr = BackupSpec { kind: BackupKind::Incr, ..spec() };

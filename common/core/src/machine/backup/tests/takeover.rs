@@ -17,6 +17,7 @@ pub(super) fn announced() -> Option<Announced> {
         priors: Vec::new(),
         reads_all: false,
         plan: PlanNumber(1),
+        distrusts_summaries: false,
     })
 }
 
@@ -58,6 +59,7 @@ fn pack(order: &UnitOrder) -> RecalledPack {
         ranges: order.parts.iter().filter(|part| part.length > 0).map(range).collect(),
         foreign: Vec::new(),
         vanished: Vec::new(),
+        skipped: 0,
     };
     let stored = [ONE, TWO].map(|repository| StoredPack { repository, bytes: 10 });
     RecalledPack { body, stored: stored.to_vec() }

@@ -1,37 +1,34 @@
-//! Lists what packs of an unfinished backup hold to the machine that goes on with it.
+//! What packs of an unfinished backup hold.
 //!
 //! Only packs that every repository has count: what was receipted is in all of them. A footer that cannot be read means that
 //! its blocks are stored again.
 
-use crate::actors::backup::{BackupActor, Happened};
-use actix::Addr;
+use super::Listing;
 use futures::StreamExt;
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::manifest::RangeRecord;
+use pgconvoy_core::format::pack::PackRange;
 use pgconvoy_core::format::{BackupLabel, HashSecret};
-use pgconvoy_core::ids::{PlanNumber, RepoKey, StanzaName};
+use pgconvoy_core::ids::{PlanNumber, RepoKey};
 use pgconvoy_core::machine::backup::Event;
 use pgconvoy_core::pg::RelativePath;
+use pgconvoy_repository::Repository;
 use pgconvoy_repository::pack::PackReader;
-use pgconvoy_repository::{Repository, RepositorySet};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// Footers read at once: enough to hide a store's latency, few enough for its limits.
 const FOOTERS_AT_ONCE: usize = 16;
 
-pub(crate) struct LeftoverListing {
-    pub set: Arc<RepositorySet>,
-    pub stanza: StanzaName,
-    pub actor: Addr<BackupActor>,
-    pub round: u32,
-}
-
-impl LeftoverListing {
+impl Listing {
     /// Of plans 1 to `plans`.
-    pub(crate) async fn run(&self, label: BackupLabel, plans: PlanNumber, repositories: &[RepoKey]) -> Event {
-        if let Err(failure) = self.list(label, plans, repositories).await {
+    pub(crate) async fn leftover(
+        &self,
+        label: BackupLabel,
+        plans: PlanNumber,
+        repositories: &[RepoKey],
+    ) -> Event {
+        if let Err(failure) = self.list_leftover(label, plans, repositories).await {
             tracing::warn!(
                 "unfinished backup {label} is stored again as far as it cannot be looked at: {failure}"
             );
@@ -39,7 +36,7 @@ impl LeftoverListing {
         Event::LeftoverRead { round: self.round }
     }
 
-    async fn list(
+    async fn list_leftover(
         &self,
         label: BackupLabel,
         plans: PlanNumber,
@@ -61,9 +58,7 @@ impl LeftoverListing {
             common.unwrap_or_default().into_iter().map(|name| self.ranges(&repository, name, &secret));
         let mut reading = futures::stream::iter(reading).buffer_unordered(FOOTERS_AT_ONCE);
         while let Some(ranges) = reading.next().await {
-            let gone = |_| Failure::new(ErrorCode::Term, "the backup is over");
-            let event = Event::LeftoverListed { round: self.round, ranges };
-            self.actor.send(Happened(event)).await.map_err(gone)?;
+            self.tell(Event::LeftoverListed { round: self.round, ranges }).await?;
         }
         Ok(())
     }
@@ -81,7 +76,7 @@ impl LeftoverListing {
                 return Vec::new();
             }
         };
-        let range = |(place, range): (u32, &pgconvoy_core::format::pack::PackRange)| {
+        let range = |(place, range): (u32, &PackRange)| {
             let record = RangeRecord {
                 offset: range.offset,
                 length: range.length,
