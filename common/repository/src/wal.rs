@@ -7,7 +7,8 @@ mod push;
 
 pub use parts::PackedPart;
 pub use push::{
-    PushManner, PushNews, PushResult, Pushed, WalSource, WalTarget, push_wal, push_wal_as, push_wal_telling,
+    PushManner, PushNews, PushResult, Pushed, Threads, WalSource, WalTarget, push_wal, push_wal_as,
+    push_wal_telling,
 };
 
 use crate::codec::Decompressor;

@@ -14,7 +14,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_postgres::connect::ConnectOptions;
 use pgconvoy_repository::codec::{Codec, Level};
-use pgconvoy_repository::wal::{PushManner, Pushed};
+use pgconvoy_repository::wal::{PushManner, Pushed, Threads};
 use pgconvoy_worker::archive::spool::OutSpool;
 use pgconvoy_worker::archive::{
     BackgroundPush, ClusterIdentity, Doors, Nudge, Push, PushReport, PushRepository, Sibling, Stream,
@@ -26,9 +26,10 @@ use std::time::Duration;
 
 pub(super) const COMMAND: &str = "archive-push";
 /// Frames of a segment are compressed side by side.
-const PUSH_THREADS_MIN: usize = 2;
-/// In the background, files are pushed side by side; one more than is computed on keeps the stores busy.
-const WIDTH_MIN: usize = 2;
+const COMPUTING_MIN: usize = 2;
+/// In the background, files are pushed side by side: one more than is computed on, as the last steps of a file are its
+/// store's.
+const FILES_MORE: usize = 1;
 /// How long the background process waits for the next segment.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -138,6 +139,7 @@ pub(super) fn ahead(
     let cluster = cluster(context, request)?;
     let path = std::path::absolute(&request.path)
         .map_err(|error| Failure::new(ErrorCode::FileOpen, format!("no current directory: {error}")))?;
+    let manner = manner(&request.options)?;
     let spool_path = Path::new(&context.config.paths.spool);
     let spool = match request.options.archive_async {
         true => Some(OutSpool::open(spool_path, &request.stanza)?),
@@ -153,8 +155,8 @@ pub(super) fn ahead(
         is_asked: request.options.archive_async,
         cluster,
         is_header_checked: request.options.archive_header_check,
-        manner: PushManner { threads: 1, ..manner(&request.options)? },
-        width: request.options.slots(cores()).max(WIDTH_MIN),
+        manner,
+        width: computing_max(&request.options) + FILES_MORE,
         queue_max: request.options.archive_push_queue_max,
         nudges: HostLock::background_socket(&context.config.paths.lock, &request.stanza, COMMAND),
         linger,
@@ -181,7 +183,7 @@ pub(super) fn stream(
         pg_wal: request.path.parent().unwrap_or(Path::new("/")).to_owned(),
         cluster,
         is_header_checked: request.options.archive_header_check,
-        manner: PushManner { threads: 1, ..manner(&request.options)? },
+        manner: PushManner { threads: Threads::new(1), ..manner(&request.options)? },
         retain_max: request.options.archive_stream_retain_max,
     })
 }
@@ -201,9 +203,13 @@ fn wal_file(path: &Path) -> Result<WalFileName, Failure> {
 fn manner(options: &BackupOptions) -> Result<PushManner, Failure> {
     let codec: Codec = options.compression.kind.into();
     let level = Level::new(codec, options.compression.level)?;
-    // PostgreSQL waits for each segment: its wall time counts, and it is short.
-    let threads = options.slots(cores()).max(PUSH_THREADS_MIN);
+    let threads = Threads::new(computing_max(options));
     Ok(PushManner { codec, level, threads, stall: options.io_timeout })
+}
+
+/// PostgreSQL waits for each segment: its wall time counts, and it is short.
+fn computing_max(options: &BackupOptions) -> usize {
+    options.slots(cores()).max(COMPUTING_MIN)
 }
 
 fn tell(file: &WalFileName, report: &PushReport) {

@@ -123,7 +123,7 @@ impl BackgroundPush {
             path: &path,
             cluster: self.cluster,
             is_header_checked: self.is_header_checked,
-            manner: self.manner,
+            manner: self.manner.clone(),
         };
         let mut undecided: Vec<RepoKey> = order.repositories.clone();
         let mut is_read = false;
@@ -190,7 +190,7 @@ impl BackgroundPush {
             doors: &self.doors,
             siblings: &self.siblings,
             cluster: self.cluster,
-            manner: self.manner,
+            manner: self.manner.clone(),
             width: self.width,
         };
         catch_up.run().await

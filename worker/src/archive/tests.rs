@@ -10,7 +10,7 @@ use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::RepositorySettings;
 use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::set::Place;
-use pgconvoy_repository::wal::PushManner;
+use pgconvoy_repository::wal::{PushManner, Threads};
 use pgconvoy_storage::decorate::fault::{FaultStorage, Faults};
 use pgconvoy_storage::{MemoryStorage, PutMode, Storage, list_all};
 use std::collections::BTreeMap;
@@ -21,12 +21,11 @@ pub(super) const OURS: SystemId = SystemId(7_400_000_000_000_000_001);
 pub(super) const ANOTHER: SystemId = SystemId(7_400_000_000_000_000_002);
 pub(super) const SEGMENT: &str = "000000010000000000000001";
 pub(super) const SEGMENT_BYTES: usize = 1 << 20;
-pub(super) const MANNER: PushManner = PushManner {
-    codec: Codec::Zst,
-    level: Codec::Zst.default_level(),
-    threads: 1,
-    stall: Duration::from_secs(60),
-};
+
+pub(super) fn manner() -> PushManner {
+    let stall = Duration::from_secs(60);
+    PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads: Threads::new(1), stall }
+}
 
 pub(super) const fn identity(system_id: SystemId) -> ClusterIdentity {
     ClusterIdentity { system_id, version: PgVersion::V15 }
@@ -124,7 +123,7 @@ impl Fleet {
             path,
             cluster: None,
             is_header_checked: true,
-            manner: MANNER,
+            manner: manner(),
         }
     }
 

@@ -8,7 +8,7 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::pg::{WalFileName, WalSegmentName};
 use pgconvoy_core::wire::SupplyOrder;
 use pgconvoy_repository::codec::{Codec, Level};
-use pgconvoy_repository::wal::{PushManner, WalSource, push_wal_as};
+use pgconvoy_repository::wal::{PushManner, Threads, WalSource, push_wal_as};
 use pgconvoy_repository::{Repository, RepositorySet};
 use std::io::ErrorKind;
 use std::panic::AssertUnwindSafe;
@@ -37,7 +37,8 @@ impl Supply {
         let SupplyOrder { repository, archive, segments, compress, stall_timeout_ms } = &self.order;
         let stall = Duration::from_millis(*stall_timeout_ms);
         let codec = Codec::from_number(compress.codec)?;
-        let manner = PushManner { codec, level: Level::new(codec, compress.level)?, threads: 1, stall };
+        let (level, threads) = (Level::new(codec, compress.level)?, Threads::new(1));
+        let manner = PushManner { codec, level, threads, stall };
         let asking = async {
             let repository = self.set.open(*repository).await?;
             // What archive_command has brought meanwhile may be gone from pg_wal.

@@ -15,6 +15,9 @@
 
 mod outgoing;
 mod pipeline;
+mod threads;
+
+pub use threads::Threads;
 
 use crate::codec::{Codec, Level};
 use crate::error::RepositoryError;
@@ -55,12 +58,12 @@ pub enum Pushed {
 }
 
 /// How a file is compressed, and how long a repository may take for one piece of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PushManner {
     pub codec: Codec,
     pub level: Level,
-    /// Threads that compress; from 1 to 4.
-    pub threads: usize,
+    /// Those that compress: from 1 to 4 for one file.
+    pub threads: Threads,
     pub stall: Duration,
 }
 
@@ -90,7 +93,7 @@ pub async fn push_wal(
     codec: Codec,
     level: Level,
 ) -> io::Result<Vec<PushResult>> {
-    let manner = PushManner { codec, level, threads: 1, stall: STALL_DEFAULT };
+    let manner = PushManner { codec, level, threads: Threads::new(1), stall: STALL_DEFAULT };
     push_wal_as(targets, stanza, file, source, &manner).await
 }
 
@@ -254,7 +257,7 @@ impl<'a> Push<'a> {
             headers.push((at, Piece::Part(header)));
         }
         let (sender, mut receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-        let (source, name, manner) = (self.source.clone(), self.file.to_string(), *self.manner);
+        let (source, name, manner) = (self.source.clone(), self.file.to_string(), self.manner.clone());
         let compressing = tokio::task::spawn_blocking(move || {
             pipeline::compress(&source, name, encoders, &manner, &sender)
         });

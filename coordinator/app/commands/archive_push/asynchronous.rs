@@ -11,7 +11,9 @@ use pgconvoy_worker::archive::spool::{FileMark, OutSpool};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks at the status; it doubles from the one to the other.
+/// Between two looks at the status: a part of what was waited already, so that little is lost of a moment and little
+/// done in a minute.
+const PAUSE_PART: u32 = 16;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Between two looks at whether somebody is at work.
@@ -27,7 +29,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let old: Vec<_> = spool.refused(file).into_iter().map(|refused| refused.telling).collect();
-    let (mut pause, mut ensured) = (PAUSE_MIN, None::<Instant>);
+    let mut ensured = None::<Instant>;
     loop {
         if let Some(warnings) = archived(request, file, spool) {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -46,8 +48,7 @@ pub(super) async fn run(
             background::wake(context, &request.stanza, Nudge::Look)?;
             ensured = Some(Instant::now());
         }
-        sleep(pause).await;
-        pause = PAUSE_MAX.min(pause * 2);
+        sleep((begun.elapsed() / PAUSE_PART).clamp(PAUSE_MIN, PAUSE_MAX)).await;
     }
 }
 

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::archive::tests::{ANOTHER, Fleet, MANNER, OURS, SEGMENT_BYTES, identity, segment};
+use crate::archive::tests::{ANOTHER, Fleet, OURS, SEGMENT_BYTES, identity, manner, segment};
 use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_storage::decorate::fault::{Effect, KeyPattern, Kind as Fault, Operation, Rule};
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Site {
             is_asked: true,
             cluster: Some(identity(OURS)),
             is_header_checked: true,
-            manner: MANNER,
+            manner: manner(),
             width: 2,
             queue_max: None,
             nudges: fleet.directory.path().join("nudge"),

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::archive::tests::{Fleet, MANNER, OURS, identity, segment};
+use crate::archive::tests::{Fleet, OURS, identity, manner, segment};
 use pgconvoy_storage::decorate::fault::{Effect, Kind as Fault, Operation, Rule};
 use pgconvoy_storage::list_all;
 
@@ -15,7 +15,7 @@ async fn catch_up_by(fleet: &Fleet, width: usize) -> CaughtUp {
         fleet.keys().into_iter().map(|key| Sibling { key, keeps_all: true }).collect();
     let doors = fleet.doors();
     let cluster = Some(identity(OURS));
-    CatchUp { doors: &doors, siblings: &siblings, cluster, manner: MANNER, width }.run().await
+    CatchUp { doors: &doors, siblings: &siblings, cluster, manner: manner(), width }.run().await
 }
 
 fn name(number: u32) -> String {

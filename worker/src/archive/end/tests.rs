@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::archive::tests::{Fleet, MANNER, OURS, SEGMENT, identity, segment};
+use crate::archive::tests::{Fleet, OURS, SEGMENT, identity, manner, segment};
 use pgconvoy_core::ids::ClusterNumber;
 use pgconvoy_core::pg::PgVersion;
 use pgconvoy_repository::wal::PackedPart;
@@ -45,7 +45,8 @@ async fn give_part(fleet: &Fleet, number: u16, from: usize, to: usize) {
     let at = |offset: usize| Lsn(start() + offset as u64);
     let segment_name: WalSegmentName = SEGMENT.parse().unwrap();
     let part = WalPart::new(segment_name.timeline(), at(from), at(to), size()).unwrap();
-    let packed = PackedPart::pack(part, &segment(OURS, 0)[from..to], MANNER.codec, MANNER.level).unwrap();
+    let manner = manner();
+    let packed = PackedPart::pack(part, &segment(OURS, 0)[from..to], manner.codec, manner.level).unwrap();
     let repository = fleet.repository(RepoKey(number)).await;
     repository.put_wal_part(&fleet.stanza, ARCHIVE, &packed).await.unwrap();
 }

@@ -156,7 +156,7 @@ impl Store<'_> {
             path,
             cluster: Some(self.stream.cluster),
             is_header_checked: self.stream.is_header_checked,
-            manner: self.stream.manner,
+            manner: self.stream.manner.clone(),
         }
     }
 }

@@ -6,18 +6,20 @@
 //! ```
 //!
 //! Invariants
-//! 1. Frame n goes to lane n modulo their number and is taken back from there, so frames leave in the order of the file.
+//! 1. Frames are taken back from their lanes in the order in which they were put, so they leave in the order of the file.
 //! 2. Memory is bounded: a lane holds at most [`LANE_DEPTH`] frames.
-//! 3. A lane starts with its first frame: a history file costs one thread, not four.
+//! 3. A further lane starts when all others are full: a history file costs one thread, not four.
 
+use super::threads::Running;
 use super::{PushManner, THREADS_MAX, WalSource};
 use crate::codec::{Codec, Compressor};
 use crate::error::RepositoryError;
 use crate::object::ObjectEncoder;
 use bytes::Bytes;
-use pgconvoy_core::format::object::{FRAME_RAW_BYTES, TAG_BYTES};
+use pgconvoy_core::format::object::FRAME_RAW_BYTES;
 use pgconvoy_core::format::wal::WalBody;
 use sha1::{Digest, Sha1};
+use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
@@ -83,6 +85,7 @@ pub(super) fn compress(
             let read = read_full(reader.as_mut(), &mut raw)?;
             raw.truncate(read);
             if raw.is_empty() {
+                lanes.spare.push(raw);
                 break;
             }
             size += read as u64;
@@ -94,11 +97,13 @@ pub(super) fn compress(
         while let Some(frame) = lanes.take()? {
             sealing.frame(frame)?;
         }
+        manner.threads.keep_buffers(lanes.spare);
         Ok::<_, io::Error>(())
     })?;
-    let mut compressor = Compressor::new(manner.codec, manner.level).map_err(io::Error::other)?;
+    let mut compressor = manner.threads.compressor(manner).map_err(io::Error::other)?;
     let plain = Plain { size, sha1: sha1.finalize().into() };
     sealing.finish(&WalBody { name, size, sha1: plain.sha1 }, &mut compressor)?;
+    manner.threads.keep_compressor(manner, compressor);
     Ok(plain)
 }
 
@@ -114,6 +119,9 @@ type Compressed = io::Result<(Frame, Vec<u8>)>;
 struct Lane {
     raw: SyncSender<Vec<u8>>,
     compressed: Receiver<Compressed>,
+    /// Frames that were put and not taken.
+    frames: usize,
+    _running: Running,
 }
 
 /// Compressing threads that keep the order of frames.
@@ -121,62 +129,71 @@ struct Lanes<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     manner: &'env PushManner,
     lanes: Vec<Lane>,
-    lanes_max: usize,
-    put: usize,
-    taken: usize,
+    /// The lane of each frame that was put and not taken, oldest first.
+    order: VecDeque<usize>,
     spare: Vec<Vec<u8>>,
 }
 
 impl<'scope, 'env> Lanes<'scope, 'env> {
     fn new(scope: &'scope Scope<'scope, 'env>, manner: &'env PushManner) -> Self {
-        let lanes_max = manner.threads.clamp(1, THREADS_MAX);
-        Lanes { scope, manner, lanes: Vec::new(), lanes_max, put: 0, taken: 0, spare: Vec::new() }
+        Lanes { scope, manner, lanes: Vec::new(), order: VecDeque::new(), spare: Vec::new() }
     }
 
     /// A buffer whose content does not matter.
     fn spare(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+        self.spare.pop().unwrap_or_else(|| self.manner.threads.buffer())
     }
 
-    /// Gives a frame to its lane. Where all lanes are full, the oldest frame comes out first.
+    /// Gives a frame to a lane. Where all lanes are full, the oldest frame comes out first.
     fn put(&mut self, raw: Vec<u8>) -> io::Result<Option<Frame>> {
-        let is_full = self.put - self.taken == self.lanes_max * LANE_DEPTH;
-        let oldest = if is_full { self.take()? } else { None };
-        if self.lanes.len() < self.lanes_max && self.put == self.lanes.len() {
-            let lane = self.start()?;
-            self.lanes.push(lane);
-        }
-        self.lanes[self.put % self.lanes_max].raw.send(raw).map_err(|_| lane_died())?;
-        self.put += 1;
+        let is_full = self.lanes.iter().all(|lane| lane.frames == LANE_DEPTH);
+        let oldest = if is_full && !self.grow()? { self.take()? } else { None };
+        let lanes = self.lanes.iter_mut().enumerate();
+        let (at, lane) = lanes.min_by_key(|(_, lane)| lane.frames).ok_or_else(lane_died)?;
+        lane.raw.send(raw).map_err(|_| lane_died())?;
+        lane.frames += 1;
+        self.order.push_back(at);
         Ok(oldest)
     }
 
     /// The oldest frame that was put and not taken.
     fn take(&mut self) -> io::Result<Option<Frame>> {
-        if self.taken == self.put {
-            return Ok(None);
-        }
-        let (frame, raw) =
-            self.lanes[self.taken % self.lanes_max].compressed.recv().map_err(|_| lane_died())??;
-        self.taken += 1;
+        let Some(at) = self.order.pop_front() else { return Ok(None) };
+        let lane = &mut self.lanes[at];
+        let (frame, raw) = lane.compressed.recv().map_err(|_| lane_died())??;
+        lane.frames -= 1;
         self.spare.push(raw);
         Ok(Some(frame))
     }
 
-    fn start(&self) -> io::Result<Lane> {
+    /// Another lane, if there may be one.
+    fn grow(&mut self) -> io::Result<bool> {
+        let running = match self.lanes.len() {
+            0 => Some(self.manner.threads.first()),
+            THREADS_MAX.. => None,
+            _ => self.manner.threads.further(),
+        };
+        let Some(running) = running else { return Ok(false) };
+        let lane = self.start(running)?;
+        self.lanes.push(lane);
+        Ok(true)
+    }
+
+    fn start(&self, running: Running) -> io::Result<Lane> {
         let (raw, work) = sync_channel::<Vec<u8>>(LANE_DEPTH);
         let (done, compressed) = sync_channel(LANE_DEPTH);
-        let mut compressor =
-            Compressor::new(self.manner.codec, self.manner.level).map_err(io::Error::other)?;
+        let manner = self.manner;
+        let mut compressor = manner.threads.compressor(manner).map_err(io::Error::other)?;
         let compressing = move || {
             for raw in work {
                 if done.send(compress_frame(&mut compressor, raw)).is_err() {
                     break;
                 }
             }
+            manner.threads.keep_compressor(manner, compressor);
         };
         std::thread::Builder::new().spawn_scoped(self.scope, compressing)?;
-        Ok(Lane { raw, compressed })
+        Ok(Lane { raw, compressed, frames: 0, _running: running })
     }
 }
 
@@ -185,7 +202,7 @@ fn lane_died() -> io::Error {
 }
 
 fn compress_frame(compressor: &mut Compressor, raw: Vec<u8>) -> Compressed {
-    let mut stored = Vec::with_capacity(raw.len() / 2);
+    let mut stored = Vec::new();
     let codec = compressor.compress(&raw, &mut stored).map_err(io::Error::other)?;
     let raw_bytes = u32::try_from(raw.len()).expect("a frame is far below 4 GiB");
     Ok((Frame { stored, codec, raw_bytes }, raw))
@@ -199,10 +216,11 @@ struct Sealing<'a> {
 
 impl Sealing<'_> {
     fn frame(&mut self, frame: Frame) -> io::Result<()> {
+        let (mut stored, mut left) = (frame.stored, self.encoders.len());
         self.each(|encoder| {
-            let mut copy = Vec::with_capacity(frame.stored.len() + TAG_BYTES);
-            copy.extend_from_slice(&frame.stored);
-            encoder.frame(frame.codec, frame.raw_bytes, copy)
+            left -= 1;
+            let own = if left == 0 { std::mem::take(&mut stored) } else { stored.clone() };
+            encoder.frame(frame.codec, frame.raw_bytes, own)
         })
     }
 

@@ -30,8 +30,13 @@ fn source_of(content: &[u8]) -> WalSource {
     Arc::new(move || Ok(Box::new(io::Cursor::new(content.clone())) as Box<dyn Read + Send>))
 }
 
+fn manner(threads: usize) -> PushManner {
+    let threads = Threads::new(threads);
+    PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads, stall: STALL }
+}
+
 async fn push(targets: &[WalTarget], content: &[u8], threads: usize) -> Vec<PushResult> {
-    let manner = PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads, stall: STALL };
+    let manner = manner(threads);
     let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
     push_wal_as(targets, &stanza, &file, source_of(content), &manner).await.unwrap()
 }
@@ -162,8 +167,7 @@ async fn others_are_decided_and_the_source_is_left_alone_before_one_that_hangs_i
     for operation in [Operation::Stat, Operation::Begin, Operation::Write, Operation::Finish] {
         let ((good, _), (bad, faults)) = (target().await, target().await);
         faults.add(Rule::always(operation, Effect::Stall));
-        let manner =
-            PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads: 2, stall: STALL };
+        let manner = manner(2);
         let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
         let mut told = Vec::new();
         let tell = |news| {
@@ -180,5 +184,25 @@ async fn others_are_decided_and_the_source_is_left_alone_before_one_that_hangs_i
         assert_eq!(told[2], "the bad one has failed", "{operation:?}: {told:?}");
         told.sort_unstable();
         assert_eq!(told, ["read", "the bad one has failed", "the good one has it"], "{operation:?}");
+    }
+}
+
+#[tokio::test]
+async fn files_side_by_side_and_one_after_another_share_threads_and_what_these_work_with() {
+    let manner = manner(3);
+    let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+    for round in 0..3 {
+        let contents: Vec<Vec<u8>> =
+            [16 << 20, 41, (3 << 20) + 7].into_iter().map(|bytes| content(bytes, round)).collect();
+        let targets = join_all(contents.iter().map(|_| target())).await;
+        let pushing = contents.iter().zip(&targets).map(|(content, (target, _))| {
+            push_wal_as(std::slice::from_ref(target), &stanza, &file, source_of(content), &manner)
+        });
+        for pushed in join_all(pushing).await {
+            assert!(matches!(pushed.unwrap()[..], [Ok(Pushed::New)]));
+        }
+        for (content, (target, _)) in contents.iter().zip(&targets) {
+            assert!(stored(target).await.unwrap() == *content, "round {round}, {} bytes", content.len());
+        }
     }
 }
