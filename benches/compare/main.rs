@@ -23,7 +23,7 @@ mod stage;
 mod wal;
 
 use ahead::Way;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use contender::Contender;
 use measure::{Budget, Form, Table, Unit, mebibytes};
 use rounds::Rounds;
@@ -53,14 +53,34 @@ fn main() -> Result<ExitCode> {
     let stage = Stage::build(form.pick(SHORT_BYTES, FULL_BYTES))?;
     let rounds = form.pick(3, 5);
     let mut table = Table::default();
-    backup(&stage, rounds, &mut table)?;
-    restore(&stage, rounds, &mut table)?;
-    restore_over(&stage, rounds, &mut table)?;
-    incremental(&stage, form.pick(SHORT_SPARSE_BYTES, FULL_SPARSE_BYTES), rounds, &mut table)?;
-    archive_push(&stage, rounds, &mut table)?;
-    archive_ahead(&stage, rounds, &mut table)?;
-    start(&stage, &mut table)?;
+    let chosen = chosen_parts()?;
+    for (_, part) in PARTS.iter().filter(|(name, _)| chosen.iter().any(|chosen| chosen == name)) {
+        part(&stage, rounds, &mut table)?;
+    }
     Ok(table.end())
+}
+
+type Part = fn(&Stage, u32, &mut Table) -> Result<()>;
+
+/// In the order in which they run: a restore needs the backups before it.
+const PARTS: [(&str, Part); 7] = [
+    ("backup", backup),
+    ("restore", restore),
+    ("restore-over", restore_over),
+    ("incremental", incremental),
+    ("archive-push", archive_push),
+    ("archive-ahead", archive_ahead),
+    ("start", start),
+];
+
+/// All of them, or those that `--only=NAME` names.
+fn chosen_parts() -> Result<Vec<String>> {
+    let named: Vec<String> =
+        std::env::args().filter_map(|argument| Some(argument.strip_prefix("--only=")?.to_owned())).collect();
+    for name in &named {
+        ensure!(PARTS.iter().any(|(part, _)| part == name), "no part is called '{name}'");
+    }
+    Ok(if named.is_empty() { PARTS.iter().map(|(name, _)| (*name).to_owned()).collect() } else { named })
 }
 
 fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
@@ -151,7 +171,8 @@ fn restore_over(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
 }
 
 /// Of a large table in which one page in a hundred changed since the last time, by the hash of blocks.
-fn incremental(stage: &Stage, bytes: u64, count: u32, table: &mut Table) -> Result<()> {
+fn incremental(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let bytes = Form::from_arguments().pick(SHORT_SPARSE_BYTES, FULL_SPARSE_BYTES);
     let one = Contender::Pgconvoy { repositories: 1 };
     let rival = stage.rival();
     let sparse = Sparse::create(stage.cluster(), bytes)?;
@@ -237,7 +258,7 @@ fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
 }
 
 /// How long a command takes that does nothing.
-fn start(stage: &Stage, table: &mut Table) -> Result<()> {
+fn start(stage: &Stage, _: u32, table: &mut Table) -> Result<()> {
     const STARTS: u32 = 50;
     let one = Contender::Pgconvoy { repositories: 1 };
     let rounds = Rounds::run("start", &[one], 3, |_, watch| stage.measure(stage.starts(STARTS)?, watch))?;
