@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The one check: installs what is missing, then formatting, lints, tests and short benchmarks. CI runs exactly this.
 #
-# With --long what is random runs for hours instead of minutes: faults of a fleet, kill rounds, seeds of the simulation.
+# With --long what is random runs for hours instead of minutes: faults of a fleet, page checksums under load, kill rounds,
+# seeds of the simulation.
 #
 # Needs Debian 12 with git and Rust; root, or sudo, only while something is missing and for the tests that mount a small
 # file system. Nothing is skipped: what cannot be had fails the run.
@@ -29,7 +30,7 @@ case ${1:-} in
     "") ;;
     --long)
         profile=long
-        export PGCONVOY_FAULTS_SECONDS=3600 PGCONVOY_KILL_ROUNDS=100 PGCONVOY_SIMULATION_SEEDS=200000
+        export PGCONVOY_FAULTS_SECONDS=3600 PGCONVOY_PAGES_SECONDS=3600 PGCONVOY_KILL_ROUNDS=100 PGCONVOY_SIMULATION_SEEDS=200000
         ;;
     *)
         echo "usage: tests/run.sh [--long]" >&2

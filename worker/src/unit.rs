@@ -35,7 +35,7 @@ use crate::job::JobContext;
 use futures::future::join_all;
 use lane::Lane;
 use outgoing::Outgoing;
-use pages::check;
+use pages::PageChecker;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
@@ -122,9 +122,10 @@ impl Slot {
             };
             lanes.iter_mut().for_each(|lane| lane.begin_part(context, part));
             let unread = Unread::of(context, order, part, &reader)?;
+            let pages = context.page_check(part).map(|size| PageChecker::new(size, part));
             let compressor = &mut self.compressor;
             let mut reading =
-                Reading { context, part, reader, unread, compressor, stopwatch, read: 0, skipped: 0 };
+                Reading { context, part, reader, pages, unread, compressor, stopwatch, read: 0, skipped: 0 };
             let (receipt, range) = reading.run(lanes, done.ranges.len())?;
             done.read += reading.read;
             done.skipped += reading.skipped;
@@ -180,6 +181,7 @@ struct Reading<'a> {
     context: &'a JobContext,
     part: &'a UnitPart,
     reader: PartReader,
+    pages: Option<PageChecker<'a>>,
     unread: Option<Unread>,
     compressor: &'a mut Compressor,
     stopwatch: &'a mut Stopwatch,
@@ -203,11 +205,10 @@ impl Reading<'_> {
             bad_pages: Vec::new(),
             sha1: None,
         };
-        let mut pages_checked = 0;
         let mut digest = context.digest_for(part);
         loop {
             self.skip(lanes, &mut range);
-            let Some((filled, is_last)) = self.fill(lanes, &mut range, &mut pages_checked)? else { break };
+            let Some((filled, is_last)) = self.fill(lanes, &mut range)? else { break };
             if let Some(digest) = &mut digest {
                 digest.update(lanes[0].packer.read(0..filled));
             }
@@ -223,7 +224,7 @@ impl Reading<'_> {
             place: stored.then(|| u32::try_from(place).expect("a unit has a few thousand parts")),
             length: range.length,
             checksum: range.checksum,
-            pages_checked,
+            pages_checked: self.pages.as_ref().map_or(0, PageChecker::checked),
             bad_pages: range.bad_pages.clone(),
         };
         Ok((receipt, stored.then_some(range)))
@@ -258,12 +259,7 @@ impl Reading<'_> {
 
     /// Reads into the first lane's free space and checks the pages. `None`: there is nothing more; `true`: there was less than
     /// there was room for.
-    fn fill(
-        &mut self,
-        lanes: &mut [Lane],
-        range: &mut PackRange,
-        pages_checked: &mut u64,
-    ) -> Result<Option<(usize, bool)>, Failure> {
+    fn fill(&mut self, lanes: &mut [Lane], range: &mut PackRange) -> Result<Option<(usize, bool)>, Failure> {
         self.context.check_running()?;
         wanted_by_somebody(lanes)?;
         let (block_size, offset) = (range.block_size as usize, range.offset + range.length);
@@ -280,10 +276,8 @@ impl Reading<'_> {
         }
         self.read += filled as u64;
         self.stopwatch.pace(|| self.context.pace(filled));
-        if let Some(page_size) = self.context.page_check(self.part) {
-            let bytes = &mut free[..filled];
-            let bad_pages = &mut range.bad_pages;
-            *pages_checked += check(page_size, self.part, offset, bytes, &mut self.reader, bad_pages)?;
+        if let Some(pages) = &mut self.pages {
+            pages.check(offset, &mut free[..filled], &mut self.reader, &mut range.bad_pages)?;
         }
         Ok(Some((filled, filled < free.len())))
     }

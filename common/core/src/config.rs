@@ -33,7 +33,7 @@ mod tests;
 pub use backup::{BackupOptions, Compression};
 pub use choices::{
     AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LogFormat, LogLevel, Offload,
-    RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
 };
 pub use fleet::{Compute, CoordinatorConfig, EtcdConfig, FleetConfig, LogConfig, Paths, WorkerConfig};
 pub use problem::{ConfigProblem, Origin, Position, nearest};

@@ -3,7 +3,7 @@
 //! Code map: [`version`] is the one table of what differs between major versions; [`lsn`] holds log positions and the names
 //! of WAL files, [`wal_header`] the first page of a segment, [`wal_part`] the names of its streamed parts, [`wal_summary`] what changed in it; [`control`], [`page`], [`filenode_map`] and [`relation`] are
 //! the binary forms of a data directory; [`backup_label`], [`tablespace_map`], [`history`] and [`postmaster_pid`] its text
-//! files; [`tablespace_wal`] and [`commit_wal`] look for WAL records of one kind; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
+//! files; [`bad_pages`] says which pages fail their checksums; [`tablespace_wal`] and [`commit_wal`] look for WAL records of one kind; [`path`], [`datadir`] and [`file_class`] say what a data directory holds, what of it a backup needs and how each
 //! file is read; [`backup_manifest`] renders PostgreSQL's own manifest.
 //!
 //! Not here: reading any of it (`common/postgres`), and deciding what to do with it (`plan`).
@@ -15,6 +15,7 @@
 
 pub mod backup_label;
 pub mod backup_manifest;
+pub mod bad_pages;
 mod bytes;
 pub mod commit_wal;
 pub mod control;

@@ -14,6 +14,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Phase};
+use pgconvoy_core::pg::bad_pages::{pages_by_file, told_pages};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
 use pgconvoy_repository::codec::Codec;
@@ -86,6 +87,7 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
         },
         compress: Compress { codec: codec.number(), level: options.compression.level },
         file_sha1: options.file_sha1,
+        page_errors: options.page_errors,
         unit_size: options.unit_size.0,
         stall_timeout_ms: u64::try_from(options.io_timeout.as_millis()).unwrap_or(u64::MAX),
         // The worker is this very process.
@@ -124,9 +126,13 @@ fn report(request: &BackupRequest, outcome: &Outcome, took: Duration) -> Result<
 
 /// Prints a result, wherever it came from; it is null where nothing came of the backup.
 pub fn tell(form: Output, result: &Value, verdict: Result<(), Failure>) -> Result<ExitCode, Failure> {
-    for error in result["pages"]["errors"].as_array().into_iter().flatten() {
-        let file = error["file"].as_str().unwrap_or_default();
-        tracing::warn!("page {} of {file} does not match its checksum", error["block"]);
+    for (file, blocks) in pages_by_file(&bad_pages(result)) {
+        let (page, verb) = if blocks.len() == 1 {
+            ("page", "does not match its checksum")
+        } else {
+            ("pages", "do not match their checksums")
+        };
+        tracing::warn!("{file}: {page} {} {verb}", told_pages(&blocks));
     }
     match form {
         Output::Json if !result.is_null() => {
@@ -142,6 +148,14 @@ pub fn tell(form: Output, result: &Value, verdict: Result<(), Failure>) -> Resul
         }
     }
     verdict.map(|()| ExitCode::SUCCESS)
+}
+
+fn bad_pages(result: &Value) -> Vec<(String, u32)> {
+    let page = |error: &Value| {
+        let block = error["block"].as_u64().and_then(|block| u32::try_from(block).ok())?;
+        Some((error["file"].as_str()?.to_owned(), block))
+    };
+    result["pages"]["errors"].as_array().into_iter().flatten().filter_map(page).collect()
 }
 
 /// The command's result.

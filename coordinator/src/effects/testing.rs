@@ -22,6 +22,7 @@ pub(crate) fn spec() -> BackupSpec {
         source: SourceOptions::default(),
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
+        page_errors: Default::default(),
         unit_size: 1 << 20,
         stall_timeout_ms: 1_000,
         source_patience_ms: 0,

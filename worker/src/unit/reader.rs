@@ -22,8 +22,6 @@ use std::time::Duration;
 /// A map is replaced by a rename or, from 16, rewritten in place within microseconds.
 const FILENODE_MAP_READS_MAX: u32 = 50;
 const FILENODE_MAP_PAUSE: Duration = Duration::from_millis(20);
-/// A page that is being written is complete long before this.
-const TORN_PAGE_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) enum Opened {
     Present(PartReader),
@@ -127,16 +125,9 @@ impl PartReader {
         }
     }
 
-    /// The same, when whoever was writing it has written it.
-    pub(super) fn read_page_again(&self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
-        std::thread::sleep(TORN_PAGE_PAUSE);
-        self.read_page(offset, page)
-    }
-
     /// Reads a page again; tells whether it changed. A file that is shorter by now did change.
     pub(super) fn reread(&mut self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
         let Content::File { file, .. } = &self.content else { return Ok(false) };
-        std::thread::sleep(TORN_PAGE_PAUSE);
         let mut again = vec![0; page.len()];
         match file.read_exact_at(&mut again, offset) {
             Ok(()) => {}

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod files;
 mod known;
+mod pages;
 
 use super::*;
 use crate::bandwidth::Bandwidth;

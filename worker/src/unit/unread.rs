@@ -9,6 +9,10 @@ use pgconvoy_core::failure::Failure;
 use pgconvoy_core::plan::summaries::{Judgement, PageRanges, ToRead, judge, sample};
 use pgconvoy_core::wire::{UnitOrder, UnitPart};
 use std::ops::Range;
+use std::time::Duration;
+
+/// A page that is being written is complete long before this.
+const WRITING: Duration = Duration::from_millis(300);
 
 pub(super) struct Unread {
     page_size: u64,
@@ -65,8 +69,11 @@ impl Unread {
             let is_wrong = |page: &[u8]| matches!(judge(page, &summaries.window), Judgement::Wrong(_));
             if offset + self.page_size > self.end
                 || !(reader.read_page(offset, &mut page)? && is_wrong(&page))
-                || !(reader.read_page_again(offset, &mut page)? && is_wrong(&page))
             {
+                continue;
+            }
+            std::thread::sleep(WRITING);
+            if !(reader.read_page(offset, &mut page)? && is_wrong(&page)) {
                 continue;
             }
             let reason = format!("page {number} of {} was changed, and no summary says so", part.path);

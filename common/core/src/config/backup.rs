@@ -1,6 +1,6 @@
 //! `[backup]`: policy that a stanza, the environment or the command line may override.
 
-use super::choices::{BackupStandby, CompressType, Offload};
+use super::choices::{BackupStandby, CompressType, Offload, PageErrors};
 use super::sheet::Reader;
 use crate::units::ByteCount;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ pub struct BackupOptions {
     pub archive_copy: bool,
     /// `None`: as the cluster has them enabled.
     pub checksum_page: Option<bool>,
+    pub page_errors: PageErrors,
     pub exclude: Vec<String>,
     pub expire_auto: bool,
     pub annotation: BTreeMap<String, String>,
@@ -72,6 +73,7 @@ pub(super) fn read(options: &mut Reader<'_>) -> BackupOptions {
         archive_header_check: options.get_default("archive-header-check"),
         archive_copy: options.get_default("archive-copy"),
         checksum_page: options.get("checksum-page"),
+        page_errors: options.get_default("page-errors"),
         exclude: options.get("exclude").unwrap_or_default(),
         expire_auto: options.get_default("expire-auto"),
         annotation: options.get("annotation").unwrap_or_default(),

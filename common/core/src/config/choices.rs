@@ -54,6 +54,13 @@ choices! {
     BackupStandby { No = "n", Prefer = "prefer", Yes = "y", }
     /// Whether units go to compute workers.
     Offload { Never = "never", Prefer = "prefer", Always = "always", }
+    /// What pages that do not match their checksums do to the backup.
+    PageErrors {
+        /// It is published, with a record of them.
+        Warn = "warn",
+        /// It is not published.
+        Fail = "fail",
+    }
     /// PostgreSQL's `sslmode`, without the two modes that pretend (`allow`, `verify-ca`).
     TlsMode { Disable = "disable", Prefer = "prefer", Require = "require", VerifyFull = "verify-full", }
     /// How a bucket's name gets into the address.
@@ -65,6 +72,13 @@ choices! {
         Off = "off", Error = "error", Warn = "warn", Info = "info", Detail = "detail", Debug = "debug", Trace = "trace",
     }
     LogFormat { Text = "text", Json = "json", }
+}
+
+#[allow(clippy::derivable_impls, reason = "the macro that makes the type marks no default")]
+impl Default for PageErrors {
+    fn default() -> Self {
+        PageErrors::Warn
+    }
 }
 
 impl CompressType {

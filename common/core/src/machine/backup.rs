@@ -37,6 +37,7 @@ mod ending;
 pub mod event;
 mod foundation;
 mod joining;
+mod pages;
 mod recovery;
 mod session;
 pub mod stages;

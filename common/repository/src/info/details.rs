@@ -13,8 +13,8 @@ pub struct BackupDetails {
     pub tablespaces: Vec<Tablespace>,
     /// Path and destination.
     pub links: Vec<(String, String)>,
-    /// Files with pages whose checksum did not match.
-    pub files_with_errors: Vec<String>,
+    /// Files with pages whose checksum did not match, and those pages' numbers.
+    pub files_with_errors: Vec<(String, Vec<u32>)>,
 }
 
 pub(super) async fn read(
@@ -37,7 +37,7 @@ pub(super) async fn read(
                     details.links.push((link.path.to_string(), link.destination));
                 }
                 Record::File(file) if !file.bad_pages.is_empty() => {
-                    details.files_with_errors.push(file.path.to_string());
+                    details.files_with_errors.push((file.path.to_string(), file.bad_pages));
                 }
                 _ => {}
             }

@@ -142,7 +142,11 @@ fn details_of(details: &super::BackupDetails) -> Vec<(String, Value)> {
         ("tablespace".to_owned(), list(tablespaces.collect())),
     ];
     if !details.files_with_errors.is_empty() {
-        values.push(("error-list".to_owned(), json!(details.files_with_errors)));
+        let files: Vec<&String> = details.files_with_errors.iter().map(|(file, _)| file).collect();
+        values.push(("error-list".to_owned(), json!(files)));
+        let pages =
+            details.files_with_errors.iter().map(|(file, pages)| json!({ "file": file, "block": pages }));
+        values.push(("error-pages".to_owned(), pages.collect()));
     }
     values
 }

@@ -3,6 +3,7 @@
 use super::{BackupInfo, InfoReport, RepositoryInfo, StanzaInfo, StatusCode};
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::ids::RepoKey;
+use pgconvoy_core::pg::bad_pages::told_pages;
 use pgconvoy_core::units::Timestamp;
 use std::fmt::Write;
 
@@ -154,7 +155,9 @@ fn detail(out: &mut String, details: &super::BackupDetails) {
         }
     }
     if !details.files_with_errors.is_empty() {
-        line!(out, "            page checksum error: {}", details.files_with_errors.join(", "));
+        let told = |(file, pages): &(String, Vec<u32>)| format!("{file} ({})", told_pages(pages));
+        let files: Vec<String> = details.files_with_errors.iter().map(told).collect();
+        line!(out, "            page checksum error: {}", files.join(", "));
     }
 }
 

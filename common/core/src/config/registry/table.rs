@@ -2,7 +2,7 @@
 
 use super::super::choices::{
     AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LogFormat, LogLevel, Offload,
-    RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
 };
 use super::super::value::{Element, ValueType};
 use super::{OptionSpec, Section};
@@ -158,6 +158,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     backup("archive-header-check", Boolean, "refuse a WAL segment whose header names another cluster").default("y").on(&["archive-push"]),
     backup("archive-copy", Boolean, "store the WAL that makes the backup consistent with the backup too").default("n").on(BACKUP),
     backup("checksum-page", Boolean, "check the checksum of each page; as the cluster has them enabled when absent").on(BACKUP),
+    backup("page-errors", Choice(PageErrors::NAMES), "pages that do not match their checksums: warn and publish the backup, or fail").default("warn").on(BACKUP),
     backup("exclude", List(Element::Text), "paths below the data directory to leave out (repeatable; a slash at the end: only what is in it)").on(BACKUP),
     backup("expire-auto", Boolean, "apply retention after a successful backup").default("y").on(BACKUP),
     backup("annotation", Map, "key=value notes on the backup (repeatable)").on(BACKUP),

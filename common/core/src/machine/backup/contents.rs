@@ -144,6 +144,11 @@ impl BackupContents {
         self.inventory.path(file).to_string()
     }
 
+    /// Path and block of each page that does not match its checksum, in order.
+    pub fn told_bad_pages(&self) -> Vec<(String, u32)> {
+        self.bad_pages.iter().map(|(file, block)| (self.path(*file), *block)).collect()
+    }
+
     pub fn hash_secret(&self) -> &HashSecret {
         &self.cluster.hash_secret
     }

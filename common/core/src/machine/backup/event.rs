@@ -1,6 +1,7 @@
 //! What a backup hears and what it wants done.
 
 use super::contents::BackupContents;
+use crate::config::PageErrors;
 use crate::failure::Failure;
 use crate::format::catalogue::BackupRecord;
 use crate::format::cluster::ClusterBody;
@@ -45,6 +46,9 @@ pub struct BackupSpec {
     pub source: SourceOptions,
     pub compress: Compress,
     pub file_sha1: bool,
+    /// What pages that do not match their checksums do to the backup.
+    #[serde(default)]
+    pub page_errors: PageErrors,
     pub unit_size: u64,
     pub stall_timeout_ms: u64,
     /// How long the job waits for the worker that keeps its session, once that is lost.

@@ -133,9 +133,7 @@ impl BackupMachine {
             _ => Status::Partial,
         };
         let contents = self.contents.clone();
-        let bad_pages = contents.as_ref().map_or_else(Vec::new, |contents| {
-            contents.bad_pages.iter().map(|(file, block)| (contents.path(*file), *block)).collect()
-        });
+        let bad_pages = contents.as_ref().map_or_else(Vec::new, |contents| contents.told_bad_pages());
         Outcome {
             status,
             label: self.label.or(self.recovered.announced.as_ref().map(|announced| announced.label)),

@@ -52,6 +52,7 @@ impl BackupMachine {
         let check = self.spec.source.archive_check;
         let segments = if check { contents.wal_segments(self.segment_size()?) } else { Vec::new() };
         self.contents = Some(contents);
+        self.judge_pages()?;
         if segments.is_empty() {
             self.awaited.clear();
             self.publish_when_ready(effects);

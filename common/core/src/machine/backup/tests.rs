@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod pages;
 mod resting;
 mod stopping;
 mod takeover;
@@ -61,6 +62,7 @@ fn spec() -> BackupSpec {
         },
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
+        page_errors: Default::default(),
         unit_size: 32 * MIB,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,
