@@ -252,6 +252,7 @@ fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         page_errors: Default::default(),
+        archive_copy: false,
         unit_size: 32 * MIB,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,

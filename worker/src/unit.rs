@@ -18,6 +18,7 @@
 //! Failure story: an error of the source ends the attempt; its uploads are dropped and publish nothing.
 //! So does the end of the job, within a frame.
 
+mod archived;
 mod foreign;
 mod frames;
 mod known;
@@ -115,7 +116,7 @@ impl Slot {
     ) -> Result<Packed, Failure> {
         let mut done = Packed::default();
         for part in &order.parts {
-            let Opened::Present(reader) = stopwatch.read(|| PartReader::open(context, part))? else {
+            let Opened::Present(reader) = stopwatch.read(|| PartReader::open(context, order, part))? else {
                 done.vanished.push(part.path.to_string());
                 done.parts.push(PartReceipt::Vanished);
                 continue;

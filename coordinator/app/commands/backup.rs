@@ -88,6 +88,7 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
         compress: Compress { codec: codec.number(), level: options.compression.level },
         file_sha1: options.file_sha1,
         page_errors: options.page_errors,
+        archive_copy: options.archive_copy,
         unit_size: options.unit_size.0,
         stall_timeout_ms: u64::try_from(options.io_timeout.as_millis()).unwrap_or(u64::MAX),
         // The worker is this very process.

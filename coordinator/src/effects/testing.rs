@@ -23,6 +23,7 @@ pub(crate) fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         page_errors: Default::default(),
+        archive_copy: false,
         unit_size: 1 << 20,
         stall_timeout_ms: 1_000,
         source_patience_ms: 0,

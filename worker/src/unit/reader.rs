@@ -3,11 +3,12 @@
 //! What is not in the page cache is told apart where the kernel can tell (a read that must not block), so that a backup does
 //! not push the server's own pages out: only what was brought in by us is dropped again.
 
+use super::archived::Archived;
 use crate::job::JobContext;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::filenode_map::validate_filenode_map;
 use pgconvoy_core::pg::{FileClass, PgVersion, RelativePath};
-use pgconvoy_core::wire::UnitPart;
+use pgconvoy_core::wire::{UnitOrder, UnitPart};
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::control::read_control;
 use rustix::fs::{Advice, fadvise};
@@ -36,6 +37,8 @@ enum Content {
     },
     /// Read whole beforehand, because its own checksum had to hold.
     Bytes(Vec<u8>),
+    /// WAL of a backup of a running server: what is in pg_wal may be written over.
+    Archived(Archived),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,10 +58,13 @@ pub(super) struct PartReader {
 }
 
 impl PartReader {
-    pub(super) fn open(context: &JobContext, part: &UnitPart) -> Result<Opened, Failure> {
+    pub(super) fn open(context: &JobContext, order: &UnitOrder, part: &UnitPart) -> Result<Opened, Failure> {
         let directory = context.source.directory();
         let path = directory.join(part.path.as_str());
         let content = match part.class {
+            FileClass::Wal if context.units.start.is_some() => {
+                Content::Archived(Archived::open(context, order, part)?)
+            }
             FileClass::Control => Content::Bytes(read_control(directory)?.bytes),
             FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => {
                 match filenode_map(&path, context.source.version)? {
@@ -92,6 +98,7 @@ impl PartReader {
                 buffer[..filled].copy_from_slice(&bytes[begin..begin + filled]);
                 filled
             }
+            Content::Archived(segment) => segment.fill(buffer)?,
             Content::File { file, caching } => {
                 read_file(file, caching, self.at, buffer).map_err(|error| read_failure(&self.path, &error))?
             }
@@ -104,6 +111,7 @@ impl PartReader {
     pub(super) fn size(&self) -> Result<u64, Failure> {
         match &self.content {
             Content::Bytes(bytes) => Ok(bytes.len() as u64),
+            Content::Archived(_) => Ok(0),
             Content::File { file, .. } => {
                 file.metadata().map(|data| data.len()).map_err(|error| read_failure(&self.path, &error))
             }

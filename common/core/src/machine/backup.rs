@@ -1,7 +1,7 @@
 //! One backup, from preflight to catalogue.
 //!
 //! ```text
-//! Opening --> Starting --> Scanning --> Announcing --> Copying --> Stopping --> Awaiting --> Publishing --> (GivingUp) --> Over
+//! Opening --> Starting --> Scanning --> Announcing --> Copying --> Stopping --> Awaiting --> (CopyingWal) --> Publishing --> (GivingUp) --> Over
 //!    repositories,   session    inventory,  plan in each    units       stop        WAL in      manifest,     void where
 //!    preflight                  WAL before  repository                              each        catalogue     undecided
 //! ```
@@ -9,7 +9,7 @@
 //! Invariants
 //! 1. A unit is done when a receipt with the token of its current lease was accepted; never otherwise, and once.
 //! 2. Stopping begins when every unit is done, which means that receipts cover every range of the plan. After it no receipt
-//!    is accepted.
+//!    is accepted, but for those of WAL that is copied (`archive-copy`).
 //! 3. A repository that failed once takes no further part. The job goes on while one is left.
 //! 4. Publishing is ordered only for repositories that hold every accepted attempt and all WAL from start to stop.
 //! 5. The first repository has the plan before any other is given it: of two backups that begin at once, that one decides.
@@ -46,11 +46,12 @@ mod stopping;
 mod summaries;
 pub mod units;
 mod wal;
+mod wal_copy;
 
 use crate::failure::{ErrorCode, Failure};
 use crate::format::BackupLabel;
 use crate::format::cluster::ClusterBody;
-use crate::ids::{PlanNumber, RepoKey, WorkerName};
+use crate::ids::{PlanNumber, RepoKey, UnitId, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
@@ -79,6 +80,8 @@ pub enum Phase {
     Copying,
     Stopping,
     Awaiting,
+    /// WAL goes into the backup itself, where that was asked for.
+    CopyingWal,
     Publishing,
     /// The label is made void where nobody has published it.
     GivingUp,
@@ -136,6 +139,10 @@ pub struct BackupMachine {
     board: UnitBoard,
     stages: Stages,
     contents: Option<Arc<BackupContents>>,
+    /// The first unit of those that copy WAL, once there are any.
+    copied_from: Option<UnitId>,
+    /// Packs with WAL that an earlier leader accepted.
+    copied_before: Vec<event::RecalledPack>,
     /// Why the job ends, unless something is found that saves it.
     cause: Option<Failure>,
     warnings: Vec<String>,
@@ -183,6 +190,8 @@ impl BackupMachine {
             board: UnitBoard::default(),
             stages: Stages::default(),
             contents: None,
+            copied_from: None,
+            copied_before: Vec::new(),
             cause: None,
             warnings: Vec::new(),
             recovered,
@@ -216,8 +225,13 @@ impl BackupMachine {
 
     /// What keeps units from going faster, while units are done.
     pub fn limiting_stage(&self) -> Option<Stage> {
-        let is_copying = self.phase == Phase::Copying && !self.is_paused;
+        let is_copying = self.is_copying() && !self.is_paused;
         is_copying.then(|| self.stages.limiting(self.board.occupation())).flatten()
+    }
+
+    /// Whether units are done.
+    pub(super) fn is_copying(&self) -> bool {
+        matches!(self.phase, Phase::Copying | Phase::CopyingWal)
     }
 
     pub fn is_paused(&self) -> bool {
@@ -381,12 +395,12 @@ impl BackupMachine {
         self.begin_session(now, effects)
     }
 
-    fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) {
-        let Some(contents) =
-            self.contents.clone().filter(|_| self.phase == Phase::Awaiting && self.awaited.is_empty())
-        else {
-            return;
-        };
+    fn publish_when_ready(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let is_ready = self.phase == Phase::Awaiting && self.awaited.is_empty();
+        if !is_ready || self.copy_wal(effects)? {
+            return Ok(());
+        }
+        let Some(contents) = self.contents.clone() else { return Ok(()) };
         self.phase = Phase::Publishing;
         self.awaited = self.alive().into_iter().collect();
         let outcomes = self.repository_outcomes();
@@ -399,6 +413,7 @@ impl BackupMachine {
                 record: Box::new(record),
             });
         }
+        Ok(())
     }
 }
 

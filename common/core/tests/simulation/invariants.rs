@@ -6,6 +6,7 @@
 //! - no attempt at a unit is given twice, whoever leads
 //! - no unit that was accepted is read again, unless its pack cannot be shown
 //! - every byte is read within the session, and `pg_control` after all else
+//! - a backup that is to hold its WAL holds all of it, and no other holds any
 //! - no write of an older epoch reaches the lease store, no order of an older epoch is obeyed
 //! - two backups of one stanza never run at once
 //! - the order to stop is given when all units are accepted
@@ -25,10 +26,16 @@ use pgconvoy_core::format::manifest::{FileRecord, Record, file_checksum};
 use pgconvoy_core::ids::{Attempt, Epoch, FencingToken, RepoKey, StanzaName, UnitId};
 use pgconvoy_core::job::JobState;
 use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::pg::WalSegmentSize;
 use pgconvoy_core::record::JobRecord;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::JobId;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Where WAL lies that a backup stores too.
+const COPIED: &str = "pg_wal/";
+/// All that lies between a backup's start and its stop.
+const WAL_OF_BACKUP: [&str; 2] = ["000000010000000000000003", "000000010000000000000004"];
 
 #[derive(Default)]
 struct JobLedger {
@@ -179,8 +186,9 @@ impl World {
             return;
         };
         let total = run.machine.board().total();
-        if accepted.len() != total as usize {
-            let many = accepted.len();
+        // Behind them come those of WAL that an earlier leader had copied.
+        let many = accepted.range(..UnitId(total)).count();
+        if many != total as usize {
             self.ledger.fault(format!("stop is ordered with {many} of {total} units accepted"));
         }
     }
@@ -222,6 +230,7 @@ impl World {
                 None => self.check_vanished(job, key, label, &path)?,
             }
         }
+        self.check_copied(job, key, label, &records)?;
         self.check_order(job, key, label, &records)?;
         self.check_wal(job, key)
     }
@@ -276,6 +285,24 @@ impl World {
         Ok(())
     }
 
+    /// All WAL from start to stop is in the backup too, or none.
+    fn check_copied(
+        &self,
+        job: JobId,
+        key: RepoKey,
+        label: BackupLabel,
+        records: &BTreeMap<String, FileRecord>,
+    ) -> Result<(), String> {
+        let copied: Vec<&String> = records.keys().filter(|path| path.starts_with(COPIED)).collect();
+        let wanted = WAL_OF_BACKUP.map(|name| format!("{COPIED}{name}"));
+        let wanted: Vec<&String> = wanted.iter().filter(|_| crate::scenario::copies_wal(job)).collect();
+        if copied != wanted {
+            return Err(format!("it has copies of {copied:?} instead of {wanted:?}"));
+        }
+        let size = WalSegmentSize::DEFAULT.bytes();
+        wanted.into_iter().try_for_each(|path| self.check_file(job, key, label, &records[path], size))
+    }
+
     fn check_vanished(&self, job: JobId, key: RepoKey, label: BackupLabel, path: &str) -> Result<(), String> {
         let accepted = &self.ledger.jobs[&job].accepted;
         let is_told = accepted.iter().any(|(unit, attempt)| {
@@ -300,7 +327,7 @@ impl World {
         let closed = closed.ok_or("its session was not closed")?;
         let control = records.get("global/pg_control").ok_or("it has no pg_control")?;
         let begun = self.pack(job, key, label, control.ranges[0].unit, control.ranges[0].attempt)?.read_from;
-        for record in records.values() {
+        for record in records.values().filter(|record| !record.path.as_str().starts_with(COPIED)) {
             for range in &record.ranges {
                 let pack = self.pack(job, key, label, range.unit, range.attempt)?;
                 if pack.read_from < opened || pack.read_to > closed {
@@ -317,9 +344,8 @@ impl World {
     /// All WAL from start to stop is there.
     fn check_wal(&self, job: JobId, key: RepoKey) -> Result<(), String> {
         let repository = &self.repositories[&self.place(job, key)];
-        let wanted = ["000000010000000000000003", "000000010000000000000004"];
         let is_there = |name: &&str| repository.supplied.iter().any(|segment| segment.to_string() == **name);
-        match wanted.iter().find(|name| self.now < repository.archived_from && !is_there(name)) {
+        match WAL_OF_BACKUP.iter().find(|name| self.now < repository.archived_from && !is_there(name)) {
             Some(name) => Err(format!("WAL segment {name} is missing")),
             None => Ok(()),
         }

@@ -205,6 +205,7 @@ impl World {
             compress: Compress { codec: 2, level: 3 },
             file_sha1: false,
             page_errors: Default::default(),
+            archive_copy: crate::scenario::copies_wal(job),
             unit_size: UNIT_SIZE,
             stall_timeout_ms: 1_000,
             source_patience_ms: SOURCE_PATIENCE,

@@ -57,6 +57,11 @@ pub(crate) fn stanza(number: usize) -> StanzaName {
     format!("s{number}").parse().expect("a name")
 }
 
+/// Every other job stores its WAL too.
+pub(crate) fn copies_wal(job: JobId) -> bool {
+    (0..1_000).step_by(2).any(|number| job_id(number) == job)
+}
+
 pub(crate) fn job_id(number: usize) -> JobId {
     JobId(identity(1_000 + number as u64))
 }

@@ -1,5 +1,7 @@
 //! What a finished backup consists of: assembled once from inventory and receipts, then written to every repository alike.
 
+mod wal;
+
 use super::BackupMachine;
 use super::event::BackupSpec;
 use super::foundation::Kept;
@@ -53,6 +55,8 @@ pub struct BackupContents {
     /// Numbers in the head's list of the workers that the prior lists.
     kept_workers: Vec<u16>,
     changed: u64,
+    /// Segments that were copied too, in order.
+    wal: Vec<FileRecord>,
 }
 
 impl BackupContents {
@@ -121,6 +125,7 @@ impl BackupContents {
             kept,
             kept_workers,
             changed: machine.board.changed(),
+            wal: Vec::new(),
         };
         contents.check()?;
         Ok(contents)
@@ -155,6 +160,10 @@ impl BackupContents {
 
     /// The manifest's records in order, one at a time.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        wal::merged(self.scanned_records(), &self.wal)
+    }
+
+    fn scanned_records(&self) -> impl Iterator<Item = Record> + '_ {
         let mut rest = self.pieces.as_slice();
         let mut bad = self.bad_pages.as_slice();
         self.inventory.items().filter_map(move |item| match item {

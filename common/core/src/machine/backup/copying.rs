@@ -1,7 +1,7 @@
 //! While units are copied: who gets one, whose receipt counts, and when there is nothing left to do.
 
 use super::units::Verdict;
-use super::{BackupMachine, Effect, Phase};
+use super::{BackupMachine, Effect};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::{RepoKey, WorkerName};
 use crate::units::Timestamp;
@@ -9,7 +9,7 @@ use crate::wire::{HeldUnit, OrderBody, Receipt, ReportBody, RepositoryFailure, U
 
 impl BackupMachine {
     pub(super) fn lease_units(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.phase != Phase::Copying || self.is_paused {
+        if !self.is_copying() || self.is_paused {
             return;
         }
         for (worker, units) in self.board.assign(now) {
@@ -19,7 +19,7 @@ impl BackupMachine {
 
     /// Near the end: what waits for a busy worker goes to an idle one, and what takes too long is begun a second time.
     pub(super) fn spread(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.phase != Phase::Copying || self.is_paused {
+        if !self.is_copying() || self.is_paused {
             return;
         }
         if let Some((worker, units)) = self.board.surplus() {
@@ -42,9 +42,7 @@ impl BackupMachine {
             self.keep_early(worker, held, ReportBody::UnitDone(receipt));
             return Ok(());
         }
-        if self.phase != Phase::Copying
-            || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token)
-        {
+        if !self.is_copying() || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token) {
             effects.push(Effect::Settle { worker, unit: receipt.unit, attempt: receipt.attempt });
             return Ok(());
         }
@@ -147,7 +145,7 @@ impl BackupMachine {
             return Ok(());
         }
         effects.push(Effect::Settle { worker, unit: report.unit, attempt: report.attempt });
-        if self.phase != Phase::Copying || !self.board.is_current(report.unit, report.attempt, report.token) {
+        if !self.is_copying() || !self.board.is_current(report.unit, report.attempt, report.token) {
             return Ok(());
         }
         effects.push(Effect::ReleaseLease { unit: report.unit, attempt: report.attempt });
@@ -171,9 +169,7 @@ impl BackupMachine {
         if self.is_early(&returned) {
             return self.keep_early(worker, returned, ReportBody::UnitReturned(returned));
         }
-        if self.phase == Phase::Copying
-            && self.board.is_current(returned.unit, returned.attempt, returned.token)
-        {
+        if self.is_copying() && self.board.is_current(returned.unit, returned.attempt, returned.token) {
             effects.push(Effect::ReleaseLease { unit: returned.unit, attempt: returned.attempt });
             self.board.give_back(returned.unit, returned.attempt);
             self.lease_units(now, effects);

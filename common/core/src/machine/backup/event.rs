@@ -49,6 +49,9 @@ pub struct BackupSpec {
     /// What pages that do not match their checksums do to the backup.
     #[serde(default)]
     pub page_errors: PageErrors,
+    /// WAL from start to stop is stored with the backup too.
+    #[serde(default)]
+    pub archive_copy: bool,
     pub unit_size: u64,
     pub stall_timeout_ms: u64,
     /// How long the job waits for the worker that keeps its session, once that is lost.

@@ -171,6 +171,12 @@ impl Foundation {
         Some(self.footings.first()?.files.as_ref()?.file(file)?.size)
     }
 
+    /// The inventory whose files they are is no more: what comes now rests on nothing.
+    pub(super) fn forget_files(&mut self) {
+        self.footings.iter_mut().for_each(|footing| footing.files = None);
+        self.leftover = None;
+    }
+
     /// Gives away what is taken over as it is.
     pub(super) fn take_kept(&mut self) -> Kept {
         let prior = self.footings.first_mut().and_then(|footing| footing.files.take());

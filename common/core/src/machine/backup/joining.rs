@@ -58,7 +58,7 @@ impl BackupMachine {
                 self.say_again_to_source(has_session, effects)?;
             }
         }
-        if self.phase == Phase::Copying {
+        if self.is_copying() {
             // One that is prepared says by itself how many units it can take.
             if !is_prepared {
                 effects.push(self.order_to(&worker, self.prepare()?));
@@ -143,7 +143,7 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         // Before copying there is nothing to give; who is told to prepare then asks again.
-        if self.phase == Phase::Copying && self.readers.get(&worker) != Some(&Reader::Useless) {
+        if self.is_copying() && self.readers.get(&worker) != Some(&Reader::Useless) {
             self.board.asked(worker, units);
             self.lease_units(now, effects);
         }
@@ -164,7 +164,8 @@ impl BackupMachine {
             return Ok(());
         }
         self.source_is_away = true;
-        let is_needed = self.phase <= Phase::Stopping || self.phase == Phase::Awaiting;
+        let is_needed =
+            self.phase <= Phase::Stopping || matches!(self.phase, Phase::Awaiting | Phase::CopyingWal);
         if is_needed && self.spec.source_patience_ms > 0 {
             self.absence += 1;
             self.warn(

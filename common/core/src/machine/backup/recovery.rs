@@ -120,7 +120,9 @@ impl BackupMachine {
             facts.is_some_and(|facts| facts.checksums) && self.spec.source.checksum_page != Some(false);
         let secret = self.known_cluster()?.hash_secret.clone();
         let mut recalled = BTreeSet::new();
-        let mut packs = packs;
+        let (wal, mut packs): (Vec<_>, Vec<_>) =
+            packs.into_iter().partition(|pack| pack.body.unit.0 >= self.board.total());
+        self.copied_before = wal;
         // What is read last is of no use unless all the others are there.
         packs.sort_by_key(|pack| self.board.unit(pack.body.unit).is_some_and(|unit| unit.last));
         for pack in packs {
@@ -158,7 +160,11 @@ impl BackupMachine {
                 self.board.restore(pack.body.worker, receipt);
             }
         }
-        for one in std::mem::take(&mut self.recovered.accepted) {
+        let accepted = std::mem::take(&mut self.recovered.accepted);
+        self.copied_before.retain(|pack| {
+            accepted.iter().any(|one| one.unit == pack.body.unit && one.attempt == pack.body.attempt)
+        });
+        for one in accepted {
             self.board.was_tried(one.unit, one.attempt);
         }
         if self.recovered.stop_ordered && !self.board.is_complete() {
@@ -220,7 +226,7 @@ fn read_after_stop() -> Failure {
 }
 
 /// What a unit's receipt said, from the footer of its pack. `page_size` if pages were checked.
-fn receipt_of(
+pub(super) fn receipt_of(
     pack: &RecalledPack,
     planned: &Unit,
     inventory: &Inventory,

@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 impl BackupMachine {
     pub(super) fn stop_when_done(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase == Phase::CopyingWal {
+            return self.publish_when_copied(effects);
+        }
         if self.phase != Phase::Copying || !self.board.is_complete() {
             return Ok(());
         }
@@ -55,8 +58,7 @@ impl BackupMachine {
         self.judge_pages()?;
         if segments.is_empty() {
             self.awaited.clear();
-            self.publish_when_ready(effects);
-            return Ok(());
+            return self.publish_when_ready(effects);
         }
         for repository in self.alive() {
             effects.push(Effect::AwaitWal {
@@ -97,8 +99,9 @@ impl BackupMachine {
                 self.cause.get_or_insert(failure);
                 self.look_for_stop(effects)?;
             }
+            Phase::CopyingWal if self.present_readers().is_empty() => return Err(failure),
             // All that it had to say before its stop is known.
-            _ => self.publish_when_ready(effects),
+            _ => self.publish_when_ready(effects)?,
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ mod pages;
 mod resting;
 mod stopping;
 mod takeover;
+mod wal_copy;
 
 use super::event::{RepositoryResult, UnitLease};
 use super::*;
@@ -63,6 +64,7 @@ fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         page_errors: Default::default(),
+        archive_copy: false,
         unit_size: 32 * MIB,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,

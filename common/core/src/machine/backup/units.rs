@@ -99,6 +99,17 @@ impl UnitBoard {
         }
     }
 
+    /// Units that come once all others are done, numbered behind them.
+    pub(super) fn extend(&mut self, units: Vec<Unit>) {
+        debug_assert!(self.is_complete(), "what is read last would not be last");
+        self.cursor = self.plan.units.len();
+        self.states.extend(units.iter().map(|_| UnitState::Pending));
+        self.attempts.extend(units.iter().map(|_| Attempt(self.first)));
+        self.failures.extend(units.iter().map(|_| 0));
+        self.bytes += units.iter().map(|unit| unit.bytes).sum::<u64>();
+        self.plan.units.extend(units);
+    }
+
     pub fn total(&self) -> u32 {
         u32::try_from(self.plan.units.len()).expect("the planner makes far fewer units")
     }

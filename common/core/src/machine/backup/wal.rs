@@ -66,8 +66,7 @@ impl BackupMachine {
     ) -> Result<(), Failure> {
         if self.phase == Phase::Awaiting {
             self.awaited.remove(&repository);
-            self.publish_when_ready(effects);
-            return Ok(());
+            return self.publish_when_ready(effects);
         }
         self.awaited_before.remove(&repository);
         let somebody_refused = self.repositories.values().any(|state| state.failure.is_some());

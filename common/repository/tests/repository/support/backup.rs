@@ -126,6 +126,7 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         page_errors: Default::default(),
+        archive_copy: false,
         unit_size: 64 * KIB,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,

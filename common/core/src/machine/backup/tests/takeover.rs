@@ -36,7 +36,7 @@ fn all_orders() -> Vec<UnitOrder> {
     orders
 }
 
-fn pack(order: &UnitOrder) -> RecalledPack {
+pub(super) fn pack(order: &UnitOrder) -> RecalledPack {
     let range = |part: &crate::wire::UnitPart| PackRange {
         path: part.path.to_string(),
         offset: part.offset,
