@@ -56,15 +56,27 @@ impl Keeper {
             )?,
             ask: ask(&known.session, directory, &self.ground.runtime),
         };
+        let doubts = doubts_about_excludes(&walk);
         let report = walk.run(directory, &self.reporter, recording).await?;
         directory.roots = report.roots;
-        let warnings = report.warnings.iter().map(ToString::to_string).collect();
+        let warnings = doubts.into_iter().chain(report.warnings.iter().map(ToString::to_string)).collect();
         let copy_start = match &known.session {
             Session::Online(online) => online.live.next_second().await?,
             _ => offline::next_second().await,
         };
         Ok(ScanEnd { warnings, copy_start })
     }
+}
+
+/// What is left out by name may be missed, and a name that is misspelt leaves nothing out.
+fn doubts_about_excludes(walk: &Walk) -> Vec<String> {
+    let is_absent = |path: &&str| walk.path.join(path).symlink_metadata().is_err();
+    let absent = walk.rules.excludes().filter(is_absent);
+    let absent = absent.map(|path| format!("exclude '{path}': the data directory has nothing of that name"));
+    let lossy = walk.rules.lossy_excludes().map(|path| {
+        format!("exclude '{path}' leaves out data: a restored copy will not have what is in there")
+    });
+    absent.chain(lossy).collect()
 }
 
 /// Of a stopped cluster nobody can be asked: it has the tablespaces that it had.

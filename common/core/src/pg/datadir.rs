@@ -65,6 +65,10 @@ pub enum ExcludeError {
     Path { text: String, reason: &'static str },
     #[error("exclude '{text}' would leave out {essential}, without which no cluster starts")]
     Essential { text: String, essential: String },
+    #[error("exclude '{text}' would leave out a directory without which no cluster starts")]
+    Directory { text: String },
+    #[error("exclude '{text}' would leave out WAL that a stopped cluster needs to start")]
+    OfflineWal { text: String },
 }
 
 impl Classify for ExcludeError {
@@ -73,6 +77,9 @@ impl Classify for ExcludeError {
     }
 
     fn hints(&self) -> Vec<String> {
+        if let ExcludeError::Directory { text } = self {
+            return vec![format!("exclude '{text}/' keeps the directory and leaves out what is in it")];
+        }
         vec!["give paths relative to the data directory, such as 'log/' for what is in it or 'junk' for all of it".to_owned()]
     }
 }
@@ -80,6 +87,9 @@ impl Classify for ExcludeError {
 /// Directories whose contents the server makes anew.
 const REBUILT: [&str; 6] =
     ["pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_stat_tmp", "pg_subtrans"];
+/// Directories that a server must find, whatever is in them. Those in [`REBUILT`] are of them too, and the one of WAL.
+const EXPECTED: [&str; 6] =
+    [REPLICATION_SLOTS, "pg_commit_ts", "pg_logical", "pg_stat", "pg_tblspc", "pg_twophase"];
 const REPLICATION_SLOTS: &str = "pg_replslot";
 /// Files directly in the data directory that some backup or restore left there; the new backup has its own.
 const BACKUP_STATE: [&str; 6] = [
@@ -141,12 +151,34 @@ impl Rules {
             self.version.xact_directory(),
             "pg_multixact",
         ];
+        let wal = self.version.wal_directory();
+        if !self.online && (path == wal || is_inside(path, wal)) {
+            return Err(ExcludeError::OfflineWal { text: text.to_owned() });
+        }
+        if path == text && (path == wal || EXPECTED.contains(&path) || REBUILT.contains(&path)) {
+            return Err(ExcludeError::Directory { text: text.to_owned() });
+        }
         match essentials.iter().find(|essential| **essential == path || is_inside(essential, path)) {
             None => Ok(()),
             Some(essential) => {
                 Err(ExcludeError::Essential { text: text.to_owned(), essential: (*essential).to_owned() })
             }
         }
+    }
+
+    /// Excludes that take data away: a copy starts without them, and misses them.
+    pub fn lossy_excludes(&self) -> impl Iterator<Item = &str> {
+        let holds_data = |path: &&str| {
+            ["base", "global", "pg_tblspc", "pg_twophase"]
+                .iter()
+                .any(|top| is_inside(path, top) || path == top)
+        };
+        self.excludes().filter(holds_data)
+    }
+
+    /// All paths that are excluded, or whose contents are.
+    pub fn excludes(&self) -> impl Iterator<Item = &str> {
+        self.excludes.iter().chain(&self.excluded_contents).map(String::as_str)
     }
 
     /// What to do with the directory at this path; the data directory itself is "".

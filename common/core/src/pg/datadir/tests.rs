@@ -140,9 +140,30 @@ fn excludes_that_break_the_cluster_or_leave_it_are_refused() {
     {
         assert!(matches!(excluding(&[essential]), Err(ExcludeError::Essential { .. })), "{essential}");
     }
+    for directory in ["pg_wal", "pg_notify", "pg_replslot", "pg_twophase", "pg_tblspc"] {
+        assert!(matches!(excluding(&[directory]), Err(ExcludeError::Directory { .. })), "{directory}");
+        assert!(excluding(&[&format!("{directory}/")]).is_ok(), "{directory}");
+    }
     for bad in ["", "/", "/etc", "../x", "a//b"] {
         assert!(matches!(excluding(&[bad]), Err(ExcludeError::Path { .. })), "{bad:?}");
     }
+}
+
+#[test]
+fn a_stopped_cluster_keeps_its_wal() {
+    let offline = |exclude: &str| Rules::new(PgVersion::V17, 202_406_281, false, &[exclude.to_owned()]);
+    for wal in ["pg_wal", "pg_wal/", "pg_wal/000000010000000000000002"] {
+        assert!(matches!(offline(wal), Err(ExcludeError::OfflineWal { .. })), "{wal}");
+    }
+    assert!(offline("log/").is_ok());
+}
+
+#[test]
+fn excludes_that_take_data_away_are_told() {
+    let rules = excluding(&["log/", "base/16384", "pg_tblspc/", "global/1262", "junk", "based"]).unwrap();
+    let mut lossy: Vec<&str> = rules.lossy_excludes().collect();
+    lossy.sort_unstable();
+    assert_eq!(lossy, ["base/16384", "global/1262", "pg_tblspc"]);
 }
 
 #[test]
