@@ -259,7 +259,7 @@ impl BackupMachine {
                 self.on_repositories(now, results, effects)
             }
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
-            Event::PriorOpened { round, head } => self.on_prior_opened(round, &head),
+            Event::PriorOpened { round, head } => self.on_prior_opened(round, head),
             Event::PriorListed { round, label, files } => self.on_prior_listed(round, label, &files),
             Event::PriorRead { round, label, result } => {
                 self.on_prior_read(now, round, label, result, effects)

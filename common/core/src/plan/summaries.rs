@@ -22,7 +22,8 @@ pub use audit::{Judgement, judge, sample};
 pub use changed::{ChangedBlocks, Geometry, Merging, ToRead, Unknown};
 pub use pages::PageRanges;
 
-use crate::pg::{Lsn, PgVersion, TimelineHistory, TimelineId, WalSummaryName};
+use crate::format::manifest::ManifestHead;
+use crate::pg::{ControlFile, Lsn, PgVersion, TimelineHistory, TimelineId, WalSummaryName};
 use serde::{Deserialize, Serialize};
 
 /// From the prior backup's start to this one's.
@@ -35,6 +36,18 @@ pub struct Window {
     pub start: Lsn,
 }
 
+impl Window {
+    /// From the start of the prior backup to one that started at `start`.
+    pub fn since(prior: &ManifestHead, timeline: TimelineId, start: Lsn) -> Result<Window, NoSummaries> {
+        match (prior.online, prior.lsn_start, prior.lsn_stop) {
+            (true, Some(prior_start), Some(prior_stop)) => {
+                Ok(Window { prior_timeline: prior.timeline, prior_start, prior_stop, timeline, start })
+            }
+            _ => Err(NoSummaries::PriorOffline),
+        }
+    }
+}
+
 /// What must not have changed since the prior backup: WAL does not tell of it. All else that could matter (system
 /// identifier, segment size) is fixed by initdb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +56,26 @@ pub struct ClusterShape {
     pub catalog_version: u32,
     pub checksums: bool,
     pub page_size: u32,
+}
+
+impl ClusterShape {
+    pub fn of_prior(prior: &ManifestHead) -> Self {
+        ClusterShape {
+            version: prior.version,
+            catalog_version: prior.catalog_version,
+            checksums: prior.checksums,
+            page_size: prior.page_size,
+        }
+    }
+
+    pub fn of(control: &ControlFile) -> Self {
+        ClusterShape {
+            version: control.version,
+            catalog_version: control.catalog_version,
+            checksums: control.has_page_checksums(),
+            page_size: control.page_size.bytes(),
+        }
+    }
 }
 
 /// Why summaries are not used, for the log.

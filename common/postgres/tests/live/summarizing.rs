@@ -305,6 +305,29 @@ async fn what_changed_is_told_in_full_by_version_18() {
     summaries_tell_the_whole_truth(18).await;
 }
 
+#[tokio::test]
+async fn hint_bits_without_checksums_change_pages_that_are_rightly_left_unread() {
+    // 17 has no checksums unless it is asked for them.
+    let cluster = Cluster::start_version(17, &[], SETTINGS);
+    cluster.sql("create table t as select generate_series(1, 50000) as n");
+    let (window, prior) = back_up(&cluster).await;
+    cluster.sql("select count(*) from t");
+    let (session, window) = begin(&cluster, window).await;
+    let loaded = load(&cluster, window, LONG).unwrap();
+    let path = cluster.sql("select pg_relation_filepath('t')");
+    let now = fs::read(cluster.data().join(&path)).unwrap();
+    session.stop().await.unwrap();
+
+    let geometry = Geometry::of(&read_control(&cluster.data()).unwrap().control);
+    let to_read = loaded.changed.to_read(geometry, &path, Some(now.len() as u64), 0..pages_of(&now));
+    assert_eq!(to_read, ToRead::Pages(PageRanges::default()));
+    let differs = |number: &u32| page(&now, *number) != page(&prior[&path], *number);
+    assert!((0..pages_of(&now)).filter(differs).count() > 100);
+    for number in 0..pages_of(&now) {
+        assert_eq!(judge(page(&now, number), &window), Judgement::Fine, "page {number}");
+    }
+}
+
 fn turn(cluster: &Cluster, setting: &str) {
     cluster.sql(&format!("alter system set summarize_wal = {setting}"));
     cluster.sql("select pg_reload_conf()");

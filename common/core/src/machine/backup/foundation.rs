@@ -29,7 +29,7 @@ struct Footing {
     record: Box<BackupRecord>,
     repositories: Vec<RepoKey>,
     files: Option<Prior>,
-    shape: Option<ClusterShape>,
+    head: Option<Box<ManifestHead>>,
     state: State,
 }
 
@@ -155,15 +155,9 @@ impl Foundation {
     /// Since when WAL summaries may tell what changed: only where size and time are believed as well.
     pub(super) fn summaries(&self, session: &SessionFacts) -> Option<SummaryBasis> {
         let newest = self.footings.first().filter(|_| !self.reads_all)?;
-        let prior = &newest.record;
-        let window = Window {
-            prior_timeline: prior.timeline,
-            prior_start: prior.lsn_start?,
-            prior_stop: prior.lsn_stop?,
-            timeline: session.timeline,
-            start: session.start?.lsn,
-        };
-        Some(SummaryBasis { window, prior: newest.shape? })
+        let head = newest.head.as_ref()?;
+        let window = Window::since(head, session.timeline, session.start?.lsn).ok()?;
+        Some(SummaryBasis { window, prior: ClusterShape::of_prior(head) })
     }
 
     /// Of the file in the newest prior.
@@ -228,7 +222,7 @@ impl BackupMachine {
                 record: candidates[&key].clone(),
                 repositories: vec![key],
                 files: None,
-                shape: None,
+                head: None,
                 state: State::Reading,
             });
         }
@@ -311,15 +305,10 @@ impl BackupMachine {
         footings.into_iter().find(|footing| footing.record.label == label && footing.state == State::Reading)
     }
 
-    pub(super) fn on_prior_opened(&mut self, round: u32, head: &ManifestHead) -> Result<(), Failure> {
+    pub(super) fn on_prior_opened(&mut self, round: u32, head: Box<ManifestHead>) -> Result<(), Failure> {
         if let Some(footing) = self.footing_read(round, head.label) {
-            footing.files = Some(Prior::new(head));
-            footing.shape = Some(ClusterShape {
-                version: head.version,
-                catalog_version: head.catalog_version,
-                checksums: head.checksums,
-                page_size: head.page_size,
-            });
+            footing.files = Some(Prior::new(&head));
+            footing.head = Some(head);
         }
         Ok(())
     }

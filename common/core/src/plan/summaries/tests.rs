@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 use super::*;
+use crate::plan::restore::tests::head;
 use proptest::prelude::*;
 
 /// A prior from 100 to 200 and a backup at 1000, all on timeline 1.
@@ -152,6 +153,27 @@ fn what_wal_does_not_tell_of_must_be_as_it_was() {
     }
     let old = ClusterShape { version: PgVersion::V16, ..now };
     assert_eq!(same_shape(old, old), Err(NoSummaries::Version(PgVersion::V16)));
+}
+
+#[test]
+fn the_prior_is_what_its_manifest_says_of_itself() {
+    let prior = ManifestHead { lsn_start: Some(Lsn(0x100)), lsn_stop: Some(Lsn(0x200)), ..head() };
+    assert_eq!(Window::since(&prior, TimelineId(1), Lsn(0x1000)), Ok(window()));
+    for offline in [
+        ManifestHead { online: false, ..prior.clone() },
+        ManifestHead { lsn_start: None, ..prior.clone() },
+        ManifestHead { lsn_stop: None, ..prior.clone() },
+    ] {
+        let since = Window::since(&offline, TimelineId(1), Lsn(0x1000));
+        assert_eq!(since, Err(NoSummaries::PriorOffline));
+    }
+    let control = include_bytes!("../../../testdata/pg/pg_control_17");
+    let now = ClusterShape::of(&ControlFile::parse(control).unwrap());
+    let prior =
+        ManifestHead { version: PgVersion::V17, catalog_version: PgVersion::V17.catalog_version(), ..prior };
+    assert_eq!(same_shape(ClusterShape::of_prior(&prior), now), Ok(()));
+    let without = ClusterShape::of_prior(&ManifestHead { checksums: false, ..prior });
+    assert!(same_shape(without, now).is_err());
 }
 
 proptest! {
