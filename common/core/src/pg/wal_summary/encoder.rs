@@ -21,7 +21,7 @@ pub(crate) fn encode(table: &Table) -> Vec<u8> {
         }
         let words: Vec<Vec<u16>> = (0..chunks).map(|chunk| words(blocks, chunk)).collect();
         for chunk in &words {
-            out.extend(u16::try_from(chunk.len()).unwrap().to_le_bytes());
+            out.extend(u16::try_from(chunk.len()).expect("4096 words at most").to_le_bytes());
         }
         out.extend(words.iter().flatten().flat_map(|word| word.to_le_bytes()));
     }
@@ -40,7 +40,8 @@ fn words(blocks: &BTreeSet<u32>, chunk: u32) -> Vec<u16> {
     let first = chunk * CHUNK_BLOCKS;
     let of_chunk = blocks.range(first..=first + (CHUNK_BLOCKS - 1));
     // Backwards: PostgreSQL writes them in the order in which WAL changed them.
-    let offsets: Vec<u16> = of_chunk.rev().map(|block| u16::try_from(block - first).unwrap()).collect();
+    let offsets: Vec<u16> =
+        of_chunk.rev().map(|block| u16::try_from(block - first).expect("it is of the chunk")).collect();
     if offsets.len() <= LISTED_MAX {
         return offsets;
     }

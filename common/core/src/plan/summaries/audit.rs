@@ -71,6 +71,7 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "sets of one range are sets")]
     use super::super::tests::window;
     use super::*;
     use proptest::prelude::*;

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::single_range_in_vec_init, reason = "sets of one range are sets")]
 use super::*;
 use crate::pg::SummaryDecoder;
 use crate::pg::wal_summary::encoder::{Table, encode};
