@@ -25,7 +25,7 @@ fn backup(site: &Site, kind: &str, more: &[&str]) -> Result<Json> {
     let kind = format!("--type={kind}");
     let args = ["backup", kind.as_str(), "--output=json"];
     let finished = site.pgconvoy.run(args.iter().chain(more))?.ok()?;
-    Ok(finished.json()?)
+    finished.json()
 }
 
 fn text(report: &Json, key: &str) -> Result<String> {

@@ -32,7 +32,7 @@ impl PackMap {
     fn new(name: PackName, reader: PackReader) -> PackMap {
         let frames = reader.object.frames().to_vec();
         let offsets = (0..frames.len()).map(|at| reader.object.stored_range(at..at + 1).start).collect();
-        let protection = reader.object.protection().clone();
+        let protection = *reader.object.protection();
         PackMap { name, body: reader.body, frames, offsets, protection }
     }
 

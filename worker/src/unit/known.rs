@@ -102,7 +102,8 @@ impl KnownBlocks {
             if is_first && self.hashes.is_empty() {
                 self.block_size = range.block_size;
             }
-            if range.block_size != self.block_size || part.offset % u64::from(self.block_size) != 0 {
+            if range.block_size != self.block_size || !part.offset.is_multiple_of(u64::from(self.block_size))
+            {
                 return Err(Failure::new(ErrorCode::RepoInvalid, "its blocks have several sizes"));
             }
             let bad = bad_blocks(context, range);

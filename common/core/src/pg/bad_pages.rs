@@ -28,7 +28,7 @@ pub fn told_pages(blocks: &[u32]) -> String {
 }
 
 /// The same by file: `bad` is in order of file and block.
-pub fn pages_by_file<'a>(bad: &'a [(String, u32)]) -> impl Iterator<Item = (&'a str, Vec<u32>)> {
+pub fn pages_by_file(bad: &[(String, u32)]) -> impl Iterator<Item = (&str, Vec<u32>)> {
     let files = bad.chunk_by(|(a, _), (b, _)| a == b);
     files.map(|file| (file[0].0.as_str(), file.iter().map(|(_, block)| *block).collect()))
 }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn candidates(labels: &[&str]) -> BTreeMap<RepoKey, BackupLabel> {
-        labels.iter().enumerate().map(|(at, text)| (RepoKey(at as u16 as _), label(text))).collect()
+        (0..).map(RepoKey).zip(labels.iter().map(|text| label(text))).collect()
     }
 
     #[test]

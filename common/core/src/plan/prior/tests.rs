@@ -38,7 +38,7 @@ fn record(path: &str, size: u64, modified: i64) -> FileRecord {
         size,
         modified,
         ownership: crate::format::manifest::Ownership { mode: 0o600, user: 0, group: 0 },
-        checksum: BlockHash([size as u8; 16]),
+        checksum: BlockHash([size.to_le_bytes()[1]; 16]),
         ranges: if size == 0 { Vec::new() } else { vec![range] },
         bad_pages: Vec::new(),
     }
