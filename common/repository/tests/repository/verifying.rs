@@ -188,7 +188,7 @@ async fn a_streamed_part_is_read_and_one_that_is_damaged_is_named() {
         let mut damaged = site.read(&names[1]).await.to_vec();
         let middle = damaged.len() / 2;
         damaged[middle] ^= 0x10;
-        site.overwrite(&names[1], damaged.into()).await;
+        site.overwrite(&names[1], damaged).await;
         let report = site.verify().await;
         let errors: Vec<_> = report.errors().map(ToString::to_string).collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
