@@ -4,7 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use support::files::Closed;
+use support::outage::{OUTAGES, assert_does_not_promote};
 use support::{
     Cluster, Context, Finished, Pgconvoy, Result, Site, SiteOptions, assert_refused, data, ensure, files,
     limits, note, same_data,
@@ -117,48 +117,6 @@ fn repositories_that_disagree_about_a_segment_are_both_refused() -> Result<()> {
     Ok(())
 }
 
-/// Ways in which a repository cannot be asked. Each undoes itself when dropped.
-enum Outage {
-    Closed(#[expect(dead_code, reason = "held for its drop")] Vec<Closed>),
-    Away { from: PathBuf, to: PathBuf },
-}
-
-impl Outage {
-    /// Permissions, as of a share whose credentials ended.
-    fn closed(path: &Path) -> Result<Outage> {
-        Ok(Outage::Closed(vec![Closed::with_mode(path, 0)?]))
-    }
-
-    /// The path itself is gone, or an empty mount point is left where the repository was.
-    fn away(path: &Path, leaves_mount_point: bool) -> Result<Outage> {
-        let to = path.with_extension("away");
-        std::fs::rename(path, &to)?;
-        if leaves_mount_point {
-            support::user::private_dir(path)?;
-        }
-        Ok(Outage::Away { from: path.to_owned(), to })
-    }
-}
-
-impl Drop for Outage {
-    fn drop(&mut self) {
-        if let Outage::Away { from, to } = self {
-            let emptied = if from.exists() { std::fs::remove_dir_all(&*from) } else { Ok(()) };
-            if let Err(error) = emptied.and_then(|()| std::fs::rename(&*to, &*from)) {
-                note(format!("{} stays away: {error}", from.display()));
-            }
-        }
-    }
-}
-
-type Begin = fn(&Path) -> Result<Outage>;
-
-const OUTAGES: [(&str, Begin); 3] = [
-    ("closed", Outage::closed),
-    ("gone", |path| Outage::away(path, false)),
-    ("an empty mount point", |path| Outage::away(path, true)),
-];
-
 #[test]
 fn what_archive_get_cannot_tell_is_126_in_archive_recovery_and_below_in_standby_mode() -> Result<()> {
     let site = site(true)?;
@@ -207,16 +165,6 @@ fn postgresql_never_promotes_while_the_repository_cannot_be_asked() -> Result<()
         same_data(&copy, &expected)?;
         copy.stop()?;
     }
-    Ok(())
-}
-
-fn assert_does_not_promote(copy: &Cluster) -> Result<()> {
-    if copy.start().is_ok() {
-        copy.wait_until_gone(limits::SOON)
-            .with_context(|| format!("it goes on without its WAL\n{}", copy.log()))?;
-    }
-    copy.was_not_promoted()?;
-    assert_eq!(copy.control("Latest checkpoint's TimeLineID")?, "1");
     Ok(())
 }
 

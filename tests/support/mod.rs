@@ -17,6 +17,7 @@
 )]
 
 pub mod api;
+pub mod bad_disk;
 pub mod checks;
 pub mod cluster;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod files;
 pub mod fleet;
 pub mod limits;
 pub mod network;
+pub mod outage;
 pub mod pgconvoy;
 pub mod process;
 pub mod random;

@@ -30,6 +30,13 @@ impl Pgconvoy {
         &self.config_file
     }
 
+    /// The same calls of another program.
+    #[must_use]
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        self.binary = binary.to_owned();
+        self
+    }
+
     #[must_use]
     pub fn with_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
