@@ -1,6 +1,6 @@
 //! Many segments, and repositories that are away for a while: nobody waits for them who need not, and they miss nothing.
 //!
-//! Repositories that are slow or fail now and then are tried where time can be made up: in the worker's own tests.
+//! Repositories that are slow or fail now and then: `tests/archive_bad_disk.rs`.
 
 mod support;
 
