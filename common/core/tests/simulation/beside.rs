@@ -11,6 +11,8 @@ use crate::storage::{Entry, Plan};
 use crate::world::World;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::catalogue::BackupRecord;
+use pgconvoy_core::format::manifest::Record;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
 use pgconvoy_core::machine::backup::contents::BackupContents;
@@ -44,7 +46,17 @@ pub(crate) struct Publishing {
     pub(crate) label: BackupLabel,
     pub(crate) backup: Identity,
     pub(crate) contents: Arc<BackupContents>,
+    pub(crate) record: Box<BackupRecord>,
     pub(crate) has_manifest: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct ReadingPrior {
+    pub(crate) epoch: FencingToken,
+    pub(crate) job: JobId,
+    pub(crate) round: u32,
+    pub(crate) label: BackupLabel,
+    pub(crate) repositories: Vec<RepoKey>,
 }
 
 impl World {
@@ -57,10 +69,8 @@ impl World {
         seen: Option<BTreeMap<(RepoKey, BackupLabel), u64>>,
     ) {
         let now = self.now;
-        let own = self
-            .store
-            .record(job)
-            .and_then(|record| record.begun.as_ref()?.announced.as_ref().map(|known| known.label));
+        let announced = self.store.record(job).and_then(|record| record.begun.as_ref()?.announced.clone());
+        let own = announced.as_ref().map(|known| known.label);
         let mut watched = BTreeMap::new();
         let mut results = Vec::new();
         for key in self.scenario.repositories.clone() {
@@ -96,12 +106,16 @@ impl World {
                 let repository = &self.repositories[&self.place(job, key)];
                 let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
                 labels.extend(repository.plans.keys().copied());
+                let prior = match (&announced, crate::scenario::rests(job)) {
+                    (Some(own), _) => own.prior_in(key).map(|label| repository.records[&label].clone()),
+                    (None, rests) => repository.newest().filter(|_| rests.is_some()),
+                };
                 let facts = RepositoryFacts {
                     has_this: own.is_some_and(|own| {
                         matches!(repository.catalogue.get(&own), Some(Entry::Published(_)))
                     }),
                     leftover: None,
-                    prior: None,
+                    prior,
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: labels.into_iter().collect(),
@@ -116,6 +130,34 @@ impl World {
         };
         let results = results.into_iter().map(result).collect();
         self.tell_job(id, epoch, job, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    }
+
+    /// The manifest of an earlier backup, of the first repository that answers.
+    pub(crate) fn read_prior(&mut self, id: usize, reading: Box<ReadingPrior>) {
+        let ReadingPrior { epoch, job, round, label, repositories } = *reading;
+        let now = self.now;
+        let mut result = Err(Failure::new(ErrorCode::FileRead, "no repository answers"));
+        for key in repositories {
+            let manifest = match self.repository(job, key).ask(now) {
+                Ok(repository) => repository.manifests[&label].clone(),
+                Err(failure) => {
+                    result = Err(failure);
+                    continue;
+                }
+            };
+            let record = self.repositories[&self.place(job, key)].records[&label].clone();
+            let head = Box::new(manifest.head_in(&record));
+            self.tell_job(id, epoch, job, Event::PriorOpened { round, head });
+            let files = manifest.records().filter_map(|record| match record {
+                Record::File(file) => Some(file),
+                Record::Directory(_) | Record::Link(_) => None,
+            });
+            let files = files.collect();
+            self.tell_job(id, epoch, job, Event::PriorListed { round, label, files });
+            result = Ok(());
+            break;
+        }
+        self.tell_job(id, epoch, job, Event::PriorRead { round, label, result });
     }
 
     pub(crate) fn await_wal(&mut self, id: usize, mut wait: WalWait) {
@@ -317,7 +359,10 @@ impl World {
             }
             let is_new = !store.catalogue.contains_key(&label);
             match store.catalogue.entry(label).or_insert(Entry::Published(backup)) {
-                Entry::Published(known) if *known == backup => Ok(is_new),
+                Entry::Published(known) if *known == backup => {
+                    store.records.entry(label).or_insert_with(|| publishing.record.clone());
+                    Ok(is_new)
+                }
                 _ => Err(Failure::new(ErrorCode::RepoInvalid, "the backup was given up")),
             }
         });

@@ -62,6 +62,7 @@ pub(crate) enum CoordinatorAct {
         job: JobId,
         seen: Option<BTreeMap<(RepoKey, BackupLabel), u64>>,
     },
+    ReadPrior(Box<crate::beside::ReadingPrior>),
     AwaitWal(Box<crate::beside::WalWait>),
     WritePlan {
         epoch: FencingToken,

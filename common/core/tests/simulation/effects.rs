@@ -2,7 +2,7 @@
 //!
 //! Mirrors `effects.rs` of `pgconvoy-coordinator`.
 
-use crate::beside::{Publishing, WalWait};
+use crate::beside::{Publishing, ReadingPrior, WalWait};
 use crate::coordinator::{CoordinatorAct, TICK};
 use crate::leading::{ASK_AGAIN, Run, short};
 use crate::lease_store::{Acquire, Key, Refused, Value};
@@ -101,6 +101,7 @@ impl World {
             CoordinatorAct::Apply { epoch, job } => self.apply(id, epoch, job),
             CoordinatorAct::Answered { epoch, job, answer } => self.answered(id, epoch, job, *answer),
             CoordinatorAct::Prepare { epoch, job, seen } => self.prepare_repositories(id, epoch, job, seen),
+            CoordinatorAct::ReadPrior(reading) => self.read_prior(id, reading),
             CoordinatorAct::AwaitWal(wait) => self.await_wal(id, *wait),
             CoordinatorAct::WritePlan { epoch, job, repository, label } => {
                 self.write_plan(id, epoch, job, repository, label);
@@ -198,6 +199,11 @@ impl World {
                 let wait = WalWait { epoch, job, repository, missing: segments, until };
                 CoordinatorAct::AwaitWal(Box::new(wait))
             }
+            Effect::ReadPrior { round, record, repositories } => {
+                let label = record.label;
+                let reading = ReadingPrior { epoch, job, round, label, repositories };
+                CoordinatorAct::ReadPrior(Box::new(reading))
+            }
             Effect::WritePlan { repository, label, .. } => {
                 executor.beating.insert(repository);
                 CoordinatorAct::WritePlan { epoch, job, repository, label }
@@ -220,8 +226,16 @@ impl World {
             }
             Effect::Publish { repository, contents, record } => {
                 let (label, backup) = (record.label, record.backup);
-                let publishing =
-                    Publishing { epoch, job, repository, label, backup, contents, has_manifest: false };
+                let publishing = Publishing {
+                    epoch,
+                    job,
+                    repository,
+                    label,
+                    backup,
+                    contents,
+                    record,
+                    has_manifest: false,
+                };
                 CoordinatorAct::Publish(Box::new(publishing))
             }
             Effect::Dropped { repository, .. } => {

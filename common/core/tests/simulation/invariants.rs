@@ -22,7 +22,7 @@ use crate::world::World;
 use crate::{Millis, wall};
 use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_core::format::BackupLabel;
-use pgconvoy_core::format::manifest::{FileRecord, Record, file_checksum};
+use pgconvoy_core::format::manifest::{FileRecord, RangeRecord, Record, file_checksum};
 use pgconvoy_core::ids::{Attempt, Epoch, FencingToken, RepoKey, StanzaName, UnitId};
 use pgconvoy_core::job::JobState;
 use pgconvoy_core::machine::backup::contents::BackupContents;
@@ -253,6 +253,25 @@ impl World {
         pack.ok_or(format!("the pack of unit {unit} attempt {attempt} is missing"))
     }
 
+    /// Of a published backup that this one lists, in the same repository.
+    fn earlier_pack(
+        &self,
+        job: JobId,
+        key: RepoKey,
+        label: BackupLabel,
+        earlier: u32,
+        range: &RangeRecord,
+    ) -> Result<&Pack, String> {
+        let repository = &self.repositories[&self.place(job, key)];
+        let references = repository.records.get(&label).map_or(&[][..], |record| &record.references);
+        let of = references.get(earlier as usize - 1).ok_or("a range of a label that is not listed")?;
+        if !matches!(repository.catalogue.get(of), Some(Entry::Published(_))) {
+            return Err(format!("it rests on {of}, which is not published there"));
+        }
+        let pack = repository.packs.get(&(*of, range.unit, range.attempt));
+        pack.ok_or(format!("a pack of {of} is missing: unit {} attempt {}", range.unit, range.attempt))
+    }
+
     /// Every byte is covered once, by accepted attempts whose packs are in the repository.
     fn check_file(
         &self,
@@ -264,7 +283,10 @@ impl World {
     ) -> Result<(), String> {
         let (mut end, mut checksums) = (0, Vec::new());
         for range in &record.ranges {
-            let pack = self.pack(job, key, label, range.unit, range.attempt)?;
+            let pack = match range.label {
+                0 => self.pack(job, key, label, range.unit, range.attempt)?,
+                earlier => self.earlier_pack(job, key, label, earlier, range)?,
+            };
             let stored = pack.body.ranges.get(range.place as usize).ok_or("a place that is none")?;
             if range.offset != end
                 || stored.path != record.path.to_string()
@@ -328,7 +350,7 @@ impl World {
         let control = records.get("global/pg_control").ok_or("it has no pg_control")?;
         let begun = self.pack(job, key, label, control.ranges[0].unit, control.ranges[0].attempt)?.read_from;
         for record in records.values().filter(|record| !record.path.as_str().starts_with(COPIED)) {
-            for range in &record.ranges {
+            for range in record.ranges.iter().filter(|range| range.label == 0) {
                 let pack = self.pack(job, key, label, range.unit, range.attempt)?;
                 if pack.read_from < opened || pack.read_to > closed {
                     return Err(format!("{} was read outside of the session", record.path));

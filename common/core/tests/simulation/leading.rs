@@ -181,13 +181,14 @@ impl World {
 
     fn spec(&mut self, id: usize, epoch: FencingToken, job: JobId) -> BackupSpec {
         let backup = identity(self.rng.next());
+        let rests = crate::scenario::rests(job);
         let stanza = self.leading(id, epoch).expect("it serves its queue").jobs[&job].record.stanza.clone();
         BackupSpec {
             job,
             epoch: Epoch(epoch.0),
             backup,
-            kind: BackupKind::Full,
-            delta: false,
+            kind: if rests.is_some() { BackupKind::Incr } else { BackupKind::Full },
+            delta: rests == Some(true),
             resume: false,
             stanza,
             repositories: self.scenario.repositories.clone(),

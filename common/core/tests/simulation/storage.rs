@@ -3,6 +3,7 @@
 use crate::Millis;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::pack::PackBody;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Attempt, Identity, UnitId};
@@ -40,6 +41,8 @@ pub(crate) struct Repository {
     /// What ending a session returned, and that session.
     pub(crate) stops: BTreeMap<BackupLabel, (StopBody, SessionFacts)>,
     pub(crate) manifests: BTreeMap<BackupLabel, Arc<BackupContents>>,
+    /// What the catalogue says of published backups.
+    pub(crate) records: BTreeMap<BackupLabel, Box<BackupRecord>>,
     pub(crate) catalogue: BTreeMap<BackupLabel, Entry>,
     /// Fails until then.
     pub(crate) broken_until: Millis,
@@ -61,6 +64,11 @@ impl Repository {
 
     pub(crate) fn is_whole(&self, now: Millis) -> bool {
         now >= self.broken_until
+    }
+
+    /// The newest backup that was published.
+    pub(crate) fn newest(&self) -> Option<Box<BackupRecord>> {
+        self.records.values().max_by_key(|record| record.label.made()).cloned()
     }
 
     /// Labels that have a plan and no published entry, and whether they are void.
