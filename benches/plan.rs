@@ -1,16 +1,20 @@
-//! A million files, from scan to catalogue, as a coordinator sees them: seconds to the plan, and bytes of memory.
+//! A million files and 20 TB, from scan to catalogue, as a coordinator sees them: seconds to the plan, and bytes of memory;
+//! in full, and resting on a backup that was made before.
 //!
 //! core's own machine is driven with pages of a scan and with receipts, so what it really keeps is what is counted; this
 //! file plays the repositories, the lease store and a worker. It is not a test of what the plan says.
 
 mod measure;
 
+#[path = "plan/earlier.rs"]
+mod earlier;
 #[path = "plan/inventory.rs"]
 mod inventory;
 #[path = "plan/world.rs"]
 mod world;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use earlier::Earlier;
 use inventory::{Files, PAGE_ENTRIES};
 use measure::{Budget, Form, Median, Table, Unit, mebibytes, memory, note};
 use std::process::ExitCode;
@@ -21,28 +25,58 @@ const PLAN_SECONDS_MAX: f64 = 3.0;
 const BYTES_PER_FILE_MAX: u64 = 200;
 const BYTES_BASE_MAX: u64 = 64 << 20;
 
+/// What a backup rests on.
+#[derive(Clone, Copy)]
+enum Basis<'a> {
+    Nothing,
+    /// Files of the same size and time are taken over: all of them.
+    Times(&'a Earlier),
+    /// Everything is read again, and every part knows where the earlier backup has it.
+    Content(&'a Earlier),
+}
+
+impl Basis<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Basis::Nothing => "full",
+            Basis::Times(_) => "incremental",
+            Basis::Content(_) => "incremental by content",
+        }
+    }
+}
+
 fn main() -> Result<ExitCode> {
     let form = Form::from_arguments();
     let mut table = Table::default();
+    let earlier = rounds(Basis::Nothing, form.pick(1, 5), &mut table)?;
+    rounds(Basis::Times(&earlier), form.pick(1, 5), &mut table)?;
+    rounds(Basis::Content(&earlier), form.pick(1, 5), &mut table)?;
+    Ok(table.end())
+}
+
+fn rounds(basis: Basis<'_>, count: u32, table: &mut Table) -> Result<Earlier> {
     let mut seconds = Median::default();
-    for round in 0..form.pick(1, 5) {
+    let mut made = None;
+    for round in 0..count {
         // Only the first round begins with a heap that holds nothing from before.
-        let report = if round == 0 { Some(&mut table) } else { None };
-        seconds.add(backup(report)?);
+        let report = if round == 0 { Some(&mut *table) } else { None };
+        let (planned, earlier) = backup(basis, report)?;
+        seconds.add(planned);
+        made = Some(earlier);
     }
     let (least, most) = seconds.spread();
     table.judge(
-        "1,000,000 files scanned and planned",
+        &format!("1,000,000 files scanned and planned, {}", basis.name()),
         seconds.value(),
         Unit::Seconds,
         Budget::AtMost(PLAN_SECONDS_MAX),
         format!("median of {}, {least:.2} to {most:.2} s", seconds.count()),
     );
-    Ok(table.end())
+    made.context("no round was run")
 }
 
 /// One whole backup; seconds until it was planned. With a table, memory is watched and told.
-fn backup(table: Option<&mut Table>) -> Result<f64> {
+fn backup(basis: Basis<'_>, table: Option<&mut Table>) -> Result<(f64, Earlier)> {
     memory::forget_peak()?;
     let before = memory::resident()?;
     let mut stages = Vec::new();
@@ -52,7 +86,11 @@ fn backup(table: Option<&mut Table>) -> Result<f64> {
         stages.push(peak);
         Ok(())
     };
-    let mut world = World::new();
+    let mut world = match basis {
+        Basis::Nothing => World::new(None, false),
+        Basis::Times(earlier) => World::new(Some(earlier), false),
+        Basis::Content(earlier) => World::new(Some(earlier), true),
+    };
     let mut files = Files::new(FILES);
     while let Some(page) = files.next_page(PAGE_ENTRIES) {
         world.scanned(page);
@@ -63,6 +101,7 @@ fn backup(table: Option<&mut Table>) -> Result<f64> {
     stage("planned", planned)?;
     world.copy();
     stage("copied", world.seconds())?;
+    let earlier = world.keep()?;
     let records = world.publish();
     stage("published", world.seconds())?;
     ensure!(records > u64::from(FILES), "the manifest has {records} records");
@@ -70,12 +109,12 @@ fn backup(table: Option<&mut Table>) -> Result<f64> {
         let peak = stages.into_iter().max().unwrap_or_default();
         let budget = BYTES_PER_FILE_MAX * u64::from(FILES) + BYTES_BASE_MAX;
         table.judge(
-            "memory of a coordinator, 1,000,000 files",
+            &format!("memory of a coordinator, 1,000,000 files, {}", basis.name()),
             mebibytes(peak),
             Unit::Mebibytes,
             Budget::AtMost(mebibytes(budget)),
             format!("peak resident size of the process, {} MiB before; {}", before >> 20, world.summary()),
         );
     }
-    Ok(planned)
+    Ok((planned, earlier))
 }

@@ -76,7 +76,7 @@ impl Files {
         }
     }
 
-    /// Half are empty or of a few pages, one in a hundred is large: some terabytes in all.
+    /// Half are empty or of a few pages, one in a hundred is large: 20 TB in all.
     fn size(&mut self) -> u64 {
         let pages = match self.next() % 100 {
             0..=24 => 0,
@@ -84,7 +84,7 @@ impl Files {
             55..=84 => 2 + self.next() % 8,
             85..=94 => 16 + self.next() % 256,
             95..=98 => 1024 + self.next() % 8192,
-            _ => 16_384 + self.next() % 262_144,
+            _ => 16_384 + self.next() % 780_000,
         };
         pages * PAGE
     }

@@ -2,10 +2,13 @@
 //!
 //! Only the machine's own time is counted.
 
-use pgconvoy_core::format::BackupKind;
+use crate::earlier::Earlier;
+use anyhow::Result;
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::manifest::Record;
 use pgconvoy_core::format::plan::Writer;
+use pgconvoy_core::format::{BackupKind, BackupLabel};
 use pgconvoy_core::format::{BlockHash, HashSecret};
 use pgconvoy_core::ids::{
     ClusterNumber, Epoch, FencingToken, Identity, RepoKey, StanzaName, SystemId, UnitId, WorkerName,
@@ -29,7 +32,9 @@ const REPOSITORIES: [RepoKey; 2] = [RepoKey(1), RepoKey(2)];
 const UNITS_IN_FLIGHT: u16 = 16;
 const PAGE_BYTES: u64 = 8192;
 
-pub(crate) struct World {
+pub(crate) struct World<'a> {
+    /// What repositories have for the backup to rest on.
+    earlier: Option<&'a Earlier>,
     machine: BackupMachine,
     effects: Vec<Effect>,
     busy: Duration,
@@ -40,10 +45,14 @@ pub(crate) struct World {
     summary: String,
 }
 
-impl World {
-    pub(crate) fn new() -> World {
-        let (machine, effects) = BackupMachine::start(spec(), worker(), vec![worker()], Recovered::default());
+impl<'a> World<'a> {
+    /// Everything is read again, or only what is not as it was before.
+    pub(crate) fn new(earlier: Option<&'a Earlier>, reads_all: bool) -> World<'a> {
+        let kind = if earlier.is_some() { BackupKind::Incr } else { BackupKind::Full };
+        let spec = BackupSpec { kind, delta: reads_all, ..spec() };
+        let (machine, effects) = BackupMachine::start(spec, worker(), vec![worker()], Recovered::default());
         let mut world = World {
+            earlier,
             machine,
             effects,
             busy: Duration::ZERO,
@@ -63,6 +72,8 @@ impl World {
 
     pub(crate) fn scan_ended(&mut self) {
         self.report(ReportBody::ScanEnded(Ok(ScanEnd { warnings: Vec::new(), copy_start: NOW })));
+        // What it rests on is read before it is planned.
+        self.settle();
         let board = self.machine.board();
         let (bytes, _) = board.bytes();
         self.summary =
@@ -86,6 +97,11 @@ impl World {
             self.report(ReportBody::Ready { units: 1 });
             self.settle();
         }
+    }
+
+    /// For a later backup to rest on.
+    pub(crate) fn keep(&self) -> Result<Earlier> {
+        Earlier::keep(self.contents.as_deref().expect("a backup whose units are all done is published"))
     }
 
     /// Writes a manifest for each repository to nowhere; the number of its records.
@@ -144,7 +160,7 @@ impl World {
                     cluster: cluster(),
                     labels: Vec::new(),
                     leftover: None,
-                    prior: None,
+                    prior: self.earlier.map(|earlier| earlier.record.clone()),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts()))).collect();
                 self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
@@ -167,6 +183,7 @@ impl World {
                     .collect();
                 self.tell(Event::UnitsLeased { worker, leases });
             }
+            Effect::ReadPrior { round, record, .. } => self.list_prior(round, record.label),
             Effect::Publish { contents, .. } => self.contents = Some(contents),
             Effect::Finish(outcome) => {
                 outcome.verdict().expect("nothing fails in this world");
@@ -174,6 +191,14 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn list_prior(&mut self, round: u32, label: BackupLabel) {
+        let earlier = self.earlier.expect("nobody else knows of a prior");
+        self.tell(Event::PriorOpened { round, head: earlier.head.clone() });
+        let listed = earlier.list(|files| self.tell(Event::PriorListed { round, label, files }));
+        let result = listed.map_err(|error| Failure::new(ErrorCode::FileRead, error.to_string()));
+        self.tell(Event::PriorRead { round, label, result });
     }
 
     fn obey(&mut self, order: OrderBody) {
