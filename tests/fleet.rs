@@ -105,6 +105,28 @@ fn a_leader_that_is_killed_in_mid_backup_is_replaced_and_the_same_backup_ends() 
 }
 
 #[test]
+fn an_incremental_backup_rests_on_the_same_one_under_the_next_leader() -> Result<()> {
+    let site = site()?;
+    let mut fleet = Fleet::start(&site, &limited("4MiB"))?;
+    fleet.client.run(["backup", "--type=full"])?.ok()?;
+    let full = labels(&site.pgconvoy, 1)?.pop().context("the full backup")?;
+    site.cluster.psql("update document set title = 'changed' where id % 50 = 0")?;
+    site.cluster.psql("checkpoint")?;
+    let expected = data::fingerprint(&site.cluster)?;
+    // The last one of an option counts.
+    let id = fleet.submit_backup(&["--type=incr", "--delta", "--unit-size=1MiB"])?;
+    fleet.await_units(&id, 10)?;
+    let leader = fleet.leader()?;
+    fleet.coordinators[leader].kill()?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    let (result, number) = (&end["result"], |value: &Json| value.as_u64().context("bytes"));
+    ensure!(result["type"] == "incr" && result["prior"] == full.as_str(), "{result}");
+    ensure!(number(&result["bytes"]["changed"])? * 4 < number(&result["bytes"]["database"])?, "{result}");
+    restores_from_each(&site, &expected)
+}
+
+#[test]
 fn a_worker_that_is_killed_costs_only_its_share() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
