@@ -315,7 +315,7 @@ impl Tearing {
                     file.read_exact_at(half, at(page))?;
                     file.write_all_at(&[0xa5; PAGE / 2], at(page))?;
                 }
-                // Torn for that long: the length is what is tested.
+                // Torn for that long, which is what is tested: LENGTH_MAX is the timeout, and nothing is waited for.
                 std::thread::sleep(random.moment_within(Self::LENGTH_MAX));
                 for (page, half) in halves.iter().zip(&whole) {
                     file.write_all_at(half, at(page))?;

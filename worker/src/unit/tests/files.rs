@@ -113,6 +113,7 @@ async fn a_file_that_is_cut_while_it_is_read_ends_where_it_was_cut() {
     Arc::get_mut(&mut context).unwrap().bandwidth = Some(Arc::new(Bandwidth::new(4 << 20)));
     let path = site.pg().join("base/5/16384");
     let cutter = std::thread::spawn(move || {
+        // Nothing is waited for: it is cut in the middle. The timeout of the unit is PATIENCE.
         std::thread::sleep(Duration::from_millis(300));
         File::options().write(true).open(path).unwrap().set_len(1000 * 8192).unwrap();
     });

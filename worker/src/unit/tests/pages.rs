@@ -132,7 +132,8 @@ async fn a_page_that_is_being_written_is_no_error_and_is_stored_whole() {
     let writer = std::thread::spawn({
         let half = whole_file[20 * 8192 + 4096..21 * 8192].to_vec();
         move || {
-            // As long as the kernel holds up a process that makes too many pages dirty: the reader has looked twice by then.
+            // As long as the kernel holds up a process that makes too many pages dirty: the reader has looked twice by
+            // then. The timeout of the unit is PATIENCE.
             std::thread::sleep(Duration::from_millis(200));
             let file = std::fs::File::options().write(true).open(path).unwrap();
             file.write_all_at(&half, 20 * 8192 + 4096).unwrap();
@@ -155,10 +156,9 @@ async fn a_page_that_is_being_written_is_no_error_and_is_stored_whole() {
 async fn a_file_of_rubbish_is_told_page_by_page_in_bearable_time() {
     let site = Site::new().await;
     let context = checking(&site, &USUAL).await;
-    let pages = 16 * 128;
+    // A second for each MiB of it would be more than `run` waits for.
+    let pages = 24 * 128;
     let rubbish = site.relation("16384", pages);
-    let begun = Instant::now();
     let receipt = run(&context, order(1, &[ONE], &[rubbish])).await.unwrap();
     assert_eq!(pages_of(&receipt)[0].1.len(), pages);
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
