@@ -128,11 +128,14 @@ load=$!
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour backup --type=full
 wait "$load"
 
-tell "4. What there is, and whether it can be trusted"
+tell "4. What changed since: an incremental backup stores only new blocks"
+run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour backup --type=incr
+
+tell "5. What there is, and whether it can be trusted"
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour info
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour verify
 
-tell "5. Work goes on after the backup; then somebody drops a table, and the cluster is destroyed"
+tell "6. Work goes on after the backup; then somebody drops a table, and the cluster is destroyed"
 sql --quiet --command="create table written_later as select n, md5(n::text) from generate_series(1, 100000) n"
 readonly question="select (select count(*) from pgbench_history), (select sum(abalance) from pgbench_accounts), (select count(*) || md5(string_agg(md5, '' order by n)) from written_later)"
 before=$(sql --command="$question")
@@ -145,12 +148,12 @@ run pg_ctl --pgdata="$scratch/cluster" --mode=fast --wait stop >/dev/null
 run rm --recursive "$scratch/cluster"
 echo "gone: $scratch/cluster"
 
-tell "6. Restore to the good moment, and let PostgreSQL recover from the archive"
+tell "7. Restore to the good moment, and let PostgreSQL recover from the archive"
 run pgconvoy --config="$scratch/pgconvoy.toml" --stanza=tour restore --type=time "--target=$moment" --target-action=promote
 run pg_ctl --pgdata="$scratch/cluster" --log="$scratch/log" --wait --timeout="$wait_s" start >/dev/null
 await f
 
-tell "7. The same data?"
+tell "8. The same data?"
 after=$(sql --command="$question")
 printf 'before: %s\nafter:  %s\n' "$before" "$after"
 [[ $before == "$after" ]] || fail "the data differ"
