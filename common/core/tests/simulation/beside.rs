@@ -133,8 +133,8 @@ impl World {
     }
 
     /// The manifest of an earlier backup, of the first repository that answers.
-    pub(crate) fn read_prior(&mut self, id: usize, reading: Box<ReadingPrior>) {
-        let ReadingPrior { epoch, job, round, label, repositories } = *reading;
+    pub(crate) fn read_prior(&mut self, id: usize, reading: ReadingPrior) {
+        let ReadingPrior { epoch, job, round, label, repositories } = reading;
         let now = self.now;
         let mut result = Err(Failure::new(ErrorCode::FileRead, "no repository answers"));
         for key in repositories {

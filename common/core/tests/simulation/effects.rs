@@ -101,7 +101,7 @@ impl World {
             CoordinatorAct::Apply { epoch, job } => self.apply(id, epoch, job),
             CoordinatorAct::Answered { epoch, job, answer } => self.answered(id, epoch, job, *answer),
             CoordinatorAct::Prepare { epoch, job, seen } => self.prepare_repositories(id, epoch, job, seen),
-            CoordinatorAct::ReadPrior(reading) => self.read_prior(id, reading),
+            CoordinatorAct::ReadPrior(reading) => self.read_prior(id, *reading),
             CoordinatorAct::AwaitWal(wait) => self.await_wal(id, *wait),
             CoordinatorAct::WritePlan { epoch, job, repository, label } => {
                 self.write_plan(id, epoch, job, repository, label);

@@ -4,7 +4,7 @@ use super::*;
 use crate::job::testing::{archive, compress, stanza};
 use pgconvoy_core::pg::{FileClass, WalFileName, WalSegmentName};
 use pgconvoy_repository::codec::{Codec, Level};
-use pgconvoy_repository::wal::{PushManner, WalSource, push_wal_as};
+use pgconvoy_repository::wal::{PushManner, Threads, WalSource, push_wal_as};
 
 const SEGMENT: &str = "000000010000000000000003";
 const SIZE: usize = 3 << 20;
@@ -19,7 +19,7 @@ async fn archived(site: &Site, repositories: &[RepoKey]) {
     let source: WalSource = Arc::new(move || Ok(Box::new(std::io::Cursor::new(content()))));
     let codec = Codec::from_number(compress().codec).unwrap();
     let level = Level::new(codec, compress().level).unwrap();
-    let manner = PushManner { codec, level, threads: 1, stall: PATIENCE };
+    let manner = PushManner { codec, level, threads: Threads::new(1), stall: PATIENCE };
     for key in repositories {
         let targets = [(site.repository(*key).await, archive())];
         let file = WalFileName::Segment(name);
