@@ -113,8 +113,7 @@ fn an_incremental_backup_rests_on_the_same_one_under_the_next_leader() -> Result
     site.cluster.psql("update document set title = 'changed' where id % 50 = 0")?;
     site.cluster.psql("checkpoint")?;
     let expected = data::fingerprint(&site.cluster)?;
-    // The last one of an option counts.
-    let id = fleet.submit_backup(&["--type=incr", "--delta", "--unit-size=1MiB"])?;
+    let id = fleet.submit("--type=incr", &["--delta", "--unit-size=1MiB"])?;
     fleet.await_units(&id, 10)?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].kill()?;

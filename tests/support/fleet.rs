@@ -179,7 +179,11 @@ impl Fleet {
 
     /// Submits a full backup; its job.
     pub fn submit_backup(&self, more: &[&str]) -> Result<String> {
-        let arguments = ["backup", "--type=full", "--detach"];
+        self.submit("--type=full", more)
+    }
+
+    pub fn submit(&self, kind: &str, more: &[&str]) -> Result<String> {
+        let arguments = ["backup", kind, "--detach"];
         let finished = self.client.run(arguments.iter().chain(more))?.ok()?;
         Ok(finished.stdout.trim().to_owned())
     }
