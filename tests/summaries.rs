@@ -72,11 +72,16 @@ fn unchanged_blocks_of_a_changed_table_are_not_even_read() -> Result<()> {
     let site = start()?;
     let table: u64 = site.cluster.psql("select pg_relation_size('wide')")?.trim().parse()?;
     backup(&site, "full")?;
+    // What is read in any case: pg_control, SLRUs, files that the server writes by itself.
+    settle(&site)?;
+    let quiet = bytes(&backup(&site, "incr")?, "read")?;
     site.cluster.psql("update wide set id = -id where id % 400 = 0")?;
     settle(&site)?;
     let report = backup(&site, "incr")?;
     ensure!(bytes(&report, "skipped")? > table / 2, "{report}");
-    ensure!(bytes(&report, "read")? < table / 2, "{report}");
+    let read = bytes(&report, "read")?.saturating_sub(quiet);
+    // One row in 400 has an old and a new page, each in a block of two; and what else an update writes.
+    ensure!(read < table * 3 / 100 + (256 << 10), "{read} bytes of {table} were read: {report}");
     restores_the_same(&site, &report)?;
     site.pgconvoy.run(["verify"])?.ok().map(drop)
 }

@@ -1,11 +1,14 @@
-//! A large table of which one page in a hundred changes between two backups: an update touches two.
+//! A large table of which one block in a hundred changes between two backups.
 
 use crate::support::{Cluster, Result};
 
 const PAGE_BYTES: u64 = 8192;
+/// Rows that change together, a row a page: what a tool sees as one block of 64 KiB.
+const RUN: u64 = 8;
+const SPACING: u64 = 200;
 
 pub(crate) struct Sparse {
-    rows: u64,
+    changes: u64,
 }
 
 impl Sparse {
@@ -21,15 +24,16 @@ impl Sparse {
         ))?;
         cluster.psql("vacuum freeze sparse")?;
         cluster.psql("checkpoint")?;
-        Ok(Sparse { rows })
+        Ok(Sparse { changes: 0 })
     }
 
-    /// The new versions take the place of those that the change before last left, so the table stays as large as it is.
-    pub(crate) fn change(&self, cluster: &Cluster) -> Result<()> {
+    /// One row in two hundred, eight neighbours at a time: a page of the old version and one of the new, which takes the place
+    /// of what the change before left, so the table stays as large as it is.
+    pub(crate) fn change(&mut self, cluster: &Cluster) -> Result<()> {
+        self.changes += 1;
+        let turn = self.changes % SPACING;
         cluster.psql(&format!(
-            "update sparse set version = version + 1 where id in (select 1 + (random() * {})::int from generate_series(1, {}))",
-            self.rows - 1,
-            self.rows / 200
+            "update sparse set version = version + 1 where (id - 1) / {RUN} % {SPACING} = {turn}"
         ))?;
         cluster.psql("vacuum (truncate off) sparse")?;
         cluster.psql("checkpoint").map(drop)
