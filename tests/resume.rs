@@ -7,37 +7,46 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 use support::checks::repo_report;
+use support::repository::name_of;
 use support::{
-    Context, Json, Random, Result, Site, SiteOptions, data, ensure, files, labels, note, same_data,
+    Context, Json, Random, Result, Running, Site, SiteOptions, data, ensure, files, labels, limits, note,
+    same_data,
 };
 
-/// In full, differential and incremental backups by turns.
-const ROUNDS: u64 = 40;
-const ROUNDS_VARIABLE: &str = "PGCONVOY_KILL_ROUNDS";
-/// A restore from each repository after every so many rounds: the expensive proof.
+/// Backups that were killed with packs left in both repositories, in full, differential and incremental ones by turns.
+const RESUMED: u64 = 40;
+const RESUMED_VARIABLE: &str = "PGCONVOY_KILL_ROUNDS";
+/// A kill may come before the first pack or after the last word: so many times as many kills, and no more.
+const KILLS_PER_RESUMED: u64 = 3;
+/// A restore from each repository after every so many: the expensive proof.
 const RESTORE_EVERY: u64 = 10;
-/// Footers, and pages that the server wrote between two attempts.
-const OVERHEAD: u64 = 2 << 20;
+/// What is stored beside data: footers, and pages that the server wrote between two attempts.
+const OVERHEAD: u64 = 512 << 10;
+const KINDS: [&str; 3] = ["full", "diff", "incr"];
 
-fn rounds() -> Result<u64> {
-    match std::env::var(ROUNDS_VARIABLE) {
-        Ok(text) => text.parse().with_context(|| format!("{ROUNDS_VARIABLE}={text}")),
-        Err(_) => Ok(ROUNDS),
+fn wanted() -> Result<u64> {
+    match std::env::var(RESUMED_VARIABLE) {
+        Ok(text) => text.parse().with_context(|| format!("{RESUMED_VARIABLE}={text}")),
+        Err(_) => Ok(RESUMED),
     }
 }
 
-/// Some tens of units for each backup, in order that a kill leaves some of them done.
-fn arguments(kind: &str) -> [String; 5] {
+/// Some tens of units, each slow enough to compress that a kill leaves some done and some not.
+fn arguments(kind: &str) -> [String; 7] {
     let kind = format!("--type={kind}");
-    ["backup", &kind, "--output=json", "--unit-size=1MiB", "--delta"].map(str::to_owned)
+    let slow = ["--unit-size=1MiB", "--compress-type=zst", "--compress-level=9"];
+    ["backup", &kind, "--output=json", "--delta", slow[0], slow[1], slow[2]].map(str::to_owned)
 }
 
 /// Bytes of packs by the name that they have below their label, as far as they are whole.
-fn packs(label: &Path) -> Result<BTreeMap<String, u64>> {
+type Packs = BTreeMap<String, u64>;
+
+fn packs(label: &Path) -> Result<Packs> {
     let root = label.join("pack");
     if !root.exists() {
-        return Ok(BTreeMap::new());
+        return Ok(Packs::new());
     }
     let whole = |path: &Path| path.file_name().is_some_and(|name| !name.to_string_lossy().contains('.'));
     files::walk(&root)?
@@ -47,94 +56,155 @@ fn packs(label: &Path) -> Result<BTreeMap<String, u64>> {
         .collect()
 }
 
-/// The label that a killed backup left in a repository, and its packs.
-fn left_in(site: &Site, repo: u16) -> Result<Option<(String, BTreeMap<String, u64>)>> {
-    let published = labels(&site.pgconvoy, repo)?;
-    for entry in std::fs::read_dir(site.repository(repo)?.stanza().join("backup"))? {
+/// Labels that somebody began in a repository and nobody decided, with their packs, as far as they can be gone on with: a
+/// manifest that is there belongs to whoever wrote it.
+fn left_in(site: &Site, repo: u16) -> Result<BTreeMap<String, Packs>> {
+    let stanza = site.repository(repo)?.stanza();
+    let mut left = BTreeMap::new();
+    for entry in std::fs::read_dir(stanza.join("backup"))? {
         let path = entry?.path();
-        let name = support::repository::name_of(&path);
-        if !published.contains(&name) && path.join("plan-0001").exists() {
-            return Ok(Some((name, packs(&path)?)));
+        let name = name_of(&path);
+        let is_decided = stanza.join("catalogue").join(&name).exists();
+        if !is_decided && path.join("plan-0001").exists() && !path.join("manifest").exists() {
+            left.insert(name, packs(&path)?);
         }
     }
-    Ok(None)
+    Ok(left)
 }
 
-/// Bytes of packs that both repositories have of the same unfinished label.
-fn left_in_both(site: &Site) -> Result<(Option<String>, u64)> {
+/// The label that is unfinished in both repositories, and bytes of the packs that both have.
+fn left_in_both(site: &Site) -> Result<Option<(String, u64)>> {
     let (one, two) = (left_in(site, 1)?, left_in(site, 2)?);
-    let label = one.as_ref().or(two.as_ref()).map(|(label, _)| label.clone());
-    let bytes = match (&one, &two) {
-        (Some((_, one)), Some((_, two))) => {
-            one.iter().filter(|(name, _)| two.contains_key(*name)).map(|(_, bytes)| bytes).sum()
-        }
-        _ => 0,
-    };
-    Ok((label, bytes))
+    ensure!(one.len() <= 1 && two.len() <= 1, "several backups are unfinished: {one:?} {two:?}");
+    let both = one.into_iter().find_map(|(label, one)| Some((two.get(&label)?, label, one)));
+    Ok(both.map(|(two, label, one)| {
+        let bytes = one.iter().filter(|(name, _)| two.contains_key(*name)).map(|(_, bytes)| bytes).sum();
+        (label, bytes)
+    }))
 }
 
 fn stored(report: &Json) -> Result<u64> {
     repo_report(report, 1)?["bytes-stored"].as_u64().context("bytes-stored")
 }
 
-/// A fifth of the rows get new content, in space that is used again.
+/// Every row gets new content, in space that is used again: what a backup stores is as large each time.
 fn change(site: &Site) -> Result<()> {
-    ["update item set text = md5(random()::text) where random() < 0.2", "vacuum item", "checkpoint"]
+    ["update item set text = md5(random()::text)", "vacuum (truncate off) item", "checkpoint"]
         .into_iter()
         .try_for_each(|step| site.cluster.psql(step).map(drop))
+}
+
+/// Starts a backup; returns when both repositories have its plan, or it is over.
+fn begin(site: &Site, kind: &str) -> Result<Running> {
+    let known = [plans(site, 1)?, plans(site, 2)?];
+    let running = site.pgconvoy.start(arguments(kind))?;
+    limits::wait_for("a plan in both repositories", limits::COMMAND, || {
+        let is_there = plans(site, 1)? > known[0] && plans(site, 2)? > known[1];
+        Ok((is_there || running.has_ended()?).then_some(()))
+    })?;
+    Ok(running)
+}
+
+/// Kills a backup so long after it was planned.
+fn kill(site: &Site, kind: &str, moment: Duration) -> Result<()> {
+    let running = begin(site, kind)?;
+    let planned = running.elapsed();
+    let killed = running.kill_after(planned + moment)?;
+    ensure!(killed.code.is_none_or(|code| code == 0), "it failed before it was killed\n{killed}");
+    Ok(())
+}
+
+/// The newest plan of all, by label and number.
+fn plans(site: &Site, repo: u16) -> Result<Option<String>> {
+    let backups = site.repository(repo)?.stanza().join("backup");
+    if !backups.exists() {
+        return Ok(None);
+    }
+    let all = files::walk(&backups)?;
+    let plans = all.iter().filter(|path| name_of(path).starts_with("plan-"));
+    Ok(plans.filter_map(|path| path.strip_prefix(&backups).ok()).map(|path| path.display().to_string()).max())
+}
+
+/// What an undisturbed backup of a kind takes and stores.
+struct Undisturbed {
+    /// From its plan to its end.
+    copying: Duration,
+    stored: u64,
+}
+
+impl Undisturbed {
+    fn measure(site: &Site, kind: &str) -> Result<Undisturbed> {
+        let running = begin(site, kind)?;
+        let planned = running.elapsed();
+        let finished = running.wait(limits::COMMAND)?.ok()?;
+        let copying = finished.elapsed.saturating_sub(planned);
+        Ok(Undisturbed { copying, stored: stored(&finished.json()?)? })
+    }
+}
+
+/// The backup under `label` is resumed, perhaps killed once more, and comes to its end without storing anything twice.
+fn resume(
+    site: &Site,
+    kind: &str,
+    label: &str,
+    usual: &Undisturbed,
+    again_after: Option<Duration>,
+) -> Result<()> {
+    if let Some(moment) = again_after {
+        kill(site, kind, moment)?;
+    }
+    let Some((still, left)) = left_in_both(site)? else {
+        // The second attempt came to its end before it was killed.
+        ensure!(again_after.is_some() && labels(&site.pgconvoy, 1)?.contains(&label.to_owned()), "{label}");
+        return Ok(());
+    };
+    ensure!(still == label, "{still} instead of {label} is unfinished");
+    let report = site.pgconvoy.run(arguments(kind))?.ok()?.json()?;
+    note(format!("{kind} {label}: {left} bytes were left: {report}"));
+    ensure!(report["label"] == label && report["type"] == kind, "{report}");
+    let again = stored(&report)?;
+    let most = usual.stored + OVERHEAD;
+    ensure!(again + left <= most, "{again} bytes stored beside {left}, {most} is what it takes: {report}");
+    ensure!(left < OVERHEAD || report["units"]["resumed"].as_u64() > Some(0), "{report}");
+    site.pgconvoy.run(["verify", "--set", label])?.ok().map(drop)
 }
 
 #[test]
 fn a_killed_backup_is_gone_on_with_and_stores_nothing_twice() -> Result<()> {
     let site = Site::start_with(&SiteOptions { without_data: true, ..SiteOptions::default() })?;
     let mut random = Random::from_environment()?;
-    site.cluster.psql("create table item as select n, md5(n::text) text from generate_series(1, 60000) n")?;
+    site.cluster
+        .psql("create table item as select n, md5(n::text) text from generate_series(1, 60000) n")?;
     change(&site)?;
-    let first = site.pgconvoy.run(arguments("full"))?.ok()?;
-    // Each kind is killed within the time that it takes itself.
-    let mut took = BTreeMap::from([("full", first.elapsed)]);
-    for kind in ["diff", "incr"] {
+    let mut usual = BTreeMap::new();
+    for kind in KINDS {
         change(&site)?;
-        took.insert(kind, site.pgconvoy.run(arguments(kind))?.ok()?.elapsed);
+        usual.insert(kind, Undisturbed::measure(&site, kind)?);
     }
-    let mut undisturbed = BTreeMap::from([("full", stored(&first.json()?)?)]);
-    let (mut resumed, mut saved) = (0, 0);
-    for round in 0..rounds()? {
-        let kind = ["full", "diff", "incr"][usize::try_from(round % 3)?];
+    let (mut resumed, mut kills) = (0, 0);
+    while resumed < wanted()? {
+        kills += 1;
+        ensure!(kills <= wanted()? * KILLS_PER_RESUMED, "{resumed} of {kills} kills left something");
+        let kind = KINDS[usize::try_from(resumed % 3)?];
         change(&site)?;
-        let moment = random.moment_within(took[kind] + took[kind] / 10);
-        let killed = site.pgconvoy.start(arguments(kind))?.kill_after(moment)?;
-        ensure!(killed.code.is_none_or(|code| code == 0), "it failed before it was killed\n{killed}");
-        let (label, left) = left_in_both(&site)?;
-        // Now and then another kind comes first: it gives up what was left, and no other backup may suffer from that.
-        let next =
-            if random.below(5) == 0 { ["diff", "incr", "full"][usize::try_from(round % 3)?] } else { kind };
-        let finished = site.pgconvoy.run(arguments(next))?.ok().with_context(|| format!("round {round}"))?;
-        let report = finished.json()?;
-        note(format!("round {round}: {kind}, {next}, killed after {moment:?}, {left} bytes left: {report}"));
-        let made = report["label"].as_str().context("label")?.to_owned();
-        if let Some(label) = label.filter(|label| next == kind && finished.stderr.contains(label.as_str())) {
-            ensure!(made == label, "it goes on under its label");
-            resumed += 1;
-            saved += left;
-            if let Some(whole) = undisturbed.get(kind) {
-                let again = stored(&report)?;
-                ensure!(
-                    again + left <= whole + OVERHEAD,
-                    "{again} bytes stored beside {left} of {whole}: {report}"
-                );
-            }
-            ensure!(left < OVERHEAD || report["units"]["resumed"].as_u64() > Some(0), "{report}");
-        } else if next == "full" {
-            undisturbed.insert("full", stored(&report)?);
+        kill(&site, kind, random.moment_within(usual[kind].copying))?;
+        let left = left_in_both(&site)?;
+        let Some((label, _)) = left.filter(|(_, bytes)| *bytes > 0) else { continue };
+        if random.below(6) == 0 {
+            // Another kind comes first: it gives up what was left, and no other backup may suffer from that.
+            let other = KINDS[usize::try_from((resumed + 1) % 3)?];
+            let report = site.pgconvoy.run(arguments(other))?.ok()?.json()?;
+            ensure!(report["label"] != label.as_str() && report["units"]["resumed"] == 0, "{report}");
+            continue;
         }
-        site.pgconvoy.run(["verify", "--set", &made])?.ok()?;
-        if round % RESTORE_EVERY == RESTORE_EVERY - 1 {
-            restores_from_each(&site, &made)?;
+        let again_after = (random.below(4) == 0).then(|| random.moment_within(usual[kind].copying / 2));
+        resume(&site, kind, &label, &usual[kind], again_after).with_context(|| format!("kill {kills}"))?;
+        resumed += 1;
+        if resumed % RESTORE_EVERY == 0 {
+            restores_from_each(&site, &label)?;
         }
     }
-    ensure!(resumed >= 3 && saved > 0, "only {resumed} backups were resumed, {saved} bytes saved");
-    note(format!("{resumed} backups were resumed, {saved} bytes were not stored again"));
+    note(format!("{resumed} backups were resumed after {kills} kills"));
     site.pgconvoy.run(["verify"])?.ok().map(drop)
 }
 

@@ -156,6 +156,11 @@ impl Running {
         self.wait(super::limits::SOON)
     }
 
+    /// Since it was started.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Lets it run for a while, then kills it. What it did not live to say is in the result.
     pub fn kill_after(self, moment: Duration) -> Result<Finished> {
         wait_for("the moment of the kill", moment + super::limits::SOON, || {
