@@ -173,8 +173,7 @@ fn resume(
 fn a_killed_backup_is_gone_on_with_and_stores_nothing_twice() -> Result<()> {
     let site = Site::start_with(&SiteOptions { without_data: true, ..SiteOptions::default() })?;
     let mut random = Random::from_environment()?;
-    site.cluster
-        .psql("create table item as select n, md5(n::text) text from generate_series(1, 60000) n")?;
+    site.cluster.psql("create table item as select n, md5(n::text) text from generate_series(1, 60000) n")?;
     change(&site)?;
     let mut usual = BTreeMap::new();
     for kind in KINDS {

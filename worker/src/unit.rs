@@ -38,6 +38,7 @@ use lane::Lane;
 use outgoing::Outgoing;
 use pages::PageChecker;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::wire::{
@@ -233,29 +234,36 @@ impl Reading<'_> {
 
     /// Passes over blocks that need not be read, as long as there are any.
     fn skip(&mut self, lanes: &mut [Lane], range: &mut PackRange) {
-        let Some(unread) = &self.unread else { return };
-        let block_size = u64::from(range.block_size);
-        let end = self.part.offset + self.part.length;
-        loop {
-            let at = range.offset + range.length;
-            let bytes = at..end.min(at + block_size);
-            let block = usize::try_from(range.length / block_size).unwrap_or(usize::MAX);
-            let hash = lanes.first().and_then(|lane| lane.hash(block));
-            let Some(hash) = hash.filter(|_| !bytes.is_empty() && unread.may_skip(bytes.clone())) else {
-                return;
-            };
-            if !lanes.iter().all(|lane| lane.knows(block, hash)) {
-                return;
-            }
+        while let Some((hash, length)) = self.unread(lanes, range, range.length) {
+            let block = block_at(range, range.length);
             for lane in &mut *lanes {
                 lane.refer(block, hash);
             }
             range.hashes.extend_from_slice(&hash.0);
-            let length = bytes.end - bytes.start;
             range.length += length;
             self.skipped += length;
             self.reader.skip(length);
         }
+    }
+
+    /// What every lane knows of the block that begins so far into the part, if it need not be read; and its length.
+    fn unread(&self, lanes: &[Lane], range: &PackRange, before: u64) -> Option<(BlockHash, u64)> {
+        let unread = self.unread.as_ref()?;
+        let length = self.part.length.checked_sub(before)?.min(u64::from(range.block_size));
+        let (block, at) = (block_at(range, before), range.offset + before);
+        let hash = lanes.first()?.unread(block, length)?;
+        let is_known = lanes.iter().all(|lane| lane.unread(block, length) == Some(hash));
+        (is_known && length > 0 && unread.may_skip(at..at + length)).then_some((hash, length))
+    }
+
+    /// Bytes from here to the next block that need not be read, one block at least and no more than there is room for.
+    fn wanted(&self, lanes: &[Lane], range: &PackRange, room: usize) -> usize {
+        if self.unread.is_none() {
+            return room;
+        }
+        let block_size = range.block_size as usize;
+        let is_unread = |before: &usize| self.unread(lanes, range, range.length + *before as u64).is_some();
+        (block_size..room).step_by(block_size).find(is_unread).unwrap_or(room)
     }
 
     /// Reads into the first lane's free space and checks the pages. `None`: there is nothing more; `true`: there was less than
@@ -268,9 +276,10 @@ impl Reading<'_> {
         if !lane.packer.has_room(block_size) {
             lane.flush(self.compressor)?;
         }
-        let free = lane.packer.room(block_size);
-        let wanted = wanted(self.unread.as_ref(), offset, block_size, free.len());
-        let free = &mut free[..wanted];
+        let room = lane.packer.room(block_size).len();
+        let wanted = self.wanted(lanes, range, room);
+        let lane = lanes.first_mut().ok_or_else(for_nobody)?;
+        let free = &mut lane.packer.room(block_size)[..wanted];
         let filled = self.stopwatch.read(|| self.reader.fill(free))?;
         if filled == 0 {
             return Ok(None);
@@ -290,7 +299,7 @@ impl Reading<'_> {
         let mut kept = 0;
         for begin in (0..filled).step_by(block_size) {
             let from = begin - kept..(begin + block_size).min(filled) - kept;
-            let block = usize::try_from(range.length).unwrap_or(usize::MAX) / block_size;
+            let block = block_at(range, range.length);
             let bytes = first.packer.read(from.clone());
             let hash = self.context.secret.hash(bytes);
             let is_bad = self.is_bad(range, bytes.len());
@@ -317,14 +326,9 @@ impl Reading<'_> {
     }
 }
 
-/// Up to the next block that need not be read; one block at least.
-fn wanted(unread: Option<&Unread>, offset: u64, block_size: usize, room: usize) -> usize {
-    let Some(unread) = unread else { return room };
-    let is_next = |block: &usize| {
-        let begin = offset + *block as u64;
-        unread.may_skip(begin..begin + block_size as u64)
-    };
-    (block_size..room).step_by(block_size).find(is_next).unwrap_or(room)
+/// The number of the block that begins so far into the part.
+fn block_at(range: &PackRange, before: u64) -> usize {
+    usize::try_from(before / u64::from(range.block_size)).unwrap_or(usize::MAX)
 }
 
 /// Reading on for no repository at all would be work for nothing.

@@ -26,11 +26,18 @@ pub(super) struct Spot {
     pub skip: u32,
 }
 
+/// A block as an earlier backup has it. Only the last one of a range may be shorter than the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    hash: BlockHash,
+    length: u64,
+}
+
 /// Blocks of one part, from its offset on. Nothing is known by default.
 #[derive(Debug, Default)]
 pub(super) struct KnownBlocks {
     block_size: u32,
-    hashes: Vec<Option<BlockHash>>,
+    blocks: Vec<Option<Block>>,
     spots: BTreeMap<RepoKey, Spots>,
 }
 
@@ -72,15 +79,20 @@ impl KnownBlocks {
 
     /// The size that the file's blocks have, if it is known at all.
     pub(super) fn block_size(&self) -> Option<u32> {
-        (!self.hashes.is_empty()).then_some(self.block_size)
+        (!self.blocks.is_empty()).then_some(self.block_size)
     }
 
-    pub(super) fn hash(&self, block: usize) -> Option<BlockHash> {
-        self.hashes.get(block).copied().flatten()
+    fn block(&self, block: usize) -> Option<Block> {
+        self.blocks.get(block).copied().flatten()
+    }
+
+    /// What stands for a block of that length which is not read: a hash is that of as many bytes as were there.
+    pub(super) fn unread(&self, block: usize, length: u64) -> Option<BlockHash> {
+        self.block(block).filter(|known| known.length == length).map(|known| known.hash)
     }
 
     pub(super) fn is(&self, block: usize, hash: BlockHash) -> bool {
-        self.hash(block) == Some(hash)
+        self.block(block).is_some_and(|known| known.hash == hash)
     }
 
     pub(super) fn spots(&self, repository: RepoKey) -> Option<&Spots> {
@@ -99,7 +111,7 @@ impl KnownBlocks {
         let mut spots = Spots::default();
         for (number, (wanted, map)) in (0..).zip(ranges.iter().zip(&maps)) {
             let range = range_of(map, part, wanted)?;
-            if is_first && self.hashes.is_empty() {
+            if is_first && self.blocks.is_empty() {
                 self.block_size = range.block_size;
             }
             if range.block_size != self.block_size || !part.offset.is_multiple_of(u64::from(self.block_size))
@@ -114,7 +126,7 @@ impl KnownBlocks {
                 if offset >= end_of(part) || bad.contains(&at) {
                     continue;
                 }
-                self.place(&mut spots, block, spot, range.hash(at), is_first);
+                self.place(&mut spots, block, spot, block_of(range, at), is_first);
             }
         }
         spots.maps = maps;
@@ -123,27 +135,26 @@ impl KnownBlocks {
     }
 
     /// A block of which two repositories tell different hashes is known in none.
-    fn place(
-        &mut self,
-        spots: &mut Spots,
-        block: usize,
-        spot: Spot,
-        hash: Option<BlockHash>,
-        is_first: bool,
-    ) {
+    fn place(&mut self, spots: &mut Spots, block: usize, spot: Spot, known: Option<Block>, is_first: bool) {
         if spots.blocks.len() <= block {
             spots.blocks.resize(block + 1, None);
         }
         spots.blocks[block] = Some(spot);
         if is_first {
-            if self.hashes.len() <= block {
-                self.hashes.resize(block + 1, None);
+            if self.blocks.len() <= block {
+                self.blocks.resize(block + 1, None);
             }
-            self.hashes[block] = hash;
-        } else if let Some(first) = self.hashes.get_mut(block).filter(|first| **first != hash) {
+            self.blocks[block] = known;
+        } else if let Some(first) = self.blocks.get_mut(block).filter(|first| **first != known) {
             *first = None;
         }
     }
+}
+
+fn block_of(range: &PackRange, at: usize) -> Option<Block> {
+    let size = u64::from(range.block_size);
+    let length = range.length.checked_sub(at as u64 * size)?.min(size);
+    Some(Block { hash: range.hash(at)?, length })
 }
 
 /// Nothing is planned beyond it, but a file without WAL protection is read to its end.

@@ -112,13 +112,9 @@ impl Lane {
         self.known.iter_mut().filter(differs).for_each(|known| *known = KnownBlocks::default());
     }
 
-    /// What the newest prior says of the block.
-    pub(super) fn hash(&self, block: usize) -> Option<BlockHash> {
-        self.known.first().and_then(|known| known.hash(block))
-    }
-
-    pub(super) fn knows(&self, block: usize, hash: BlockHash) -> bool {
-        self.known.iter().any(|known| known.is(block, hash))
+    /// What the newest prior says of a block of that length.
+    pub(super) fn unread(&self, block: usize, length: u64) -> Option<BlockHash> {
+        self.known.first().and_then(|known| known.unread(block, length))
     }
 
     /// Refers to the block instead of storing it, if an earlier backup has it.

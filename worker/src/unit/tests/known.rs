@@ -1,8 +1,11 @@
 //! Units whose files an earlier backup has.
 
 use super::*;
+use crate::job::Summaries;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::{Attempt, PlanNumber, UnitId};
+use pgconvoy_core::pg::{Lsn, PageSize, TimelineId};
+use pgconvoy_core::plan::summaries::{ChangedBlocks, Geometry, Window};
 use pgconvoy_core::wire::{PriorBackup, PriorRange};
 use pgconvoy_repository::pack::PackReader;
 
@@ -116,4 +119,53 @@ async fn what_cannot_be_looked_up_is_stored_again() {
     let context = job(&site, FIRST, &[(FULL, &[FULL], &[ONE, TWO])]).await;
     let receipt = run(&context, order(1, &[ONE, TWO], &[known(part.clone(), 0, 0)])).await.unwrap();
     assert_eq!((receipt.changed, stored(&receipt)), (part.length, vec![ONE, TWO]));
+}
+
+/// Says of every page that nothing has changed.
+fn silent_summaries() -> Summaries {
+    let window = Window {
+        prior_timeline: TimelineId(1),
+        prior_start: Lsn(1),
+        prior_stop: Lsn(1),
+        timeline: TimelineId(1),
+        start: Lsn(1),
+    };
+    let geometry = Geometry { page_size: PageSize::new(8192).unwrap(), segment_pages: 131_072 };
+    Summaries::new(ChangedBlocks::default(), geometry, window)
+}
+
+/// Every hash in the footer is that of the bytes which the file has there.
+async fn describes_the_file(site: &Site, key: RepoKey, own: &str, part: &UnitPart) {
+    let name = PackName { label: label(own), plan: PlanNumber(1), unit: UnitId(1), attempt: Attempt(1) };
+    let (repository, secret) = (site.repository(key).await, site.context(STALL).await.secret.clone());
+    let stanza = crate::job::testing::stanza();
+    let pack = PackReader::open(&repository, &stanza, name, None, &secret).await.unwrap();
+    let content = std::fs::read(site.pg().join(part.path.as_str())).unwrap();
+    for range in &pack.body.ranges {
+        let begin = usize::try_from(range.offset).unwrap();
+        let bytes = &content[begin..begin + usize::try_from(range.length).unwrap()];
+        for (number, block) in bytes.chunks(range.block_size as usize).enumerate() {
+            assert_eq!(range.hash(number), Some(secret.hash(block)), "block {number} of repo {key}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_file_that_was_cut_within_a_block_is_read_whatever_summaries_say() {
+    const BLOCK: u32 = 16_384;
+    let site = Site::new().await;
+    let both: &[RepoKey] = &[ONE, TWO];
+    let whole = UnitPart { block_size: BLOCK, ..site.relation("16384", 10) };
+    run(&job(&site, FULL, &[]).await, order(1, both, std::slice::from_ref(&whole))).await.unwrap();
+
+    let path = site.pg().join(whole.path.as_str());
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(9 * PAGE).unwrap();
+    let mut context = job(&site, FIRST, &[(FULL, &[FULL], both)]).await;
+    Arc::get_mut(&mut context).unwrap().summaries = Some(silent_summaries());
+    let cut = UnitPart { length: 9 * PAGE, prior_size: Some(10 * PAGE), ..known(whole, 0, 0) };
+    let receipt = run(&context, order(1, both, std::slice::from_ref(&cut))).await.unwrap();
+    assert_eq!((receipt.skipped, receipt.read, receipt.changed), (8 * PAGE, PAGE, PAGE));
+    for key in both {
+        describes_the_file(&site, *key, FIRST, &cut).await;
+    }
 }
