@@ -144,8 +144,10 @@ fn a_target_with_a_postmaster_is_refused_even_if_it_bears_our_marker() {
     fixture.flip(2, &pack(2), 70);
     fixture.restore().unwrap_err();
     std::fs::write(fixture.target().join("postmaster.pid"), "1\n").unwrap();
+    let before = everything_in(fixture.target());
+    assert!(exists(&fixture.target().join(MARKER)));
     assert_refused(fixture.restore(), ErrorCode::PgRunning);
-    assert!(exists(&fixture.target().join("base/2")), "nothing was cleaned");
+    assert_eq!(everything_in(fixture.target()), before, "nothing was cleaned");
 }
 
 #[test]
