@@ -159,11 +159,12 @@ impl<'a> World<'a> {
                     identity: Identity::default(),
                     cluster: cluster(),
                     labels: Vec::new(),
-                    leftover: None,
+                    unfinished: Vec::new(),
                     prior: self.earlier.map(|earlier| earlier.record.clone()),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts()))).collect();
-                self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
+                let other_labels = Vec::new();
+                self.tell(Event::RepositoriesOpened { results, other_labels, are_others_asked: true });
             }
             Effect::Send { order, .. } => self.obey(order.body),
             Effect::AwaitWal { repository, .. } => {
@@ -183,7 +184,7 @@ impl<'a> World<'a> {
                     .collect();
                 self.tell(Event::UnitsLeased { worker, leases });
             }
-            Effect::ReadPrior { round, record, .. } => self.list_prior(round, record.label),
+            Effect::ReadPrior { round, prior, .. } => self.list_prior(round, prior),
             Effect::Publish { contents, .. } => self.contents = Some(contents),
             Effect::Finish(outcome) => {
                 outcome.verdict().expect("nothing fails in this world");
@@ -193,12 +194,12 @@ impl<'a> World<'a> {
         }
     }
 
-    fn list_prior(&mut self, round: u32, label: BackupLabel) {
+    fn list_prior(&mut self, round: u32, prior: u32) {
         let earlier = self.earlier.expect("nobody else knows of a prior");
-        self.tell(Event::PriorOpened { round, head: earlier.head.clone() });
-        let listed = earlier.list(|files| self.tell(Event::PriorListed { round, label, files }));
+        self.tell(Event::PriorOpened { round, prior, head: earlier.head.clone() });
+        let listed = earlier.list(|files| self.tell(Event::PriorListed { round, prior, files }));
         let result = listed.map_err(|error| Failure::new(ErrorCode::FileRead, error.to_string()));
-        self.tell(Event::PriorRead { round, label, result });
+        self.tell(Event::PriorRead { round, prior, result });
     }
 
     fn obey(&mut self, order: OrderBody) {

@@ -36,6 +36,10 @@ pub(crate) async fn announce(
     // From here on somebody else could wonder whether its writer lives.
     let beating = beat(opened.clone(), stanza.clone(), plan.clone());
     tokio::spawn(async move { stop.run_until_cancelled(beating).await });
+    if opened.is_void(stanza, plan.label).await? {
+        // Of an unfinished label that this backup goes on with, somebody else has not seen that.
+        return Err(opened.busy(plan.label, None).into());
+    }
     Ok(settle_with_rivals(&opened, stanza, &plan).await?)
 }
 

@@ -13,7 +13,7 @@ use crate::announce::announce;
 use crate::ending::{self, Labelled};
 use crate::leader::Leadership;
 use crate::listing::Listing;
-use crate::prepare::prepare;
+use crate::prepare::{give_up_unfinished, prepare};
 use crate::recall::{self, Packs};
 use crate::records::JobKeeper;
 use crate::registry::Registry;
@@ -157,9 +157,12 @@ impl Effects {
     fn look_up(&self, effect: Effect) -> Option<Effect> {
         let (set, spec) = (self.repositories.clone(), self.spec.clone());
         match effect {
-            Effect::OpenRepositories { repositories, own } => self.beside(async move {
-                let (results, other_labels) = prepare(set, &spec, repositories, own).await;
-                Event::RepositoriesOpened { results, other_labels }
+            Effect::OpenRepositories { repositories, own } => {
+                self.beside(async move { prepare(set, &spec, repositories, own).await })
+            }
+            Effect::GiveUpUnfinished { repository, unfinished } => self.beside(async move {
+                let result = give_up_unfinished(set, &spec, repository, unfinished).await;
+                Event::UnfinishedGivenUp { repository, result }
             }),
             Effect::AwaitWal { repository, archive, segments } => {
                 let (stanza, timeout) = (spec.stanza, self.archive_timeout);
@@ -168,9 +171,9 @@ impl Effects {
                     Event::WalFound { repository, result: wait.run(segments).await }
                 });
             }
-            Effect::ReadPrior { round, record, repositories } => {
+            Effect::ReadPrior { round, prior, records } => {
                 let listing = Listing { set, stanza: spec.stanza, actor: self.actor.clone(), round };
-                self.beside(async move { listing.prior(&record, repositories).await });
+                self.beside(async move { listing.prior(prior, records).await });
             }
             Effect::ReadLeftover { round, label, plans, repositories } => {
                 let listing = Listing { set, stanza: spec.stanza, actor: self.actor.clone(), round };

@@ -1,5 +1,5 @@
 //! Readies repositories for a new backup: opens each, learns its cluster, its labels and what the backup rests on there, and
-//! decides what becomes of an earlier backup that was left unfinished: it is gone on with, or given up.
+//! tells which earlier backups were left unfinished. Core decides what becomes of them; giving one up is done here as well.
 //!
 //! Only called while the stanza's locks are held. Whether an unfinished backup's writer lives is told by its process on its
 //! own host, and by its heartbeats elsewhere: two looks some time apart, no comparison of clocks.
@@ -12,11 +12,10 @@ use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::machine::backup::contest::{Begun, Remains, judge_remains};
-use pgconvoy_core::machine::backup::{Announced, BackupSpec, RepositoryFacts};
-use pgconvoy_core::plan::incremental::{Basis, may_be_prior, references_on};
-use pgconvoy_core::plan::leftover::{Leftover, Prospect, adopted};
+use pgconvoy_core::machine::backup::{Announced, BackupSpec, Event, RepositoryFacts};
+use pgconvoy_core::plan::incremental::may_be_prior;
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,42 +23,20 @@ use std::time::Duration;
 const LIVENESS_WINDOW: Duration =
     HEARTBEAT_INTERVAL.saturating_mul(2).saturating_add(Duration::from_secs(60));
 
-type Prepared = Vec<(RepoKey, Result<RepositoryFacts, Failure>)>;
-
-/// In two steps: first every repository is looked at, then what nobody goes on with is given up in each.
+/// Every repository is looked at; nothing is written.
 pub(crate) async fn prepare(
     set: Arc<RepositorySet>,
     spec: &BackupSpec,
     repositories: Vec<RepoKey>,
     own: Option<Announced>,
-) -> (Prepared, Vec<BackupLabel>) {
-    let other_labels = labels_elsewhere(&set, &spec.stanza, &repositories).await;
-    let own = own.as_ref();
+) -> Event {
+    let (other_labels, are_others_asked) = labels_elsewhere(&set, &spec.stanza, &repositories).await;
     let looking = repositories.iter().map(|key| {
-        let set = set.clone();
+        let (set, own) = (set.clone(), own.as_ref());
         async move { (*key, look(&set, *key, spec, own).await) }
     });
-    let looked: BTreeMap<_, _> = futures::future::join_all(looking).await.into_iter().collect();
-    let kept = match own {
-        Some(own) => Some(own.label),
-        None => to_go_on_with(spec, &looked, &other_labels),
-    };
-    let clearing = looked.into_iter().map(|(key, looked)| async move {
-        let cleared = match looked {
-            Ok(looked) => looked.clear(spec, kept).await,
-            Err(failure) => Err(failure),
-        };
-        (key, cleared)
-    });
-    (futures::future::join_all(clearing).await, other_labels)
-}
-
-/// A repository that was looked at.
-struct Looked {
-    repository: Arc<Repository>,
-    facts: RepositoryFacts,
-    /// Unfinished backups of writers that are dead.
-    dead: Vec<Begun>,
+    let results = futures::future::join_all(looking).await;
+    Event::RepositoriesOpened { results, other_labels, are_others_asked }
 }
 
 async fn look(
@@ -67,10 +44,10 @@ async fn look(
     key: RepoKey,
     spec: &BackupSpec,
     own: Option<&Announced>,
-) -> Result<Looked, Failure> {
+) -> Result<RepositoryFacts, Failure> {
     let repository = set.open(key).await?;
     let cluster = repository.cluster(&spec.stanza).await?;
-    let dead = unfinished(&repository, spec, own.map(|own| own.label)).await?;
+    let unfinished = unfinished(&repository, spec, own.map(|own| own.label)).await?;
     let mut labels: BTreeSet<BackupLabel> =
         repository.catalogue_labels(&spec.stanza).await?.into_iter().collect();
     labels.extend(repository.started_labels(&spec.stanza).await?);
@@ -82,58 +59,8 @@ async fn look(
         Some(own) => bound_prior(&repository, spec, own).await?,
         None => newest_prior(&repository, spec, &cluster, &labels).await?,
     };
-    let leftover = own.filter(|own| own.plan.0 > 1).map(|own| Leftover {
-        label: own.label,
-        plan: own.plan,
-        references: Vec::new(),
-    });
     let labels = labels.into_iter().collect();
-    let identity = repository.identity();
-    let facts = RepositoryFacts { identity, cluster, labels, has_this, leftover, prior };
-    Ok(Looked { repository, facts, dead })
-}
-
-/// The unfinished backup that is resumed, if there is one that can be.
-fn to_go_on_with(
-    spec: &BackupSpec,
-    looked: &BTreeMap<RepoKey, Result<Looked, Failure>>,
-    elsewhere: &[BackupLabel],
-) -> Option<BackupLabel> {
-    let looked = || looked.iter().filter_map(|(key, looked)| Some((*key, looked.as_ref().ok()?)));
-    let priors = looked().filter_map(|(key, one)| Some((key, one.facts.prior.as_ref()?.label)));
-    let basis = Basis::choose(spec.kind, &priors.collect());
-    let like = BackupLabel::next(basis.kind, basis.prior, now(), []);
-    let prospect = |one: &Looked| Prospect {
-        leftovers: one.dead.iter().filter_map(Begun::leftover).collect(),
-        labels: one.facts.labels.clone(),
-        references: one
-            .facts
-            .prior
-            .as_ref()
-            .filter(|prior| basis.of.values().any(|label| *label == prior.label))
-            .map(|prior| references_on(prior))
-            .unwrap_or_default(),
-    };
-    let prospects = looked().map(|(key, one)| (key, prospect(one))).collect();
-    adopted(like, &prospects, elsewhere).filter(|_| spec.resume)
-}
-
-impl Looked {
-    /// Gives up what is not gone on with.
-    async fn clear(
-        mut self,
-        spec: &BackupSpec,
-        kept: Option<BackupLabel>,
-    ) -> Result<RepositoryFacts, Failure> {
-        for begun in &self.dead {
-            if Some(begun.label) == kept {
-                self.facts.leftover = begun.leftover();
-            } else {
-                give_up(&self.repository, spec, begun).await?;
-            }
-        }
-        Ok(self.facts)
-    }
+    Ok(RepositoryFacts { identity: repository.identity(), cluster, labels, has_this, unfinished, prior })
 }
 
 /// The one that units of an earlier leader refer to.
@@ -203,9 +130,28 @@ async fn unfinished(
     Ok(dead)
 }
 
+/// Gives up what nobody goes on with.
+pub(crate) async fn give_up_unfinished(
+    set: Arc<RepositorySet>,
+    spec: &BackupSpec,
+    repository: RepoKey,
+    unfinished: Vec<Begun>,
+) -> Result<(), Failure> {
+    let repository = set.open(repository).await?;
+    for begun in &unfinished {
+        give_up(&repository, spec, begun).await?;
+    }
+    Ok(())
+}
+
 async fn give_up(repository: &Repository, spec: &BackupSpec, begun: &Begun) -> Result<(), RepositoryError> {
     let (stanza, label) = (&spec.stanza, begun.label);
     if !begun.is_void {
+        // Its writer was found dead some time ago; since then somebody may have gone on with it, under a plan of his own.
+        let present = repository.begun(stanza, label, false).await?;
+        if present.plan != begun.plan {
+            return Err(repository.busy(label, present.writer()));
+        }
         let record =
             Repository::void_record(label, "its writer died before it was finished", &spec.writer, now());
         if !repository.give_up(stanza, record).await? {
@@ -225,9 +171,13 @@ pub(crate) fn process_runs(process: u32) -> bool {
     std::path::Path::new(&format!("/proc/{process}")).exists()
 }
 
-/// Labels of the stanza in repositories that take no part, as far as they can be asked: labels grow everywhere.
-async fn labels_elsewhere(set: &RepositorySet, stanza: &StanzaName, chosen: &[RepoKey]) -> Vec<BackupLabel> {
-    let mut labels = Vec::new();
+/// Labels of the stanza in repositories that take no part, and whether all of those could be asked.
+async fn labels_elsewhere(
+    set: &RepositorySet,
+    stanza: &StanzaName,
+    chosen: &[RepoKey],
+) -> (Vec<BackupLabel>, bool) {
+    let (mut labels, mut are_all_asked) = (Vec::new(), true);
     for key in set.keys().filter(|key| !chosen.contains(key)) {
         let asked = async {
             let opened = set.open(key).await?;
@@ -237,10 +187,13 @@ async fn labels_elsewhere(set: &RepositorySet, stanza: &StanzaName, chosen: &[Re
         };
         match asked.await {
             Ok(found) => labels.extend(found),
-            Err(error) => tracing::warn!("repo {key} cannot be asked for its labels: {error}"),
+            Err(error) => {
+                are_all_asked = false;
+                tracing::warn!("repo {key} cannot be asked for its labels: {error}");
+            }
         }
     }
-    labels
+    (labels, are_all_asked)
 }
 
 async fn beats(

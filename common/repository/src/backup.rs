@@ -80,7 +80,8 @@ impl Repository {
         Ok(undecided)
     }
 
-    async fn begun(
+    /// What is there of a label now.
+    pub async fn begun(
         &self,
         stanza: &StanzaName,
         label: BackupLabel,
@@ -139,6 +140,11 @@ impl Repository {
         Ok(listing.objects.last().map(|object| object.key.to_string()))
     }
 
+    /// Whether somebody has given that label up.
+    pub async fn is_void(&self, stanza: &StanzaName, label: BackupLabel) -> Result<bool, RepositoryError> {
+        Ok(matches!(self.catalogue_entry(stanza, label).await?, Some(CatalogueBody::Void(_))))
+    }
+
     /// Creates the void record, unless the backup was published meanwhile, which is what `false` tells.
     pub async fn give_up(&self, stanza: &StanzaName, record: VoidRecord) -> Result<bool, RepositoryError> {
         let name = layout::catalogue_entry(stanza, record.label);
@@ -146,7 +152,7 @@ impl Repository {
         match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Void(record)).await {
             Ok(()) => Ok(true),
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
-                Ok(matches!(self.catalogue_entry(stanza, label).await?, Some(CatalogueBody::Void(_))))
+                self.is_void(stanza, label).await
             }
             Err(error) => Err(error),
         }
@@ -154,7 +160,7 @@ impl Repository {
 
     /// Removes what lies under a void label. Refuses for any other: only after a void may anybody sweep.
     pub async fn sweep(&self, stanza: &StanzaName, label: BackupLabel) -> Result<u64, RepositoryError> {
-        if !matches!(self.catalogue_entry(stanza, label).await?, Some(CatalogueBody::Void(_))) {
+        if !self.is_void(stanza, label).await? {
             return Err(RepositoryError::Contradiction {
                 place: self.describe(),
                 object: layout::catalogue_entry(stanza, label),

@@ -9,12 +9,13 @@ use pgconvoy_core::machine::backup::Event;
 use pgconvoy_repository::manifest::ManifestReader;
 
 impl Listing {
-    /// The first repository whose manifest can be read to its end will do: it is the same in all.
-    pub(crate) async fn prior(&self, record: &BackupRecord, repositories: Vec<RepoKey>) -> Event {
+    /// The first repository whose manifest can be read to its end will do: all have the same backup, each with a manifest of
+    /// its own.
+    pub(crate) async fn prior(&self, prior: u32, records: Vec<(RepoKey, Box<BackupRecord>)>) -> Event {
         let mut result = Err(Failure::new(ErrorCode::Assert, "a prior was to be read from no repository"));
-        for repository in repositories {
+        for (repository, record) in records {
             result = self
-                .list_prior(record, repository)
+                .list_prior(prior, repository, &record)
                 .await
                 .map_err(|failure| failure.context(format!("repo {repository}")));
             match &result {
@@ -24,14 +25,24 @@ impl Listing {
                 }
             }
         }
-        Event::PriorRead { round: self.round, label: record.label, result }
+        Event::PriorRead { round: self.round, prior, result }
     }
 
-    async fn list_prior(&self, record: &BackupRecord, repository: RepoKey) -> Result<(), Failure> {
+    async fn list_prior(
+        &self,
+        prior: u32,
+        repository: RepoKey,
+        record: &BackupRecord,
+    ) -> Result<(), Failure> {
         let opened = self.set.open(repository).await?;
         let mut reader = ManifestReader::open(&opened, &self.stanza, record.label, &record.manifest).await?;
-        let (round, label) = (self.round, record.label);
-        self.tell(Event::PriorOpened { round, head: Box::new(reader.head().clone()) }).await?;
+        if reader.head().backup != record.backup {
+            let message = format!("the manifest under label {} is that of another backup", record.label);
+            return Err(Failure::new(ErrorCode::BackupMismatch, message)
+                .hint("verify tells what else is wrong in this repository"));
+        }
+        let round = self.round;
+        self.tell(Event::PriorOpened { round, prior, head: Box::new(reader.head().clone()) }).await?;
         while let Some(records) = reader.next_records(&opened).await? {
             let files: Vec<FileRecord> = records
                 .into_iter()
@@ -40,7 +51,7 @@ impl Listing {
                     Record::Directory(_) | Record::Link(_) => None,
                 })
                 .collect();
-            self.tell(Event::PriorListed { round, label, files }).await?;
+            self.tell(Event::PriorListed { round, prior, files }).await?;
         }
         Ok(())
     }

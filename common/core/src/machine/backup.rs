@@ -1,7 +1,7 @@
 //! One backup, from preflight to catalogue.
 //!
 //! ```text
-//! Opening --> Starting --> Scanning --> Announcing --> Copying --> Stopping --> Awaiting --> (CopyingWal) --> Publishing --> (GivingUp) --> Over
+//! Opening --> Starting --> Scanning --> (Clearing) --> Announcing --> Copying --> Stopping --> Awaiting --> (CopyingWal) --> Publishing --> (GivingUp) --> Over
 //!    repositories,   session    inventory,  plan in each    units       stop        WAL in      manifest,     void where
 //!    preflight                  WAL before  repository                              each        catalogue     undecided
 //! ```
@@ -21,7 +21,8 @@
 //! A leader that takes over starts the machine anew with what was persisted ([`Recovered`]). Repositories, worker and store
 //! answer the same orders as they did before, and what was accepted is not done again.
 //!
-//! Code map: `session` is what the source says before units, `foundation` what the backup rests on, [`units`] the board of units, `copying` what happens to them,
+//! Code map: `session` is what the source says before units, `foundation` what the backup rests on, `resuming` what becomes of backups
+//! that were left unfinished, [`units`] the board of units, `copying` what happens to them,
 //! `joining` who does them, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
 //! job, `summaries` what is believed of PostgreSQL's own records of change, `wal`, [`contest`] and [`contents`] what their names say.
 //!
@@ -39,6 +40,7 @@ mod foundation;
 mod joining;
 mod pages;
 mod recovery;
+mod resuming;
 mod session;
 pub mod stages;
 mod state;
@@ -48,7 +50,7 @@ pub mod units;
 mod wal;
 mod wal_copy;
 
-use crate::failure::{ErrorCode, Failure};
+use crate::failure::Failure;
 use crate::format::BackupLabel;
 use crate::format::cluster::ClusterBody;
 use crate::ids::{PlanNumber, RepoKey, UnitId, WorkerName};
@@ -74,6 +76,8 @@ pub enum Phase {
     Opening,
     Starting,
     Scanning,
+    /// What others have left unfinished is given up.
+    Clearing,
     Announcing,
     /// Receipts that an earlier leader had accepted are read back.
     Recalling,
@@ -123,7 +127,11 @@ pub struct BackupMachine {
     facts: Option<PreflightFacts>,
     cluster: Option<ClusterBody>,
     session: Option<SessionFacts>,
+    /// In repositories of this job.
     labels: BTreeSet<BackupLabel>,
+    /// In all others, as far as they could be asked.
+    elsewhere: Vec<BackupLabel>,
+    are_others_asked: bool,
     label: Option<BackupLabel>,
     /// What the job is bound to, as it was persisted last.
     announced: Option<Announced>,
@@ -179,6 +187,8 @@ impl BackupMachine {
             cluster: None,
             session: None,
             labels: BTreeSet::new(),
+            elsewhere: Vec::new(),
+            are_others_asked: false,
             label: None,
             announced: None,
             plan: recovered.announced.as_ref().map_or(PlanNumber(1), |announced| announced.plan),
@@ -254,17 +264,27 @@ impl BackupMachine {
 
     fn step(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) -> Result<(), Failure> {
         match event {
-            Event::RepositoriesOpened { results, other_labels } => {
-                self.labels.extend(other_labels);
+            Event::RepositoriesOpened { results, other_labels, are_others_asked } => {
+                (self.elsewhere, self.are_others_asked) = (other_labels, are_others_asked);
                 self.on_repositories(now, results, effects)
             }
+            Event::UnfinishedGivenUp { repository, result } => self.on_cleared(repository, result, effects),
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
-            Event::PriorOpened { round, head } => self.on_prior_opened(round, head),
-            Event::PriorListed { round, label, files } => self.on_prior_listed(round, label, &files),
-            Event::PriorRead { round, label, result } => {
-                self.on_prior_read(now, round, label, result, effects)
+            Event::PriorOpened { round, prior, head } => {
+                self.on_prior_opened(round, prior, head);
+                Ok(())
             }
-            Event::LeftoverListed { round, ranges } => self.on_leftover_listed(round, &ranges),
+            Event::PriorListed { round, prior, files } => {
+                self.on_prior_listed(round, prior, &files);
+                Ok(())
+            }
+            Event::PriorRead { round, prior, result } => {
+                self.on_prior_read(now, round, prior, result, effects)
+            }
+            Event::LeftoverListed { round, ranges } => {
+                self.on_leftover_listed(round, &ranges);
+                Ok(())
+            }
             Event::LeftoverRead { round } => self.on_leftover_read(now, round, effects),
             Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
@@ -383,8 +403,7 @@ impl BackupMachine {
                         state.facts = Some(facts);
                     }
                 }
-                Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
-                Err(failure) => self.drop_repository(key, failure, effects)?,
+                Err(failure) => self.settle_or_yield(key, Err(failure), effects)?,
             }
         }
         if self.alive().iter().all(|key| self.repositories[key].published) {

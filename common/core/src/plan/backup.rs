@@ -18,10 +18,14 @@ use serde::{Deserialize, Serialize};
 
 /// More units than this cost the coordinator more than their size gains (16 million units a night for a fleet of 800).
 pub const UNITS_MAX: usize = 20_000;
-/// Bounds a unit's message and its pack's footer when files are tiny.
-pub const FILES_PER_UNIT_MAX: usize = 2_048;
-/// The same where paths are long: with some 100 bytes a file beside its path, a message stays below 1 MiB.
+/// Bounds a pack's footer when files are tiny.
+const FILES_PER_UNIT_MAX: usize = 2_048;
+/// An order stays below 1 MiB: half of it for paths, the rest for what it says beside them.
 pub const PATH_BYTES_PER_UNIT_MAX: usize = 512 << 10;
+const PART_BYTES_PER_UNIT_MAX: usize = 508 << 10;
+/// What an order says of a file beside its path, at most, and of each range that a prior has of it.
+const BYTES_PER_PART: usize = 114;
+const BYTES_PER_PRIOR_RANGE: usize = 65;
 /// A splittable file or another of at least a fourth of a unit is a unit of its own: bundling it would save nothing.
 const BUNDLE_SHARE: u64 = 4;
 
@@ -61,13 +65,19 @@ pub struct SplitOptions {
     pub unit_size: u64,
     pub page_size: u32,
     pub units_max: usize,
-    /// Files may have the blocks that a prior gave them, whatever their size is now.
-    pub has_prior: bool,
+    /// How many earlier backups and attempts may have some of a file. It may have the blocks that one of them gave it, whatever
+    /// its size is now; and an order says of each where.
+    pub priors: usize,
 }
 
 impl SplitOptions {
     pub fn new(unit_size: u64, page_size: u32) -> Self {
-        SplitOptions { unit_size, page_size, units_max: UNITS_MAX, has_prior: false }
+        SplitOptions { unit_size, page_size, units_max: UNITS_MAX, priors: 0 }
+    }
+
+    fn files_max(&self) -> usize {
+        let bytes = BYTES_PER_PART + self.priors * BYTES_PER_PRIOR_RANGE;
+        FILES_PER_UNIT_MAX.min(PART_BYTES_PER_UNIT_MAX / bytes)
     }
 }
 
@@ -108,8 +118,7 @@ fn split(inventory: &Inventory, unchanged: &Unchanged, options: SplitOptions) ->
                 last: false,
             });
         } else {
-            bundles[usize::from(source(file) == Source::Primary)]
-                .add(index, inventory, unit_size, &mut units);
+            bundles[usize::from(source(file) == Source::Primary)].add(index, inventory, options, &mut units);
         }
     }
     bundles.into_iter().for_each(|bundle| bundle.close(&mut units));
@@ -130,7 +139,7 @@ fn source(file: &FileEntry) -> Source {
 /// Even ranges, so that no tail of a few pages becomes a unit.
 fn split_file(index: FileIndex, file: &FileEntry, options: SplitOptions, units: &mut Vec<Unit>) {
     let own = u64::from(block_size(file.size, options.page_size));
-    let block = if options.has_prior { BLOCK_SIZE_MAX } else { own };
+    let block = if options.priors > 0 { BLOCK_SIZE_MAX } else { own };
     let largest = (options.unit_size / block * block).max(block);
     let parts = file.size.div_ceil(largest);
     let step = file.size.div_ceil(parts).next_multiple_of(block);
@@ -156,10 +165,10 @@ impl Bundle {
         Bundle { source, files: Vec::new(), bytes: 0, path_bytes: 0 }
     }
 
-    fn add(&mut self, file: FileIndex, inventory: &Inventory, unit_size: u64, units: &mut Vec<Unit>) {
+    fn add(&mut self, file: FileIndex, inventory: &Inventory, options: SplitOptions, units: &mut Vec<Unit>) {
         let (size, path_bytes) = (inventory.file(file).size, inventory.path_length(file));
-        if self.bytes + size > unit_size
-            || self.files.len() == FILES_PER_UNIT_MAX
+        if self.bytes + size > options.unit_size
+            || self.files.len() == options.files_max()
             || self.path_bytes + path_bytes > PATH_BYTES_PER_UNIT_MAX
         {
             let full = std::mem::replace(self, Bundle::new(self.source));

@@ -40,11 +40,6 @@ impl Basis {
         let of = candidates.iter().filter(descends).map(|(key, label)| (*key, *label)).collect();
         Basis { kind, prior: Some(*newest), of }
     }
-
-    /// Files may be passed over unread only if every repository has them from the same backup.
-    pub fn is_common_to(&self, repositories: &[RepoKey]) -> bool {
-        repositories.iter().all(|key| self.of.get(key) == self.prior.as_ref()) && self.prior.is_some()
-    }
 }
 
 /// Every label that a backup may refer to which rests on that one. The prior itself comes last, so what its own manifest
@@ -94,15 +89,5 @@ mod tests {
         let basis = Basis::choose(BackupKind::Incr, &candidates(&[INCR, DIFF, OLD]));
         assert_eq!(basis.prior, Some(label(INCR)));
         assert_eq!(basis.of.into_values().collect::<Vec<_>>(), [label(INCR), label(DIFF)]);
-    }
-
-    #[test]
-    fn files_are_passed_over_only_where_all_have_the_same_prior() {
-        let (zero, one, two) = (RepoKey(0), RepoKey(1), RepoKey(2));
-        let basis = Basis::choose(BackupKind::Incr, &candidates(&[INCR, INCR, DIFF]));
-        assert!(basis.is_common_to(&[zero, one]));
-        assert!(!basis.is_common_to(&[zero, two]));
-        assert!(!basis.is_common_to(&[zero, RepoKey(3)]));
-        assert!(!Basis::full().is_common_to(&[zero]));
     }
 }

@@ -6,6 +6,7 @@ use crate::format::manifest::RangeRecord;
 use crate::format::plan::PlanBody;
 use crate::ids::{PlanNumber, RepoKey};
 use crate::pg::RelativePath;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// An unfinished backup in one repository, whose writer is dead.
@@ -38,7 +39,8 @@ pub struct Prospect {
 /// The label that the new backup keeps, if it goes on with an unfinished one. `like` is the label that it would get else.
 ///
 /// It must be of the same kind and the same full backup, rest on the same backups wherever it is, and be the newest label of
-/// all. Where it is void or published nobody can publish it again, so it must be undecided or absent in each repository.
+/// all. Where it is void or published nobody can publish it again, and one label is one backup everywhere: so it must be
+/// undecided or absent in each repository of the job, and absent in all others.
 pub fn adopted(
     like: BackupLabel,
     prospects: &BTreeMap<RepoKey, Prospect>,
@@ -56,7 +58,29 @@ pub fn adopted(
     };
     let is_left =
         prospects.values().any(|prospect| prospect.leftovers.iter().any(|left| left.label == *newest));
-    (is_alike && is_left && prospects.values().all(may_go_on)).then_some(*newest)
+    let is_elsewhere = elsewhere.contains(newest);
+    (is_alike && is_left && !is_elsewhere && prospects.values().all(may_go_on)).then_some(*newest)
+}
+
+/// Parts of a file: where each begins, and its end. None touches another.
+#[derive(Debug, Default)]
+struct Covered(BTreeMap<u64, u64>);
+
+impl Covered {
+    /// Whether there was anything in it that was not covered before.
+    fn add(&mut self, mut begin: u64, mut end: u64) -> bool {
+        if self.0.range(..=begin).next_back().is_some_and(|(_, known)| *known >= end) {
+            return false;
+        }
+        while let Some((known, known_end)) = self.0.range(..=end).next_back().map(|(at, end)| (*at, *end))
+            && known_end >= begin
+        {
+            self.0.remove(&known);
+            (begin, end) = (begin.min(known), end.max(known_end));
+        }
+        self.0.insert(begin, end);
+        true
+    }
 }
 
 /// Ranges of those packs, of files that are there now.
@@ -70,8 +94,19 @@ impl LeftRanges {
         }
     }
 
-    /// All have come. Of ranges of one file the newest plan's come last: they count where others overlap them.
+    /// All have come. Of ranges of one file the newest attempt's come last: they count where others overlap them. One that
+    /// newer ones cover is left out: their footers say where it has its blocks. So there are not more and more of them.
     pub fn close(&mut self) {
+        let newest_first =
+            |(file, range): &(FileIndex, RangeRecord)| (*file, Reverse((range.plan, range.attempt)));
+        self.0.sort_by_key(newest_first);
+        let (mut current, mut covered) = (None, Covered::default());
+        self.0.retain(|(file, range)| {
+            if current.replace(*file) != Some(*file) {
+                covered = Covered::default();
+            }
+            covered.add(range.offset, range.end())
+        });
         self.0.sort_by_key(|(file, range)| (*file, range.plan, range.attempt, range.offset));
         self.0.shrink_to_fit();
     }
@@ -127,6 +162,8 @@ mod tests {
     #[test]
     fn a_label_that_is_not_the_newest_of_all_is_not_taken_up() {
         assert_eq!(verdict(NEXT, &[left(LEFT)], &["20261123-103001F"]), None);
+        assert_eq!(verdict(NEXT, &[left(LEFT)], &[FULL]), Some(label(LEFT)));
+        assert_eq!(verdict(NEXT, &[left(LEFT)], &[LEFT]), None, "it may be another backup there");
     }
 
     #[test]
@@ -146,5 +183,39 @@ mod tests {
         };
         assert_eq!(verdict("20261124-103000F", &[full(Vec::new())], &[]), Some(label(FULL)));
         assert_eq!(verdict("20261124-103000F", &[full(vec![label(LEFT)])], &[]), None);
+    }
+
+    fn range(plan: u32, attempt: u32, offset: u64, length: u64) -> RangeRecord {
+        RangeRecord {
+            offset,
+            length,
+            label: 1,
+            plan: PlanNumber(plan),
+            unit: crate::ids::UnitId(0),
+            attempt: crate::ids::Attempt(attempt),
+            place: 0,
+            worker: 0,
+            slot: 0,
+        }
+    }
+
+    #[test]
+    fn of_ranges_that_overlap_the_newest_come_last_and_what_newer_ones_cover_is_left_out() {
+        let (one, two) = (FileIndex(1), FileIndex(2));
+        let mut ranges = LeftRanges(vec![
+            (one, range(1, 9, 0, 100)),
+            (two, range(1, 1, 0, 50)),
+            (one, range(1, 9, 100, 100)),
+            (one, range(2, 1, 0, 100)),
+            (one, range(2, 2, 0, 100)),
+            (one, range(1, 9, 200, 100)),
+            (one, range(2, 1, 250, 100)),
+        ]);
+        ranges.close();
+        let kept =
+            |file| ranges.of(file).map(|range| (range.plan.0, range.attempt.0, range.offset)).collect();
+        let (of_one, of_two): (Vec<_>, Vec<_>) = (kept(one), kept(two));
+        assert_eq!(of_one, [(1, 9, 100), (1, 9, 200), (2, 1, 250), (2, 2, 0)]);
+        assert_eq!(of_two, [(1, 1, 0)]);
     }
 }

@@ -16,6 +16,7 @@ use pgconvoy_core::format::manifest::Record;
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
 use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
 use pgconvoy_core::machine::backup::{Event, Fate, RecalledSession, RepositoryFacts};
 use pgconvoy_core::pg::WalSegmentName;
@@ -55,12 +56,20 @@ pub(crate) struct ReadingPrior {
     pub(crate) epoch: FencingToken,
     pub(crate) job: JobId,
     pub(crate) round: u32,
-    pub(crate) label: BackupLabel,
-    pub(crate) repositories: Vec<RepoKey>,
+    pub(crate) prior: u32,
+    pub(crate) records: Vec<(RepoKey, Box<BackupRecord>)>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Clearing {
+    pub(crate) epoch: FencingToken,
+    pub(crate) job: JobId,
+    pub(crate) repository: RepoKey,
+    pub(crate) unfinished: Vec<Begun>,
 }
 
 impl World {
-    /// Two looks: labels whose writer put no heartbeat in between are given up and swept.
+    /// Two looks: labels whose writer put no heartbeat in between may be given up.
     pub(crate) fn prepare_repositories(
         &mut self,
         id: usize,
@@ -76,33 +85,32 @@ impl World {
         for key in self.scenario.repositories.clone() {
             let repository = self.repository(job, key);
             let looked = repository.ask(now).map(|repository| {
-                let mut is_busy = false;
+                let (mut is_busy, mut dead) = (false, Vec::new());
                 for (label, is_void) in repository.unfinished() {
                     let beats = repository.plans[&label].beats;
                     if Some(label) == own {
                         continue;
                     }
                     match seen.as_ref().map(|seen| seen.get(&(key, label))) {
-                        _ if is_void => repository.sweep(label),
+                        _ if is_void => dead.push(repository.begun(label, true)),
                         None | Some(None) => drop(watched.insert((key, label), beats)),
                         Some(Some(before)) if *before == beats => {
-                            if repository.give_up(label) == Fate::Void {
-                                repository.sweep(label);
-                            }
+                            dead.push(repository.begun(label, false));
                         }
                         Some(_) => is_busy = true,
                     }
                 }
-                is_busy
+                (is_busy, dead)
             });
             results.push((key, looked));
         }
         if !watched.is_empty() {
+            watched.extend(seen.unwrap_or_default());
             let act = CoordinatorAct::Prepare { epoch, job, seen: Some(watched) };
             return self.coordinator_later(id, LIVENESS_WINDOW, act);
         }
-        let result = |(key, looked): (RepoKey, Result<bool, Failure>)| {
-            let facts = looked.and_then(|is_busy| {
+        let result = |(key, looked): (RepoKey, Result<(bool, Vec<Begun>), Failure>)| {
+            let facts = looked.and_then(|(is_busy, unfinished)| {
                 let repository = &self.repositories[&self.place(job, key)];
                 let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
                 labels.extend(repository.plans.keys().copied());
@@ -114,7 +122,7 @@ impl World {
                     has_this: own.is_some_and(|own| {
                         matches!(repository.catalogue.get(&own), Some(Entry::Published(_)))
                     }),
-                    leftover: None,
+                    unfinished,
                     prior,
                     identity: Identity::default(),
                     cluster: cluster(),
@@ -129,35 +137,49 @@ impl World {
             (key, facts)
         };
         let results = results.into_iter().map(result).collect();
-        self.tell_job(id, epoch, job, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+        let other_labels = Vec::new();
+        let event = Event::RepositoriesOpened { results, other_labels, are_others_asked: true };
+        self.tell_job(id, epoch, job, event);
+    }
+
+    pub(crate) fn clear(&mut self, id: usize, clearing: Clearing) {
+        let Clearing { epoch, job, repository, unfinished } = clearing;
+        let now = self.now;
+        let result = self.repository(job, repository).ask(now).map(|repository| {
+            for begun in unfinished {
+                if repository.give_up(begun.label) == Fate::Void {
+                    repository.sweep(begun.label);
+                }
+            }
+        });
+        self.tell_job(id, epoch, job, Event::UnfinishedGivenUp { repository, result });
     }
 
     /// The manifest of an earlier backup, of the first repository that answers.
     pub(crate) fn read_prior(&mut self, id: usize, reading: ReadingPrior) {
-        let ReadingPrior { epoch, job, round, label, repositories } = reading;
+        let ReadingPrior { epoch, job, round, prior, records } = reading;
         let now = self.now;
         let mut result = Err(Failure::new(ErrorCode::FileRead, "no repository answers"));
-        for key in repositories {
+        for (key, record) in records {
             let manifest = match self.repository(job, key).ask(now) {
-                Ok(repository) => repository.manifests[&label].clone(),
+                Ok(repository) => repository.manifests[&record.label].clone(),
                 Err(failure) => {
                     result = Err(failure);
                     continue;
                 }
             };
-            let record = self.repositories[&self.place(job, key)].records[&label].clone();
             let head = Box::new(manifest.head_in(&record));
-            self.tell_job(id, epoch, job, Event::PriorOpened { round, head });
+            self.tell_job(id, epoch, job, Event::PriorOpened { round, prior, head });
             let files = manifest.records().filter_map(|record| match record {
                 Record::File(file) => Some(file),
                 Record::Directory(_) | Record::Link(_) => None,
             });
             let files = files.collect();
-            self.tell_job(id, epoch, job, Event::PriorListed { round, label, files });
+            self.tell_job(id, epoch, job, Event::PriorListed { round, prior, files });
             result = Ok(());
             break;
         }
-        self.tell_job(id, epoch, job, Event::PriorRead { round, label, result });
+        self.tell_job(id, epoch, job, Event::PriorRead { round, prior, result });
     }
 
     pub(crate) fn await_wal(&mut self, id: usize, mut wait: WalWait) {
@@ -187,6 +209,9 @@ impl World {
         let Some(backup) = backup else { return };
         let repository = self.repository(job, key);
         let result = repository.ask(now).and_then(|repository| {
+            if matches!(repository.catalogue.get(&label), Some(Entry::Void)) {
+                return Err(Failure::new(ErrorCode::LockAcquire, "somebody has given this backup up"));
+            }
             let plan = repository.plans.entry(label).or_insert(Plan { backup, beats: 0 });
             let is_ours = plan.backup == backup;
             let foreign = || Failure::new(ErrorCode::RepoInvalid, "another backup has this label");

@@ -62,6 +62,7 @@ pub(crate) enum CoordinatorAct {
         job: JobId,
         seen: Option<BTreeMap<(RepoKey, BackupLabel), u64>>,
     },
+    Clear(Box<crate::beside::Clearing>),
     ReadPrior(Box<crate::beside::ReadingPrior>),
     AwaitWal(Box<crate::beside::WalWait>),
     WritePlan {

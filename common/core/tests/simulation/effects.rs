@@ -2,7 +2,7 @@
 //!
 //! Mirrors `effects.rs` of `pgconvoy-coordinator`.
 
-use crate::beside::{Publishing, ReadingPrior, WalWait};
+use crate::beside::{Clearing, Publishing, ReadingPrior, WalWait};
 use crate::coordinator::{CoordinatorAct, TICK};
 use crate::leading::{ASK_AGAIN, Run, short};
 use crate::lease_store::{Acquire, Key, Refused, Value};
@@ -101,6 +101,7 @@ impl World {
             CoordinatorAct::Apply { epoch, job } => self.apply(id, epoch, job),
             CoordinatorAct::Answered { epoch, job, answer } => self.answered(id, epoch, job, *answer),
             CoordinatorAct::Prepare { epoch, job, seen } => self.prepare_repositories(id, epoch, job, seen),
+            CoordinatorAct::Clear(clearing) => self.clear(id, *clearing),
             CoordinatorAct::ReadPrior(reading) => self.read_prior(id, *reading),
             CoordinatorAct::AwaitWal(wait) => self.await_wal(id, *wait),
             CoordinatorAct::WritePlan { epoch, job, repository, label } => {
@@ -199,9 +200,11 @@ impl World {
                 let wait = WalWait { epoch, job, repository, missing: segments, until };
                 CoordinatorAct::AwaitWal(Box::new(wait))
             }
-            Effect::ReadPrior { round, record, repositories } => {
-                let label = record.label;
-                let reading = ReadingPrior { epoch, job, round, label, repositories };
+            Effect::GiveUpUnfinished { repository, unfinished } => {
+                CoordinatorAct::Clear(Box::new(Clearing { epoch, job, repository, unfinished }))
+            }
+            Effect::ReadPrior { round, prior, records } => {
+                let reading = ReadingPrior { epoch, job, round, prior, records };
                 CoordinatorAct::ReadPrior(Box::new(reading))
             }
             Effect::WritePlan { repository, label, .. } => {

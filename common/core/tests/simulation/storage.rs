@@ -9,6 +9,7 @@ use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::ids::{Attempt, Identity, UnitId};
 use pgconvoy_core::machine::backup::Fate;
 use pgconvoy_core::machine::backup::contents::BackupContents;
+use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::wire::SessionFacts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,6 +80,11 @@ impl Repository {
             None => Some((*label, false)),
         };
         self.plans.keys().filter_map(undecided).collect()
+    }
+
+    /// Nobody goes on with it here, so its plan is not looked at.
+    pub(crate) fn begun(&self, label: BackupLabel, is_void: bool) -> Begun {
+        Begun { label, is_void, plan: None, has_manifest: self.manifests.contains_key(&label) }
     }
 
     pub(crate) fn give_up(&mut self, label: BackupLabel) -> Fate {

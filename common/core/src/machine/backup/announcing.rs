@@ -2,11 +2,10 @@
 
 use super::units::UnitBoard;
 use super::{Announced, BackupMachine, Effect, Phase};
-use crate::failure::{ErrorCode, Failure};
-use crate::format::{BackupKind, BackupLabel};
-use crate::ids::{PlanNumber, RepoKey};
+use crate::failure::Failure;
+use crate::format::BackupLabel;
+use crate::ids::RepoKey;
 use crate::plan::backup::{SplitOptions, plan_backup};
-use crate::plan::incremental::Basis;
 use crate::units::Timestamp;
 use crate::wire::{OrderBody, UnitContext};
 
@@ -20,46 +19,34 @@ impl BackupMachine {
         {
             return Ok(());
         }
-        self.phase = Phase::Announcing;
         let session = self.session.as_ref().map_or(now, |session| session.started);
-        let basis = self.compare(effects);
+        let basis = self.compare(effects)?;
         let announced = match self.recovered.announced.clone() {
             Some(known) => Announced { term: known.term.saturating_add(1), ..known },
-            None => {
-                let (label, plan) = self.label_and_plan(now, &basis, effects);
-                let (priors, reads_all) = (basis.of.into_iter().collect(), self.foundation.reads_all());
-                Announced { label, session, term: 0, priors, reads_all, plan, distrusts_summaries: false }
-            }
+            None => self.bind(now, session, basis, effects),
         };
-        let (label, term) = (announced.label, announced.term);
-        (self.label, self.plan) = (Some(label), announced.plan);
+        (self.label, self.plan) = (Some(announced.label), announced.plan);
         self.announced = Some(announced.clone());
-        effects.push(Effect::PersistAnnounced(announced));
+        effects.push(Effect::PersistAnnounced(announced.clone()));
         let options = SplitOptions {
-            has_prior: label.kind() != BackupKind::Full,
+            priors: announced.priors.len() + usize::from(announced.plan.0 > 1),
             ..SplitOptions::new(self.spec.unit_size, self.page_size())
         };
         let plan = plan_backup(&self.inventory, self.foundation.unchanged(), options);
-        self.board = UnitBoard::new(plan, term);
-        self.awaited = self.alive().into_iter().collect();
-        self.write_plan_to(1, label, effects);
-        Ok(())
+        self.board = UnitBoard::new(plan, announced.term);
+        self.read_leftover(&announced, effects);
+        self.clear(announced.label, effects)
     }
 
-    /// An unfinished backup is gone on with under its own label; else the next label begins.
-    fn label_and_plan(
-        &mut self,
-        now: Timestamp,
-        basis: &Basis,
-        effects: &mut Vec<Effect>,
-    ) -> (BackupLabel, PlanNumber) {
-        if let Some((label, plan)) = self.resumed(basis) {
-            self.warn([format!("unfinished backup {label} is resumed")], effects);
-            return (label, plan);
+    /// Once nothing unfinished is left beside the label.
+    pub(super) fn write_plans(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        if self.phase != Phase::Clearing || !self.awaited.is_empty() {
+            return Ok(());
         }
-        self.forget_leftover();
-        let label = BackupLabel::next(basis.kind, basis.prior, now, self.labels.iter().copied());
-        (label, PlanNumber(1))
+        self.phase = Phase::Announcing;
+        self.awaited = self.alive().into_iter().collect();
+        self.write_plan_to(1, self.known_label()?, effects);
+        Ok(())
     }
 
     fn write_plan_to(&self, repositories: usize, label: BackupLabel, effects: &mut Vec<Effect>) {
@@ -85,10 +72,7 @@ impl BackupMachine {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         let (was_announced, is_written) = (self.is_announced, result.is_ok());
-        match result {
-            Err(failure) if failure.code == ErrorCode::LockAcquire => return Err(failure),
-            result => self.settle(repository, result, effects)?,
-        }
+        self.settle_or_yield(repository, result, effects)?;
         self.awaited.remove(&repository);
         self.is_announced |= is_written;
         if !was_announced {
@@ -99,7 +83,8 @@ impl BackupMachine {
     }
 
     pub(super) fn begin_copying(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        if self.phase != Phase::Announcing || !self.awaited.is_empty() || self.recall(effects)? {
+        let is_known = self.awaited.is_empty() && self.foundation.is_leftover_read();
+        if self.phase != Phase::Announcing || !is_known || self.recall(effects)? {
             return Ok(());
         }
         self.phase = Phase::Copying;

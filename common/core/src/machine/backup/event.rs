@@ -1,6 +1,7 @@
 //! What a backup hears and what it wants done.
 
 use super::contents::BackupContents;
+use super::contest::Begun;
 use crate::config::PageErrors;
 use crate::failure::Failure;
 use crate::format::catalogue::BackupRecord;
@@ -14,7 +15,6 @@ use crate::format::{BackupKind, BackupLabel};
 use crate::ids::{Attempt, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, UnitId, WorkerName};
 use crate::pg::{RelativePath, WalSegmentName};
 use crate::plan::inventory::Inventory;
-use crate::plan::leftover::Leftover;
 use crate::units::Timestamp;
 use crate::wire::{
     Compress, Held, JobId, Order, PreflightFacts, ReportBody, RepositoryFailure, SessionFacts, SourceOptions,
@@ -75,8 +75,8 @@ pub struct RepositoryFacts {
     pub labels: Vec<BackupLabel>,
     /// This very backup is in its catalogue: an earlier leader came that far.
     pub has_this: bool,
-    /// An unfinished backup there that this one goes on with.
-    pub leftover: Option<Leftover>,
+    /// Backups there that others have left unfinished and whose writers are dead.
+    pub unfinished: Vec<Begun>,
     /// The backup that a new one rests on there: the newest that may be its prior, or the one that the job is bound to.
     pub prior: Option<Box<BackupRecord>>,
 }
@@ -95,6 +95,13 @@ pub enum Event {
         results: Vec<(RepoKey, Result<RepositoryFacts, Failure>)>,
         /// Labels in repositories that take no part: a new label is later than those as well.
         other_labels: Vec<BackupLabel>,
+        /// None of those was left out because it did not answer.
+        are_others_asked: bool,
+    },
+    /// Everything unfinished that was to be given up there is void.
+    UnfinishedGivenUp {
+        repository: RepoKey,
+        result: Result<(), Failure>,
     },
     /// The segments asked for that are still missing after the archive timeout (none: all were found).
     WalFound {
@@ -104,18 +111,19 @@ pub enum Event {
     /// A prior's manifest is there; its files follow.
     PriorOpened {
         round: u32,
+        prior: u32,
         head: Box<ManifestHead>,
     },
     /// In the order of the manifest.
     PriorListed {
         round: u32,
-        label: BackupLabel,
+        prior: u32,
         files: Vec<FileRecord>,
     },
     /// All of its files have come, or it cannot be read in any of its repositories.
     PriorRead {
         round: u32,
-        label: BackupLabel,
+        prior: u32,
         result: Result<(), Failure>,
     },
     /// Ranges in packs that an earlier attempt left in all repositories that have it.
@@ -211,6 +219,9 @@ pub struct Announced {
     /// How many attempts at this label there were, this one included.
     #[serde(default = "first")]
     pub plan: PlanNumber,
+    /// Repositories in which earlier attempts have left something.
+    #[serde(default)]
+    pub leftover_in: Vec<RepoKey>,
     /// WAL summaries turned out to be wrong: no unit counts that left anything unread.
     #[serde(default)]
     pub distrusts_summaries: bool,
@@ -273,11 +284,16 @@ pub enum Effect {
         archive: ArchiveId,
         segments: Vec<WalSegmentName>,
     },
-    /// List the files of that backup, which each of these repositories has.
+    /// Make void what nobody goes on with, then remove it. It ends the job if somebody has taken it up meanwhile.
+    GiveUpUnfinished {
+        repository: RepoKey,
+        unfinished: Vec<Begun>,
+    },
+    /// List the files of one backup that each of these repositories has, by what its own catalogue says.
     ReadPrior {
         round: u32,
-        record: Box<BackupRecord>,
-        repositories: Vec<RepoKey>,
+        prior: u32,
+        records: Vec<(RepoKey, Box<BackupRecord>)>,
     },
     /// List what packs of an unfinished backup hold, those that all of these repositories have.
     ReadLeftover {

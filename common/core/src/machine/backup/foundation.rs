@@ -8,12 +8,11 @@
 //! 3. A prior that cannot be read is no prior: its repositories get all data from the same read.
 
 use super::{BackupMachine, Effect};
-use crate::failure::Failure;
+use crate::failure::{ErrorCode, Failure};
 use crate::format::BackupLabel;
 use crate::format::catalogue::BackupRecord;
 use crate::format::manifest::{FileRecord, ManifestHead, RangeRecord};
-use crate::ids::{PlanNumber, RepoKey, WorkerName};
-use crate::pg::RelativePath;
+use crate::ids::{Identity, RepoKey, WorkerName};
 use crate::plan::incremental::{Basis, references_on};
 use crate::plan::inventory::{FileIndex, Inventory};
 use crate::plan::leftover::LeftRanges;
@@ -23,11 +22,16 @@ use crate::units::Timestamp;
 use crate::wire::{PriorBackup, PriorRange, SessionFacts, SummaryBasis};
 use std::collections::BTreeMap;
 
-/// One prior, and who follows it.
+/// One prior, and who follows it: repositories that have the same backup, resting on the same others. A label alone does not
+/// make it the same backup, and what it rests on may differ where repositories have other histories.
 #[derive(Debug)]
 struct Footing {
-    record: Box<BackupRecord>,
-    repositories: Vec<RepoKey>,
+    label: BackupLabel,
+    backup: Identity,
+    /// Every label that a backup may refer to which rests on it.
+    references: Vec<BackupLabel>,
+    /// What each repository's catalogue says of it.
+    records: BTreeMap<RepoKey, Box<BackupRecord>>,
     files: Option<Prior>,
     head: Option<Box<ManifestHead>>,
     state: State,
@@ -45,6 +49,7 @@ pub(super) struct Foundation {
     /// Answers to an earlier round count for nothing.
     round: u32,
     is_begun: bool,
+    /// The newest comes first: it names what the backup rests on.
     footings: Vec<Footing>,
     leftover: Option<Remains>,
     reads_all: bool,
@@ -55,11 +60,40 @@ pub(super) struct Foundation {
 #[derive(Debug)]
 struct Remains {
     label: BackupLabel,
-    /// Its newest plan in any repository.
-    plan: PlanNumber,
     repositories: Vec<RepoKey>,
     ranges: LeftRanges,
     is_read: bool,
+}
+
+impl Footing {
+    fn of(record: &BackupRecord) -> Footing {
+        Footing {
+            label: record.label,
+            backup: record.backup,
+            references: references_on(record),
+            records: BTreeMap::new(),
+            files: None,
+            head: None,
+            state: State::Reading,
+        }
+    }
+
+    fn is_of(&self, record: &BackupRecord) -> bool {
+        self.backup == record.backup && self.references == references_on(record)
+    }
+
+    /// Ranges that have bytes of that part of a file; if there are none, its last one, which tells how large its blocks are.
+    fn ranges(&self, file: FileIndex, offset: u64, end: u64) -> impl Iterator<Item = &RangeRecord> {
+        let known = self.files.as_ref().and_then(|files| files.file(file));
+        let ranges = known.map_or(&[][..], |known| known.ranges);
+        let is_wanted = move |range: &RangeRecord| overlaps(range, offset, end);
+        let last = ranges.last().filter(|_| !ranges.iter().any(is_wanted));
+        ranges.iter().filter(move |range| is_wanted(range)).chain(last)
+    }
+}
+
+fn overlaps(range: &RangeRecord, offset: u64, end: u64) -> bool {
+    range.offset < end && range.end() > offset
 }
 
 impl Foundation {
@@ -70,8 +104,11 @@ impl Foundation {
 
     /// Whether every prior was read, or proved unreadable.
     pub(super) fn is_laid(&self) -> bool {
-        let is_read = |footing: &Footing| footing.state != State::Reading;
-        self.is_begun && self.footings.iter().all(is_read) && self.leftover.iter().all(|left| left.is_read)
+        self.is_begun && self.footings.iter().all(|footing| footing.state != State::Reading)
+    }
+
+    pub(super) fn is_leftover_read(&self) -> bool {
+        self.leftover.iter().all(|left| left.is_read)
     }
 
     pub(super) fn reads_all(&self) -> bool {
@@ -85,21 +122,25 @@ impl Foundation {
     /// What cannot be read, and what no repository in the job has.
     fn forget_all_but(&mut self, alive: &[RepoKey]) {
         for footing in &mut self.footings {
-            footing.repositories.retain(|repository| alive.contains(repository));
+            footing.records.retain(|repository, _| alive.contains(repository));
         }
-        self.footings.retain(|footing| footing.state == State::Read && !footing.repositories.is_empty());
+        self.footings.retain(|footing| footing.state == State::Read && !footing.records.is_empty());
+    }
+
+    /// Files may be passed over unread only if every repository has them from the same backup.
+    fn is_common_to(&self, alive: &[RepoKey]) -> bool {
+        matches!(&self.footings[..], [only] if alive.iter().all(|key| only.records.contains_key(key)))
     }
 
     /// The backup that this one rests on in that repository.
     pub(super) fn prior_in(&self, repository: RepoKey) -> Option<&BackupRecord> {
-        let footing = self.footings.iter().find(|footing| footing.repositories.contains(&repository));
-        footing.map(|footing| footing.record.as_ref())
+        self.footings.iter().find_map(|footing| footing.records.get(&repository)).map(Box::as_ref)
     }
 
     /// What the backup rests on, as a whole.
     pub(super) fn newest(&self) -> (Option<BackupLabel>, Vec<BackupLabel>) {
-        let newest = self.footings.first().map(|footing| footing.record.as_ref());
-        (newest.map(|prior| prior.label), newest.map(references_on).unwrap_or_default())
+        let newest = self.footings.first();
+        (newest.map(|prior| prior.label), newest.map(|prior| prior.references.clone()).unwrap_or_default())
     }
 
     pub(super) fn references_in(&self, repository: RepoKey) -> Vec<BackupLabel> {
@@ -109,9 +150,9 @@ impl Foundation {
     /// In the order in which units name them.
     pub(super) fn priors(&self) -> Vec<PriorBackup> {
         let prior = |footing: &Footing| PriorBackup {
-            label: footing.record.label,
-            references: references_on(&footing.record),
-            repositories: footing.repositories.clone(),
+            label: footing.label,
+            references: footing.references.clone(),
+            repositories: footing.records.keys().copied().collect(),
         };
         let leftover = self.leftover.iter().map(|left| PriorBackup {
             label: left.label,
@@ -130,15 +171,12 @@ impl Foundation {
     /// Where each prior has bytes of that part of a file.
     pub(super) fn ranges(&self, file: FileIndex, offset: u64, length: u64) -> Vec<PriorRange> {
         let end = offset.saturating_add(length);
-        let numbered = (0..).zip(&self.footings);
-        let of_each = numbered.flat_map(|(prior, footing)| {
-            let known = footing.files.as_ref().and_then(|files| files.file(file));
-            let ranges = known.map_or(&[][..], |known| known.ranges);
-            ranges.iter().map(move |range| (prior, range))
-        });
+        let of_each = (0..)
+            .zip(&self.footings)
+            .flat_map(|(prior, footing)| footing.ranges(file, offset, end).map(move |range| (prior, range)));
         let last = u8::try_from(self.footings.len()).expect("as many as there are repositories");
-        let left = self.leftover.iter().flat_map(|left| left.ranges.of(file)).map(|range| (last, range));
-        let overlapping = of_each.chain(left).filter(|(_, range)| range.offset < end && range.end() > offset);
+        let left = self.leftover.iter().flat_map(|left| left.ranges.of(file));
+        let left = left.filter(|range| overlaps(range, offset, end)).map(|range| (last, range));
         let range = |(prior, range): (u8, &RangeRecord)| PriorRange {
             prior,
             label: range.label - 1,
@@ -149,7 +187,7 @@ impl Foundation {
             offset: range.offset,
             length: range.length,
         };
-        overlapping.map(range).collect()
+        of_each.chain(left).map(range).collect()
     }
 
     /// Since when WAL summaries may tell what changed: only where size and time are believed as well.
@@ -169,6 +207,26 @@ impl Foundation {
     pub(super) fn forget_files(&mut self) {
         self.footings.iter_mut().for_each(|footing| footing.files = None);
         self.leftover = None;
+    }
+
+    /// What an earlier attempt at this label has left in these repositories is looked for: the round of the question.
+    pub(super) fn expect_leftover(&mut self, label: BackupLabel, repositories: Vec<RepoKey>) -> u32 {
+        let ranges = LeftRanges::default();
+        self.leftover = Some(Remains { label, repositories, ranges, is_read: false });
+        self.round
+    }
+
+    /// While it is being listed.
+    pub(super) fn leftover_read(&mut self, round: u32) -> Option<&mut LeftRanges> {
+        let is_current = round == self.round;
+        self.leftover.as_mut().filter(|left| is_current && !left.is_read).map(|left| &mut left.ranges)
+    }
+
+    pub(super) fn close_leftover(&mut self, round: u32) {
+        if let Some(ranges) = self.leftover_read(round) {
+            ranges.close();
+            self.leftover.iter_mut().for_each(|left| left.is_read = true);
+        }
     }
 
     /// Gives away what is taken over as it is.
@@ -211,138 +269,66 @@ impl BackupMachine {
             .collect();
         let labels = candidates.iter().map(|(key, record)| (*key, record.label)).collect();
         let basis = Basis::choose(self.spec.kind, &labels);
-        self.foundation.is_begun = true;
-        for (key, label) in basis.of {
-            let footings = &mut self.foundation.footings;
-            if let Some(known) = footings.iter_mut().find(|footing| footing.record.label == label) {
-                known.repositories.push(key);
-                continue;
-            }
-            footings.push(Footing {
-                record: candidates[&key].clone(),
-                repositories: vec![key],
-                files: None,
-                head: None,
-                state: State::Reading,
+        let footings = &mut self.foundation.footings;
+        for (key, record) in candidates.into_iter().filter(|(key, _)| basis.of.contains_key(key)) {
+            let at = footings.iter().position(|known| known.is_of(&record)).unwrap_or_else(|| {
+                footings.push(Footing::of(&record));
+                footings.len() - 1
             });
+            footings[at].records.insert(key, record);
         }
-        // The newest comes first: it names what the backup rests on.
-        self.foundation.footings.sort_by_key(|footing| std::cmp::Reverse(footing.record.label));
+        footings.sort_by_key(|footing| std::cmp::Reverse(footing.label));
+        self.foundation.is_begun = true;
         let round = self.foundation.round;
-        for footing in &self.foundation.footings {
-            let (record, repositories) = (footing.record.clone(), footing.repositories.clone());
-            effects.push(Effect::ReadPrior { round, record, repositories });
+        for (prior, footing) in (0..).zip(&self.foundation.footings) {
+            let records = footing.records.iter().map(|(key, record)| (*key, record.clone())).collect();
+            effects.push(Effect::ReadPrior { round, prior, records });
         }
-        self.take_up_leftover(effects);
     }
 
-    /// What every repository has of it that has anything of it.
-    fn take_up_leftover(&mut self, effects: &mut Vec<Effect>) {
-        let left_in = |key: RepoKey| Some((key, self.repositories[&key].facts.as_ref()?.leftover.as_ref()?));
-        let left: Vec<_> = self.alive().into_iter().filter_map(left_in).collect();
-        let Some((label, plan)) = left.iter().map(|(_, left)| (left.label, left.plan)).max() else { return };
-        let repositories: Vec<RepoKey> = left.iter().map(|(key, _)| *key).collect();
-        // A new leader is bound to the plan that the first one wrote.
-        let plan = match &self.recovered.announced {
-            Some(announced) => PlanNumber(announced.plan.0.saturating_sub(1)),
-            None => plan,
-        };
-        if plan.0 == 0 {
-            return;
-        }
-        let round = self.foundation.round;
-        effects.push(Effect::ReadLeftover { round, label, plans: plan, repositories: repositories.clone() });
-        let ranges = LeftRanges::default();
-        self.foundation.leftover = Some(Remains { label, plan, repositories, ranges, is_read: false });
-    }
-
-    fn leftover_read(&mut self, round: u32) -> Option<&mut Remains> {
+    /// No footing is forgotten before all of them are read, so their numbers hold until then.
+    fn footing_read(&mut self, round: u32, prior: u32) -> Option<&mut Footing> {
         let is_current = round == self.foundation.round;
-        self.foundation.leftover.as_mut().filter(|left| is_current && !left.is_read)
+        let footing = self.foundation.footings.get_mut(prior as usize);
+        footing.filter(|footing| is_current && footing.state == State::Reading)
     }
 
-    pub(super) fn on_leftover_listed(
-        &mut self,
-        round: u32,
-        ranges: &[(RelativePath, RangeRecord)],
-    ) -> Result<(), Failure> {
-        let inventory = std::mem::take(&mut self.inventory);
-        if let Some(left) = self.leftover_read(round) {
-            ranges.iter().for_each(|(path, range)| left.ranges.add(&inventory, path, *range));
-        }
-        self.inventory = inventory;
-        Ok(())
-    }
-
-    pub(super) fn on_leftover_read(
-        &mut self,
-        now: Timestamp,
-        round: u32,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
-        if let Some(left) = self.leftover_read(round) {
-            left.is_read = true;
-            left.ranges.close();
-        }
-        self.announce(now, effects)
-    }
-
-    /// The label that is kept, and the number of the plan that is made for it now.
-    pub(super) fn resumed(&self, basis: &Basis) -> Option<(BackupLabel, PlanNumber)> {
-        let left = self.foundation.leftover.as_ref()?;
-        let is_alike = left.label.kind() == basis.kind
-            && basis.prior.is_none_or(|prior| prior.full() == left.label.full());
-        is_alike.then(|| (left.label, PlanNumber(left.plan.0 + 1)))
-    }
-
-    /// Units must not refer to what belongs to a label that is given up.
-    pub(super) fn forget_leftover(&mut self) {
-        self.foundation.leftover = None;
-    }
-
-    fn footing_read(&mut self, round: u32, label: BackupLabel) -> Option<&mut Footing> {
-        let footings = self.foundation.footings.iter_mut().filter(|_| round == self.foundation.round);
-        footings.into_iter().find(|footing| footing.record.label == label && footing.state == State::Reading)
-    }
-
-    pub(super) fn on_prior_opened(&mut self, round: u32, head: Box<ManifestHead>) -> Result<(), Failure> {
-        if let Some(footing) = self.footing_read(round, head.label) {
+    pub(super) fn on_prior_opened(&mut self, round: u32, prior: u32, head: Box<ManifestHead>) {
+        if let Some(footing) = self.footing_read(round, prior) {
             footing.files = Some(Prior::new(&head));
             footing.head = Some(head);
         }
-        Ok(())
     }
 
-    pub(super) fn on_prior_listed(
-        &mut self,
-        round: u32,
-        label: BackupLabel,
-        files: &[FileRecord],
-    ) -> Result<(), Failure> {
+    pub(super) fn on_prior_listed(&mut self, round: u32, prior: u32, files: &[FileRecord]) {
         let inventory = std::mem::take(&mut self.inventory);
-        if let Some(prior) = self.footing_read(round, label).and_then(|footing| footing.files.as_mut()) {
+        if let Some(prior) = self.footing_read(round, prior).and_then(|footing| footing.files.as_mut()) {
             files.iter().for_each(|file| prior.push(&inventory, file));
         }
         self.inventory = inventory;
-        Ok(())
     }
 
     pub(super) fn on_prior_read(
         &mut self,
         now: Timestamp,
         round: u32,
-        label: BackupLabel,
+        prior: u32,
         result: Result<(), Failure>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
         let is_bound = self.recovered.announced.is_some();
-        let Some(footing) = self.footing_read(round, label) else { return Ok(()) };
+        let Some(footing) = self.footing_read(round, prior) else { return Ok(()) };
+        let (label, followers) = (footing.label, footing.records.keys().copied().collect::<Vec<_>>());
         match result {
             Ok(()) => footing.state = State::Read,
-            // Units of an earlier leader's plan refer to it.
-            Err(failure) if is_bound => return Err(failure),
             Err(failure) => {
                 footing.state = State::Unreadable;
+                if is_bound {
+                    // Units of an earlier leader's plan refer to it there.
+                    for repository in followers {
+                        self.drop_repository(repository, failure.clone(), effects)?;
+                    }
+                }
                 let warning = format!("backup {label} is not taken as a prior, it cannot be read: {failure}");
                 self.warn([warning], effects);
             }
@@ -351,47 +337,71 @@ impl BackupMachine {
     }
 
     /// Compares what is there with the priors; tells what the backup is and rests on.
-    pub(super) fn compare(&mut self, effects: &mut Vec<Effect>) -> Basis {
+    pub(super) fn compare(&mut self, effects: &mut Vec<Effect>) -> Result<Basis, Failure> {
+        self.foundation.forget_all_but(&self.alive());
+        self.drop_what_was_not_announced(effects)?;
         let alive = self.alive();
         self.foundation.forget_all_but(&alive);
-        let priors = self.foundation.footings.iter().flat_map(|footing| {
-            footing.repositories.iter().map(|repository| (*repository, footing.record.label))
-        });
+        let priors = self
+            .foundation
+            .footings
+            .iter()
+            .flat_map(|footing| footing.records.keys().map(|repository| (*repository, footing.label)));
         let basis = Basis::choose(self.spec.kind, &priors.collect());
         if basis.kind != self.spec.kind {
             let warning =
                 format!("no prior backup exists: {} backup has been changed to full", self.spec.kind);
             self.warn([warning], effects);
         }
-        let Some(newest) = self.foundation.footings.first() else { return basis };
+        let Some(newest) = self.foundation.footings.first() else { return Ok(basis) };
         let reason = self.reason_to_read_all(newest, &basis, &alive);
         let reads_all = match &self.recovered.announced {
             Some(announced) => announced.reads_all,
             None => self.spec.delta || reason.is_some(),
         };
-        let unchanged =
-            newest.files.as_ref().filter(|_| !reads_all).map(|prior| prior.unchanged(&self.inventory));
+        let prior = newest.files.as_ref().filter(|_| !reads_all);
+        let unchanged = prior.map(|prior| prior.unchanged(&self.inventory));
         self.foundation.reads_all = reads_all;
         self.foundation.unchanged = unchanged.unwrap_or_default();
         self.warn(reason.filter(|_| !self.spec.delta), effects);
-        basis
+        Ok(basis)
+    }
+
+    /// Where files are passed over because the first leader saw them in every repository, one that he did not see lacks them.
+    fn drop_what_was_not_announced(&mut self, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let Some(announced) = self.recovered.announced.clone().filter(|known| !known.reads_all) else {
+            return Ok(());
+        };
+        let (newest, _) = self.foundation.newest();
+        for repository in self.alive() {
+            if announced.prior_in(repository) != newest {
+                let message = "it takes no part in what another coordinator has begun without it";
+                let failure = Failure::new(ErrorCode::BackupMismatch, message)
+                    .hint("the next backup brings it what it lacks");
+                self.drop_repository(repository, failure, effects)?;
+            }
+        }
+        Ok(())
     }
 
     /// Why size and time of a file do not tell whether it changed, though nobody asked for more.
     fn reason_to_read_all(&self, newest: &Footing, basis: &Basis, alive: &[RepoKey]) -> Option<String> {
-        let (prior, label) = (&newest.record, newest.record.label);
-        if !basis.is_common_to(alive) {
-            let lacking: Vec<String> = alive
+        let label = newest.label;
+        if !self.foundation.is_common_to(alive) {
+            let others: Vec<String> = alive
                 .iter()
                 .filter(|key| basis.of.get(key) != Some(&label))
                 .map(|key| format!("repo {key}"))
                 .collect();
-            return Some(format!(
-                "all files are read, since {} lacks backup {label}: it gets what it needs from the same read",
-                lacking.join(" and ")
-            ));
+            return Some(match &others[..] {
+                [] => format!("all files are read, since backup {label} is not the same in all repositories"),
+                lacking => format!(
+                    "all files are read, since {} lacks backup {label}: it gets what it needs from the same read",
+                    lacking.join(" and ")
+                ),
+            });
         }
-        let session = self.session.as_ref()?;
+        let (prior, session) = (newest.records.values().next()?, self.session.as_ref()?);
         let because = if session.timeline != prior.timeline {
             format!("the timeline has changed from {} to {}", prior.timeline, session.timeline)
         } else if self.spec.source.online != prior.online {

@@ -32,6 +32,19 @@ impl BackupMachine {
         }
     }
 
+    /// The same, but where somebody else backs up the stanza the whole job ends.
+    pub(super) fn settle_or_yield(
+        &mut self,
+        repository: RepoKey,
+        result: Result<(), Failure>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        match result {
+            Err(failure) if failure.code == ErrorCode::LockAcquire => Err(failure),
+            result => self.settle(repository, result, effects),
+        }
+    }
+
     /// The job goes on while one repository is left; the failure of the last is the job's.
     pub(super) fn drop_repository(
         &mut self,

@@ -4,12 +4,14 @@
 mod away;
 mod pages;
 mod resting;
+mod resuming;
 mod stopping;
 mod takeover;
 mod wal_copy;
 
 use super::event::{RepositoryResult, UnitLease};
 use super::*;
+use crate::failure::ErrorCode;
 use crate::format::BackupKind;
 use crate::format::catalogue::BackupRecord;
 use crate::format::manifest::{RangeRecord, Record};
@@ -18,9 +20,9 @@ use crate::format::wal::StopBody;
 use crate::format::{BlockHash, HashSecret};
 use crate::ids::Identity;
 use crate::ids::{Attempt, ClusterNumber, Epoch, FencingToken, StanzaName, SystemId, UnitId};
+use crate::machine::backup::contest::Begun;
 use crate::pg::{FileClass, Fork, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::{EntryKind, ScannedEntry};
-use crate::plan::leftover::Leftover;
 use crate::units::MIB;
 use crate::wire::{
     Compress, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
@@ -169,14 +171,25 @@ struct World {
     void: Vec<RepoKey>,
     /// What repositories have for a new backup to rest on.
     priors: BTreeMap<RepoKey, resting::Made>,
-    /// What an attempt has left there that did not end.
-    leftovers: BTreeMap<RepoKey, Leftover>,
+    /// What others have left there that did not end.
+    unfinished: BTreeMap<RepoKey, Vec<Begun>>,
+    /// Labels in repositories that take no part, and whether all of those answered.
+    elsewhere: Vec<BackupLabel>,
+    are_others_asked: bool,
+    /// What was given up of it.
+    given_up: Vec<(RepoKey, BackupLabel)>,
+    /// Repositories where that fails.
+    unclearable: BTreeMap<RepoKey, Failure>,
     /// Ranges that it has left.
     left: Vec<(RelativePath, RangeRecord)>,
     /// Backups whose manifest cannot be read.
     unreadable: Vec<BackupLabel>,
     /// Catalogue entries that were written.
     records: Vec<(RepoKey, BackupRecord)>,
+}
+
+fn all_opened(results: Vec<(RepoKey, Result<RepositoryFacts, Failure>)>) -> Event {
+    Event::RepositoriesOpened { results, other_labels: Vec::new(), are_others_asked: true }
 }
 
 fn stop() -> StopBody {
@@ -218,7 +231,11 @@ impl World {
             published_meanwhile: Vec::new(),
             void: Vec::new(),
             priors: BTreeMap::new(),
-            leftovers: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            elsewhere: Vec::new(),
+            are_others_asked: true,
+            given_up: Vec::new(),
+            unclearable: BTreeMap::new(),
             left: Vec::new(),
             unreadable: Vec::new(),
             records: Vec::new(),
@@ -250,12 +267,13 @@ impl World {
                     has_this: false,
                     identity: Identity::default(),
                     cluster: cluster(),
-                    labels: Vec::new(),
-                    leftover: self.leftovers.get(&key).cloned(),
+                    labels: self.labels_in(key),
+                    unfinished: self.unfinished.get(&key).cloned().unwrap_or_default(),
                     prior: self.priors.get(&key).map(|made| made.record.clone()),
                 };
                 let results = repositories.into_iter().map(|key| (key, Ok(facts(key)))).collect();
-                self.tell(Event::RepositoriesOpened { results, other_labels: Vec::new() });
+                let (other_labels, are_others_asked) = (self.elsewhere.clone(), self.are_others_asked);
+                self.tell(Event::RepositoriesOpened { results, other_labels, are_others_asked });
             }
             Effect::Send { order, .. } => self.obey(order.body),
             Effect::AwaitWal { repository, .. } => {
@@ -279,7 +297,12 @@ impl World {
                 self.tell(Event::UnitsLeased { worker, leases });
             }
             Effect::ReadLeftover { round, .. } => self.read_leftover(round),
-            Effect::ReadPrior { round, record, .. } => self.read_prior(round, record.label),
+            Effect::GiveUpUnfinished { repository, unfinished } => {
+                self.given_up.extend(unfinished.iter().map(|begun| (repository, begun.label)));
+                let result = self.unclearable.get(&repository).cloned().map_or(Ok(()), Err);
+                self.tell(Event::UnfinishedGivenUp { repository, result });
+            }
+            Effect::ReadPrior { round, prior, records } => self.read_prior(round, prior, &records),
             Effect::Publish { repository, contents, record } => {
                 self.records.push((repository, *record));
                 self.published.push((repository, contents));
@@ -317,12 +340,19 @@ impl World {
         self.tell(Event::LeftoverRead { round });
     }
 
-    fn read_prior(&mut self, round: u32, label: BackupLabel) {
-        let made = self.priors.values().find(|made| made.record.label == label).unwrap().clone();
-        self.tell(Event::PriorOpened { round, head: made.head });
-        self.tell(Event::PriorListed { round, label, files: made.files });
-        let result = if self.unreadable.contains(&label) { Err(disk_full()) } else { Ok(()) };
-        self.tell(Event::PriorRead { round, label, result });
+    fn read_prior(&mut self, round: u32, prior: u32, records: &[(RepoKey, Box<BackupRecord>)]) {
+        let (repository, record) = records.first().unwrap();
+        let made = self.priors[repository].clone();
+        self.tell(Event::PriorOpened { round, prior, head: made.head });
+        self.tell(Event::PriorListed { round, prior, files: made.files });
+        let result = if self.unreadable.contains(&record.label) { Err(disk_full()) } else { Ok(()) };
+        self.tell(Event::PriorRead { round, prior, result });
+    }
+
+    fn labels_in(&self, repository: RepoKey) -> Vec<BackupLabel> {
+        let begun = self.unfinished.get(&repository).into_iter().flatten().map(|begun| begun.label);
+        let made = self.priors.get(&repository).map(|made| made.record.label);
+        begun.chain(made).collect()
     }
 
     fn obey(&mut self, order: OrderBody) {
@@ -569,17 +599,12 @@ fn a_cluster_that_is_not_the_stanzas_is_refused_before_anything_is_read() {
         identity: Identity::default(),
         cluster,
         labels: Vec::new(),
-        leftover: None,
+        unfinished: Vec::new(),
         prior: None,
     };
     let other = ClusterBody { system_id: SystemId(1), ..cluster() };
-    machine.on_event(
-        NOW,
-        Event::RepositoriesOpened {
-            results: vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))],
-            other_labels: Vec::new(),
-        },
-    );
+    let opened = vec![(ONE, Ok(facts_of(other.clone()))), (TWO, Ok(facts_of(other)))];
+    machine.on_event(NOW, all_opened(opened));
     let report = ReportBody::Preflighted(Ok(facts()));
     let effects = machine.on_event(NOW, Event::Reported { worker: worker(), report });
     let finished = effects.iter().find_map(|effect| match effect {
@@ -598,11 +623,11 @@ fn a_new_label_is_later_than_any_in_any_repository() {
         identity: Identity::default(),
         cluster: cluster(),
         labels,
-        leftover: None,
+        unfinished: Vec::new(),
         prior: None,
     };
     let opened = vec![(ONE, Ok(facts_of(vec![future]))), (TWO, Ok(facts_of(Vec::new())))];
-    machine.on_event(NOW, Event::RepositoriesOpened { results: opened, other_labels: Vec::new() });
+    machine.on_event(NOW, all_opened(opened));
     let mut world = World { machine, queue: Vec::new(), ..World::new() };
     world.report(ReportBody::Preflighted(Ok(facts())));
     world.do_all_units();

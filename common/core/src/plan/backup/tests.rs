@@ -44,17 +44,17 @@ fn any_files() -> impl Strategy<Value = Vec<(FileClass, u64)>> {
 
 proptest! {
     #[test]
-    fn ranges_cover_every_byte_exactly_once(files in any_files(), unit_size in 8 * KIB..40 * MIB, page in 0u32..3, has_prior: bool) {
+    fn ranges_cover_every_byte_exactly_once(files in any_files(), unit_size in 8 * KIB..40 * MIB, page in 0u32..3, priors in 0usize..4) {
         let inventory = inventory(&files);
         let page_size = 8192 << page;
-        let options = SplitOptions { has_prior, ..SplitOptions::new(unit_size, page_size) };
+        let options = SplitOptions { priors, ..SplitOptions::new(unit_size, page_size) };
         let plan = plan_backup(&inventory, &Unchanged::default(), options);
         let mut ranges: Vec<Vec<(u64, u64)>> = vec![Vec::new(); files.len()];
         for unit in &plan.units {
             match &unit.work {
                 Work::Range { file, offset, length } => {
                     let own = u64::from(block_size(inventory.file(*file).size, page_size));
-                    let block = if has_prior { BLOCK_SIZE_MAX } else { own };
+                    let block = if priors > 0 { BLOCK_SIZE_MAX } else { own };
                     prop_assert_eq!(offset % block, 0);
                     prop_assert!(inventory.file(*file).class.splittable());
                     prop_assert!(*length > 0);

@@ -184,12 +184,13 @@ async fn play(site: &Site, request: &BackupRequest, effect: Effect) -> Vec<Event
                 identity: site.repository.identity(),
                 cluster: site.cluster.clone(),
                 labels: site.labels().await,
-                leftover: None,
+                unfinished: Vec::new(),
                 prior: None,
             };
             vec![Event::RepositoriesOpened {
                 results: vec![(repository, Ok(facts))],
                 other_labels: Vec::new(),
+                are_others_asked: true,
             }]
         }
         Effect::AwaitWal { archive, segments, .. } => {

@@ -145,26 +145,122 @@ fn on_another_timeline_times_of_files_are_not_believed() {
     assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
 }
 
+/// What the first leader bound an incremental backup to.
+fn announced(full: &Made, priors: &[RepoKey], reads_all: bool) -> Announced {
+    let label: BackupLabel = format!("{}_20251122-083500I", full.head.label).parse().unwrap();
+    Announced {
+        label,
+        session: NOW,
+        term: 0,
+        priors: priors.iter().map(|key| (*key, full.head.label)).collect(),
+        reads_all,
+        plan: PlanNumber(1),
+        leftover_in: Vec::new(),
+        distrusts_summaries: false,
+    }
+}
+
+fn taken_over(announced: Announced, priors: &[(RepoKey, &Made)]) -> World {
+    let recovered = Recovered { announced: Some(announced), ..Recovered::default() };
+    World::resting_on(BackupSpec { kind: BackupKind::Incr, ..spec() }, priors, recovered)
+}
+
 #[test]
 fn a_new_leader_is_bound_to_what_the_first_one_announced() {
     let full = full();
-    let label: BackupLabel = format!("{}_20251122-083500I", full.head.label).parse().unwrap();
-    let priors = vec![(ONE, full.head.label), (TWO, full.head.label)];
     for reads_all in [false, true] {
-        let announced = Some(Announced {
-            label,
-            session: NOW,
-            term: 0,
-            priors: priors.clone(),
-            reads_all,
-            plan: PlanNumber(1),
-            distrusts_summaries: false,
-        });
-        let recovered = Recovered { announced, ..Recovered::default() };
-        let incr = BackupSpec { kind: BackupKind::Incr, ..spec() };
-        let mut world = World::resting_on(incr, &[(ONE, &full), (TWO, &full)], recovered);
+        let announced = announced(&full, &[ONE, TWO], reads_all);
+        let label = announced.label;
+        let mut world = taken_over(announced, &[(ONE, &full), (TWO, &full)]);
         world.do_all_units();
         let read = if reads_all { 70 * MIB + 2 * 8192 } else { 8192 };
         assert_eq!((world.outcome().bytes_read, world.outcome().label), (read, Some(label)));
     }
+}
+
+#[test]
+fn one_label_may_be_two_backups() {
+    let full = full();
+    let mut other = full.clone();
+    let identity = Identity::from_random_bytes([9; 16]);
+    (other.record.backup, other.head.backup) = (identity, identity);
+    let mut world = World::incremental(&[(ONE, &full), (TWO, &other)]);
+    world.settle();
+    for part in world.orders.iter().flat_map(|order| &order.parts) {
+        let priors: Vec<_> = part.prior.iter().map(|range| range.prior).collect();
+        assert!(
+            priors.contains(&0) && priors.contains(&1),
+            "each repository is looked up in its own: {part:?}"
+        );
+    }
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192, "nothing is passed over");
+    assert!(world.was_warned_of("is not the same in all repositories"));
+}
+
+#[test]
+fn one_backup_that_rests_on_different_ones_is_read_wholly_and_refers_to_what_each_has() {
+    let full = full();
+    let label = format!("{}_20251122-083100I", full.head.label);
+    let (mut incr, older) = (renamed(&full, &label), format!("{}_20251122-083050I", full.head.label));
+    incr.record.references = vec![full.head.label];
+    let mut twin = incr.clone();
+    twin.record.references.push(older.parse().unwrap());
+    let mut world = World::incremental(&[(ONE, &incr), (TWO, &twin)]);
+    world.do_all_units();
+    assert_eq!(world.outcome().bytes_read, 70 * MIB + 2 * 8192);
+    let references = |key| world.records_in(key).references.len();
+    assert_eq!((references(ONE), references(TWO)), (2, 3));
+    assert!(world.was_warned_of("is not the same in all repositories"));
+}
+
+#[test]
+fn a_prior_that_a_new_leader_cannot_read_takes_its_repositories_out_of_the_job() {
+    let full = full();
+    let label = format!("{}_20251122-083100I", full.head.label);
+    let incr = renamed(&full, &label);
+    let mut bound = announced(&full, &[TWO], true);
+    bound.priors.push((ONE, incr.head.label));
+    let mut world = taken_over(bound.clone(), &[(ONE, &incr), (TWO, &full)]);
+    world.unreadable = vec![incr.head.label];
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Partial);
+    assert!(failure_of(world.outcome(), ONE).is_some());
+    let mut world = taken_over(announced(&full, &[ONE, TWO], false), &[(ONE, &full), (TWO, &full)]);
+    world.unreadable = vec![full.head.label];
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Error, "what was accepted passes files over");
+}
+
+#[test]
+fn a_repository_that_the_first_leader_did_not_see_gets_no_backup_with_holes() {
+    let full = full();
+    let mut world = taken_over(announced(&full, &[ONE], false), &[(ONE, &full)]);
+    world.do_all_units();
+    assert_eq!(world.outcome().bytes_read, 8192);
+    assert_eq!(world.outcome().status, Status::Partial);
+    let failure = failure_of(world.outcome(), TWO).unwrap();
+    assert_eq!(failure.code, ErrorCode::BackupMismatch);
+    let mut world = taken_over(announced(&full, &[ONE], true), &[(ONE, &full)]);
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok, "where everything is read it gets everything");
+}
+
+#[test]
+fn a_file_that_grew_tells_how_large_its_blocks_are_in_units_that_the_prior_has_nothing_of() {
+    let mut small = full();
+    for file in small.files.iter_mut().filter(|file| file.path.as_str() == "base/1/100") {
+        file.ranges.truncate(1);
+        file.size = file.ranges[0].length;
+    }
+    let mut world = World::incremental(&[(ONE, &small), (TWO, &small)]);
+    world.settle();
+    let parts = world.orders.iter().flat_map(|order| &order.parts);
+    let beyond = parts.filter(|part| part.offset >= small.files[0].size).collect::<Vec<_>>();
+    for part in &beyond {
+        assert_eq!(part.prior.len(), 1, "{part:?}");
+        assert!(part.prior[0].offset + part.prior[0].length <= part.offset);
+    }
+    assert!(!beyond.is_empty());
 }

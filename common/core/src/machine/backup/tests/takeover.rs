@@ -17,6 +17,7 @@ pub(super) fn announced() -> Option<Announced> {
         priors: Vec::new(),
         reads_all: false,
         plan: PlanNumber(1),
+        leftover_in: Vec::new(),
         distrusts_summaries: false,
     })
 }
@@ -243,7 +244,7 @@ fn opened(has_this: bool) -> Result<RepositoryFacts, Failure> {
         cluster: cluster(),
         labels: Vec::new(),
         has_this,
-        leftover: None,
+        unfinished: Vec::new(),
         prior: None,
     })
 }
@@ -253,7 +254,7 @@ fn what_an_earlier_leader_had_published_everywhere_is_done_without_any_session()
     let recovered = Recovered { announced: announced(), ..Recovered::default() };
     let (mut machine, _) = BackupMachine::start(spec(), worker(), Vec::new(), recovered);
     let results = vec![(ONE, opened(true)), (TWO, opened(true))];
-    let effects = machine.on_event(NOW, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    let effects = machine.on_event(NOW, all_opened(results));
     let Some(Effect::Finish(outcome)) = effects.last() else { panic!("it is not over: {effects:?}") };
     assert_eq!((outcome.status, outcome.label), (Status::Ok, Some(label())));
 }
@@ -263,7 +264,7 @@ fn what_was_published_in_one_repository_only_goes_on_for_the_other() {
     let recovered = Recovered { announced: announced(), ..Recovered::default() };
     let (mut machine, _) = BackupMachine::start(spec(), worker(), Vec::new(), recovered);
     let results = vec![(ONE, opened(true)), (TWO, opened(false))];
-    machine.on_event(NOW, Event::RepositoriesOpened { results, other_labels: Vec::new() });
+    machine.on_event(NOW, all_opened(results));
     assert_eq!(machine.phase(), Phase::Opening);
     let gone = Failure::new(ErrorCode::HostConnect, "the session's worker is gone");
     let effects = machine.on_event(NOW, Event::Cancelled(gone));
