@@ -3,7 +3,7 @@
 //! Units of one job ask for the same few packs one after another: what lies beside each other was packed together. Memory is
 //! bounded by [`SHELF_BYTES`], whatever the size of the prior backup.
 
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::{FrameEntry, Protection};
@@ -13,7 +13,6 @@ use pgconvoy_repository::Repository;
 use pgconvoy_repository::pack::PackReader;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// What all footers together may take, roughly; one is kept in any case.
 const SHELF_BYTES: usize = 16 << 20;
@@ -91,23 +90,19 @@ impl PackShelf {
         }
     }
 
-    /// From the shelf, or from the repository within that time.
+    /// From the shelf, or from the repository.
     pub async fn get(
         &self,
         repository: &Repository,
         stanza: &StanzaName,
         name: PackName,
         secret: &HashSecret,
-        patience: Duration,
     ) -> Result<Arc<PackMap>, Failure> {
         let key = repository.number();
         if let Some(map) = self.find(key, name) {
             return Ok(map);
         }
-        let opening = PackReader::open(repository, stanza, name, None, secret);
-        let reader = tokio::time::timeout(patience, opening).await.map_err(|_| {
-            Failure::new(ErrorCode::FileRead, format!("repo {key} did not answer within {patience:?}"))
-        })??;
+        let reader = PackReader::open(repository, stanza, name, None, secret).await?;
         let map = Arc::new(PackMap::new(name, reader));
         self.keep(key, map.clone());
         Ok(map)

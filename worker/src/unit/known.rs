@@ -3,6 +3,7 @@
 //! Maps are looked up by offset in the file: units have other borders in each backup. All repositories of a lane follow the same
 //! backup, so its hashes are the same in all of them; where a block lies is each repository's own.
 
+use super::outgoing::Outgoing;
 use crate::job::{JobContext, PackMap};
 use futures::future::try_join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -13,7 +14,6 @@ use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{PriorBackup, PriorRange, UnitPart};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Where a block lies: in a frame of that pack, or of one that it refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +54,24 @@ impl Spots {
 }
 
 impl KnownBlocks {
-    /// Blocks until the maps are there. What cannot be read is not known, and stored again.
-    pub(super) fn find(context: &JobContext, part: &UnitPart, prior: usize, lane: &[RepoKey]) -> KnownBlocks {
+    /// Blocks until the maps are there. What one of the lane cannot read is known in none of it, and stored again there. A
+    /// repository that fails or stalls meanwhile takes no further part, and its blocks no further place.
+    pub(super) fn find(
+        context: &JobContext,
+        part: &UnitPart,
+        prior: usize,
+        lane: &mut [Outgoing],
+    ) -> KnownBlocks {
         let ranges: Vec<PriorRange> =
             part.prior.iter().filter(|range| usize::from(range.prior) == prior).copied().collect();
         let Some(backup) = context.units.priors.get(prior).filter(|_| !ranges.is_empty()) else {
             return KnownBlocks::default();
         };
         let mut known = KnownBlocks::default();
-        for key in lane {
-            let maps = context.runtime.block_on(maps(context, *key, backup, &ranges));
-            let taken = maps.and_then(|maps| known.take(context, part, *key, &ranges, maps));
+        for one in lane {
+            let key = one.repository();
+            let Some(maps) = one.ask(maps(context, key, backup, &ranges)) else { continue };
+            let taken = maps.and_then(|maps| known.take(context, part, key, &ranges, maps));
             if let Err(failure) = taken {
                 tracing::warn!(
                     "{} is stored again, its blocks in backup {} cannot be looked up in repo {key}: {failure}",
@@ -204,7 +211,6 @@ async fn maps(
         .repositories
         .get(&key)
         .ok_or_else(|| Failure::new(ErrorCode::RepoInvalid, "it is not open on this worker"))?;
-    let patience = Duration::from_millis(context.units.stall_timeout_ms);
     let map = |range: &PriorRange| {
         let label = backup.references.get(range.label as usize).copied();
         let (plan, unit, attempt) = (range.plan, range.unit, range.attempt);
@@ -213,7 +219,7 @@ async fn maps(
                 Failure::new(ErrorCode::Assert, "a unit refers to a label that its job does not list")
             })?;
             let name = PackName { label, plan, unit, attempt };
-            context.packs.get(repository, &context.units.stanza, name, &context.secret, patience).await
+            context.packs.get(repository, &context.units.stanza, name, &context.secret).await
         }
     };
     try_join_all(ranges.iter().map(map)).await

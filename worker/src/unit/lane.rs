@@ -97,8 +97,8 @@ impl Lane {
 
     /// Looks up what is known of the part that comes now.
     pub(super) fn begin_part(&mut self, context: &JobContext, part: &UnitPart) {
-        let lane: Vec<RepoKey> = self.footers.iter().map(|footer| footer.repository).collect();
-        let find = |prior: &usize| KnownBlocks::find(context, part, *prior, &lane);
+        let outgoing = &mut self.outgoing;
+        let find = |prior: &usize| KnownBlocks::find(context, part, *prior, outgoing);
         self.known = self.priors.iter().map(find).collect();
     }
 
@@ -188,10 +188,13 @@ impl Lane {
     /// All blocks of the part were told. Where nothing is stored of it, no footer lists it.
     pub(super) fn end_part(&mut self, is_stored: bool) -> Result<(), Failure> {
         let stretches = std::mem::take(&mut self.stretches);
-        for footer in self.footers.iter_mut().filter(|_| is_stored) {
+        let both = self.footers.iter_mut().zip(&self.outgoing).filter(|_| is_stored);
+        // A repository that has failed gets no footer, and may not have been asked where it has what.
+        for (footer, _) in both.filter(|(_, one)| one.failure().is_none()) {
             let runs = runs(&stretches, &self.known, footer.repository, &mut footer.foreign);
             footer.runs.push(runs.ok_or_else(|| {
                 Failure::new(ErrorCode::RepoInvalid, "the footer of an earlier pack contradicts itself")
+                    .hint("verify names it; a full backup does not rest on it")
             })?);
         }
         Ok(())

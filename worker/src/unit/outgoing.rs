@@ -14,6 +14,7 @@ use pgconvoy_repository::codec::{Codec, Compressor};
 use pgconvoy_repository::object::ObjectEncoder;
 use pgconvoy_repository::{Repository, RepositoryError};
 use pgconvoy_storage::{ObjectKey, PutMode};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -99,6 +100,13 @@ impl Outgoing {
             }
             _ => None,
         }
+    }
+
+    /// What the repository answers, if it does in time: one that stalls over a question has failed as over a piece.
+    pub(super) fn ask<T>(&mut self, question: impl Future<Output = T>) -> Option<T> {
+        let State::Open { .. } = &self.state else { return None };
+        let asked = self.patience.check().and_then(|()| self.runtime.block_on(self.patience.wait(question)));
+        asked.map_err(|failure| self.fail(failure)).ok()
     }
 
     /// Seals a compressed frame and queues it, waiting for room: this is the back-pressure.

@@ -56,7 +56,7 @@ impl Patience {
         let what = if left < stall {
             format!("kept a unit waiting for {} s in all", (stall * STALLS_PER_UNIT_MAX).as_secs())
         } else {
-            format!("took nothing for {} s", stall.as_secs())
+            format!("did not answer for {} s", stall.as_secs())
         };
         let failure = Failure::new(ErrorCode::FileWrite, format!("repo {} {what}", self.repository))
             .hint("is its store reachable, and is it overloaded? io-timeout sets how long it may stall")

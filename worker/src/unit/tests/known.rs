@@ -9,8 +9,8 @@ use pgconvoy_core::plan::summaries::{ChangedBlocks, Geometry, Window};
 use pgconvoy_core::wire::{PriorBackup, PriorRange};
 use pgconvoy_repository::pack::PackReader;
 
-const FULL: &str = "20261122-103000F";
-const FIRST: &str = "20261122-103000F_20261123-103000I";
+pub(super) const FULL: &str = "20261122-103000F";
+pub(super) const FIRST: &str = "20261122-103000F_20261123-103000I";
 const SECOND: &str = "20261122-103000F_20261124-103000I";
 /// Three frames and a bit.
 const SOME_PAGES: usize = 400;
@@ -21,7 +21,7 @@ fn label(text: &str) -> BackupLabel {
 }
 
 /// A job for a backup of that label, which rests on these.
-async fn job(site: &Site, own: &str, priors: &[(&str, &[&str], &[RepoKey])]) -> Arc<JobContext> {
+pub(super) async fn job(site: &Site, own: &str, priors: &[(&str, &[&str], &[RepoKey])]) -> Arc<JobContext> {
     let mut context = site.context(PATIENCE).await;
     let job = Arc::get_mut(&mut context).unwrap();
     job.units.label = label(own);
@@ -35,7 +35,7 @@ async fn job(site: &Site, own: &str, priors: &[(&str, &[&str], &[RepoKey])]) -> 
 }
 
 /// The part, as unit 1 of that prior has it under its `label`-th reference.
-fn known(mut part: UnitPart, prior: u8, label: u32) -> UnitPart {
+pub(super) fn known(mut part: UnitPart, prior: u8, label: u32) -> UnitPart {
     let (plan, unit, attempt) = (PlanNumber(1), UnitId(1), Attempt(1));
     let (offset, length) = (part.offset, part.length);
     part.prior.push(PriorRange { prior, label, plan, unit, attempt, place: 0, offset, length });
@@ -168,4 +168,91 @@ async fn the_end_of_a_file_that_was_cut_within_a_block_is_read_whatever_summarie
     for key in both {
         describes_the_file(&site, *key, FIRST, &cut).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_block_that_was_short_is_stored_again_when_the_file_has_grown() {
+    const BLOCK: u32 = 16_384;
+    let site = Site::new().await;
+    let both: &[RepoKey] = &[ONE, TWO];
+    let grown = UnitPart { block_size: BLOCK, ..site.relation("16384", 12) };
+    let before = UnitPart { length: 9 * PAGE, ..grown.clone() };
+    run(&job(&site, FULL, &[]).await, order(1, both, std::slice::from_ref(&before))).await.unwrap();
+    let context = job(&site, FIRST, &[(FULL, &[FULL], both)]).await;
+    let mut part = known(before, 0, 0);
+    (part.length, part.block_size) = (grown.length, 8192);
+    let receipt = run(&context, order(1, both, std::slice::from_ref(&part))).await.unwrap();
+    assert_eq!((receipt.read, receipt.changed), (12 * PAGE, 4 * PAGE), "from the short block on");
+    describes_the_file(&site, TWO, FIRST, &part).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repositories_that_follow_different_backups_each_refer_to_their_own() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    run(&job(&site, FULL, &[]).await, order(1, &[ONE, TWO], std::slice::from_ref(&part))).await.unwrap();
+    change_page(&site, &part, 7);
+    let context = job(&site, FIRST, &[(FULL, &[FULL], &[ONE])]).await;
+    run(&context, order(1, &[ONE], &[known(part.clone(), 0, 0)])).await.unwrap();
+    change_page(&site, &part, 300);
+    let priors: &[(&str, &[&str], &[RepoKey])] = &[(FIRST, &[FULL, FIRST], &[ONE]), (FULL, &[FULL], &[TWO])];
+    let context = job(&site, SECOND, priors).await;
+    let both = known(known(part.clone(), 0, 1), 1, 0);
+    let receipt = run(&context, order(1, &[ONE, TWO], &[both])).await.unwrap();
+    assert_eq!(receipt.read, part.length, "once");
+    assert_eq!(footer(&site, ONE, SECOND).await, (PAGE, vec![FULL.to_owned(), FIRST.to_owned()]));
+    assert_eq!(footer(&site, TWO, SECOND).await, (2 * PAGE, vec![FULL.to_owned()]));
+    for key in [ONE, TWO] {
+        describes_the_file(&site, key, SECOND, &part).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_are_found_by_their_offset_whatever_the_borders_of_units_were() {
+    let site = Site::new().await;
+    let whole = site.relation("16384", SOME_PAGES);
+    run(&job(&site, FULL, &[]).await, order(1, &[ONE], std::slice::from_ref(&whole))).await.unwrap();
+    change_page(&site, &whole, 150);
+    let context = job(&site, FIRST, &[(FULL, &[FULL], &[ONE])]).await;
+    let mut part = known(whole, 0, 0);
+    (part.offset, part.length) = (100 * PAGE, 200 * PAGE);
+    let receipt = run(&context, order(1, &[ONE], std::slice::from_ref(&part))).await.unwrap();
+    assert_eq!((receipt.read, receipt.changed), (200 * PAGE, PAGE));
+    describes_the_file(&site, ONE, FIRST, &part).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_backups_that_gave_a_file_blocks_of_different_sizes_the_first_one_counts() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    let large = UnitPart { block_size: 16_384, ..part.clone() };
+    run(&job(&site, FULL, &[]).await, order(1, &[ONE], &[large])).await.unwrap();
+    run(&job(&site, FIRST, &[]).await, order(1, &[ONE], std::slice::from_ref(&part))).await.unwrap();
+    change_page(&site, &part, 7);
+    let priors: &[(&str, &[&str], &[RepoKey])] = &[(FULL, &[FULL], &[ONE]), (FIRST, &[FIRST], &[ONE])];
+    let context = job(&site, SECOND, priors).await;
+    let receipt = run(&context, order(1, &[ONE], &[known(known(part.clone(), 0, 0), 1, 0)])).await.unwrap();
+    assert_eq!(receipt.changed, 2 * PAGE, "one block of two pages");
+    assert_eq!(footer(&site, ONE, SECOND).await.1, [FULL]);
+    describes_the_file(&site, ONE, SECOND, &part).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_does_not_say_what_it_has_is_left_out_and_costs_the_others_nothing_more() {
+    let site = Site::new().await;
+    let part = site.relation("16384", SOME_PAGES);
+    let both: &[RepoKey] = &[ONE, TWO];
+    run(&job(&site, FULL, &[]).await, order(1, both, std::slice::from_ref(&part))).await.unwrap();
+    change_page(&site, &part, 7);
+    let mut context = job(&site, FIRST, &[(FULL, &[FULL], both)]).await;
+    Arc::get_mut(&mut context).unwrap().units.stall_timeout_ms = u64::try_from(STALL.as_millis()).unwrap();
+    site.faults(TWO).add(Rule::always(Operation::Stat, Effect::Stall));
+    let parts = [known(part.clone(), 0, 0), known(part.clone(), 0, 0)];
+    let receipt = run(&context, order(1, both, &parts)).await.unwrap();
+    assert_eq!((stored(&receipt), receipt.failed[0].repository), (vec![ONE], TWO));
+    assert_eq!(receipt.changed, 2 * PAGE, "what the other one has is known");
+    let began = Instant::now();
+    let next = run(&context, order(2, both, &parts)).await.unwrap();
+    assert_eq!((stored(&next), next.failed[0].repository), (vec![ONE], TWO));
+    assert!(began.elapsed() < STALL, "it is paid for once");
 }
