@@ -18,8 +18,17 @@ use tokio::time::timeout;
 /// Frames between the store and the slot.
 const FRAMES_IN_FLIGHT: usize = 2;
 
+enum Piece {
+    Frame(Vec<u8>),
+    /// The segment's SHA-1 was proved. Without it a queue that ends is a read that broke off.
+    End,
+}
+
+type Sent = Result<Piece, Failure>;
+
 pub(super) struct Archived {
-    frames: Receiver<Result<Vec<u8>, Failure>>,
+    frames: Receiver<Sent>,
+    is_over: bool,
     current: Vec<u8>,
     /// How much of `current` was handed out.
     taken: usize,
@@ -48,12 +57,10 @@ impl Archived {
                     let (repository, runtime) = (repository.clone(), context.runtime.clone());
                     context.runtime.spawn_blocking(move || {
                         let read = runtime.block_on(hand_over(&reader, &repository, &sender));
-                        if let Err(failure) = read.context(place) {
-                            // Nobody reads any more if this fails.
-                            let _ = sender.send(Err(failure));
-                        }
+                        // Nobody reads any more if this fails.
+                        let _ = sender.send(read.map(|()| Piece::End).context(place));
                     });
-                    return Ok(Archived { frames, current: Vec::new(), taken: 0, patience });
+                    return Ok(Archived { frames, is_over: false, current: Vec::new(), taken: 0, patience });
                 }
                 Err(other) => failure = other,
             }
@@ -64,15 +71,18 @@ impl Archived {
     /// Fills as much of the buffer as there is. Less only at the end, which is told only after the segment's SHA-1 was proved.
     pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let mut filled = 0;
-        while filled < buffer.len() {
+        while filled < buffer.len() && !self.is_over {
             if self.taken == self.current.len() {
                 match self.frames.recv_timeout(self.patience) {
-                    Ok(frame) => (self.current, self.taken) = (frame?, 0),
-                    Err(RecvTimeoutError::Disconnected) => break,
+                    Ok(piece) => match piece? {
+                        Piece::Frame(frame) => (self.current, self.taken) = (frame, 0),
+                        Piece::End => self.is_over = true,
+                    },
+                    Err(RecvTimeoutError::Disconnected) => return Err(broken_off()),
                     Err(RecvTimeoutError::Timeout) => return Err(silent(self.patience)),
                 }
             }
-            let rest = &self.current[self.taken..];
+            let rest = self.current.get(self.taken..).unwrap_or_default();
             let count = rest.len().min(buffer.len() - filled);
             buffer[filled..filled + count].copy_from_slice(&rest[..count]);
             (filled, self.taken) = (filled + count, self.taken + count);
@@ -105,6 +115,7 @@ fn open(
                 ErrorCode::FileMissing,
                 format!("WAL segment {segment} is not in the archive any more"),
             )
+            .hint("something removed it since the backup began: was it expired, or deleted by hand?")
         }),
         Err(_) => Err(silent(patience)),
     }
@@ -113,15 +124,19 @@ fn open(
 async fn hand_over(
     reader: &WalReader,
     repository: &Repository,
-    frames: &SyncSender<Result<Vec<u8>, Failure>>,
+    frames: &SyncSender<Sent>,
 ) -> Result<(), Failure> {
     let mut is_wanted = true;
     let read = reader.read(repository, |frame| {
-        is_wanted &= frames.send(Ok(frame.to_vec())).is_ok();
+        is_wanted &= frames.send(Ok(Piece::Frame(frame.to_vec()))).is_ok();
         let broken_off = || RepositoryError::Interrupted { what: "copying WAL" };
         if is_wanted { Ok(()) } else { Err(broken_off()) }
     });
     Ok(read.await?)
+}
+
+fn broken_off() -> Failure {
+    Failure::new(ErrorCode::FileRead, "reading WAL for the backup ended without saying why").retryable()
 }
 
 fn silent(patience: Duration) -> Failure {
