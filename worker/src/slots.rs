@@ -138,7 +138,14 @@ fn panicked() -> Failure {
 }
 
 pub(crate) fn failed(order: &UnitOrder, failure: Failure) -> UnitFailure {
-    UnitFailure { unit: order.unit, attempt: order.attempt, token: order.token, failure, failed: Vec::new() }
+    UnitFailure {
+        unit: order.unit,
+        attempt: order.attempt,
+        token: order.token,
+        failure,
+        failed: Vec::new(),
+        wrong_summary: None,
+    }
 }
 
 #[cfg(test)]

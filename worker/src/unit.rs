@@ -47,7 +47,7 @@ use pgconvoy_core::wire::{
 use pgconvoy_repository::codec::{Codec, Compressor, Level};
 use reader::{Opened, PartReader};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use stopwatch::{Lap, Stopwatch, Upload};
 use unread::Unread;
 
@@ -56,6 +56,8 @@ pub struct Slot {
     number: u16,
     compressor: Compressor,
     buffers: Vec<Vec<u8>>,
+    /// For pages that did not change for the better.
+    waited_in_vain: Duration,
 }
 
 /// A unit whose bytes are all on their way; what remains is waiting for the stores.
@@ -84,7 +86,7 @@ impl Slot {
         let compress = context.units.compress;
         let codec = Codec::from_number(compress.codec)?;
         let compressor = Compressor::new(codec, Level::new(codec, compress.level)?)?;
-        Ok(Slot { number, compressor, buffers: Vec::new() })
+        Ok(Slot { number, compressor, buffers: Vec::new(), waited_in_vain: Duration::ZERO })
     }
 
     /// Blocks until the last piece is handed over. Called on the slot's own thread.
@@ -104,7 +106,7 @@ impl Slot {
                 let outgoing = self.end(context, name, &done, lanes);
                 Ok(Sent { outgoing, order, slot: self.number, done, lap: stopwatch.stop() })
             }
-            Err(failure) => Err(unit_failure(&order, failure, &lanes)),
+            Err(failure) => Err(unit_failure(context, &order, failure, &lanes)),
         }
     }
 
@@ -124,8 +126,8 @@ impl Slot {
             };
             lanes.iter_mut().for_each(|lane| lane.begin_part(context, part));
             let unread = Unread::of(context, order, part, &reader)?;
-            let pages = context.page_check(part).map(|size| PageChecker::new(size, part));
-            let compressor = &mut self.compressor;
+            let Slot { compressor, waited_in_vain, .. } = self;
+            let pages = context.page_check(part).map(|size| PageChecker::new(size, part, waited_in_vain));
             let mut reading =
                 Reading { context, part, reader, pages, unread, compressor, stopwatch, read: 0, skipped: 0 };
             let (receipt, range) = reading.run(lanes, done.ranges.len())?;
@@ -142,8 +144,7 @@ impl Slot {
         }
         wanted_by_somebody(lanes)?;
         done.changed = lanes.first().map_or(0, |lane| lane.stored);
-        done.wrong_summary =
-            context.summaries.as_ref().and_then(|summaries| summaries.wrong()).map(str::to_owned);
+        done.wrong_summary = wrong_summary(context);
         Ok(done)
     }
 
@@ -370,7 +371,8 @@ impl Sent {
                 |first| first.failure.clone(),
             );
             let (unit, attempt, token) = (self.order.unit, self.order.attempt, self.order.token);
-            return Err(UnitFailure { unit, attempt, token, failure, failed });
+            let wrong_summary = self.done.wrong_summary;
+            return Err(UnitFailure { unit, attempt, token, failure, failed, wrong_summary });
         }
         Ok(Receipt {
             unit: self.order.unit,
@@ -389,7 +391,20 @@ impl Sent {
     }
 }
 
-fn unit_failure(order: &UnitOrder, failure: Failure, lanes: &[Lane]) -> UnitFailure {
+/// What samples have shown of summaries so far, in any unit of the job.
+fn wrong_summary(context: &JobContext) -> Option<String> {
+    context.summaries.as_ref().and_then(|summaries| summaries.wrong()).map(str::to_owned)
+}
+
+fn unit_failure(context: &JobContext, order: &UnitOrder, failure: Failure, lanes: &[Lane]) -> UnitFailure {
     let failed = lanes.iter().flat_map(Lane::outgoing).filter_map(Outgoing::failure).collect();
-    UnitFailure { unit: order.unit, attempt: order.attempt, token: order.token, failure, failed }
+    let wrong_summary = wrong_summary(context);
+    UnitFailure {
+        unit: order.unit,
+        attempt: order.attempt,
+        token: order.token,
+        failure,
+        failed,
+        wrong_summary,
+    }
 }

@@ -470,4 +470,7 @@ pub struct UnitFailure {
     pub token: FencingToken,
     pub failure: Failure,
     pub failed: Vec<RepositoryFailure>,
+    /// As in a receipt.
+    #[serde(default)]
+    pub wrong_summary: Option<String>,
 }

@@ -20,7 +20,7 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(250),
     Duration::from_millis(700),
 ];
-/// Spent in vain on one range, it makes one look do for the rest of it: a file of rubbish must not take hours.
+/// Spent in vain by one slot of a job, it makes one look do for all that comes: files of rubbish must not take hours.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The check of one range of one file.
@@ -28,12 +28,13 @@ pub(super) struct PageChecker<'a> {
     page_size: PageSize,
     part: &'a UnitPart,
     checked: u64,
-    waited_in_vain: Duration,
+    waited_in_vain: &'a mut Duration,
 }
 
 impl<'a> PageChecker<'a> {
-    pub(super) fn new(page_size: PageSize, part: &'a UnitPart) -> Self {
-        PageChecker { page_size, part, checked: 0, waited_in_vain: Duration::ZERO }
+    /// `waited_in_vain` is what the slot has spent so far.
+    pub(super) fn new(page_size: PageSize, part: &'a UnitPart, waited_in_vain: &'a mut Duration) -> Self {
+        PageChecker { page_size, part, checked: 0, waited_in_vain }
     }
 
     pub(super) fn checked(&self) -> u64 {
@@ -73,13 +74,13 @@ impl<'a> PageChecker<'a> {
             suspects = same;
         }
         if !suspects.is_empty() {
-            self.waited_in_vain += self.pauses().iter().sum::<Duration>();
+            *self.waited_in_vain += self.pauses().iter().sum::<Duration>();
             bad_pages.extend(suspects.into_iter().map(|suspect| first_in_file + suspect));
         }
         Ok(())
     }
 
     fn pauses(&self) -> &'static [Duration] {
-        if self.waited_in_vain < PATIENCE { &PAUSES } else { &PAUSES[..1] }
+        if *self.waited_in_vain < PATIENCE { &PAUSES } else { &PAUSES[..1] }
     }
 }

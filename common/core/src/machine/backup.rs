@@ -424,7 +424,7 @@ impl BackupMachine {
         self.awaited = self.alive().into_iter().collect();
         let outcomes = self.repository_outcomes();
         for repository in self.alive() {
-            let stored = self.repositories[&repository].stored;
+            let stored = self.board.stored(repository);
             let record = contents.record(&outcomes, stored, self.foundation.prior_in(repository));
             effects.push(Effect::Publish {
                 repository,

@@ -403,7 +403,14 @@ impl World {
 }
 
 fn failed(order: &UnitOrder, failure: Failure) -> UnitFailure {
-    UnitFailure { unit: order.unit, attempt: order.attempt, token: order.token, failure, failed: Vec::new() }
+    UnitFailure {
+        unit: order.unit,
+        attempt: order.attempt,
+        token: order.token,
+        failure,
+        failed: Vec::new(),
+        wrong_summary: None,
+    }
 }
 
 fn range_of(path: String, offset: u64, length: u64, block_size: u32, checksum: BlockHash) -> PackRange {

@@ -41,7 +41,10 @@ struct Geometry {
 }
 
 async fn checking(site: &Site, geometry: &Geometry) -> Arc<JobContext> {
-    let mut context = site.context(PATIENCE).await;
+    check(site.context(PATIENCE).await, geometry)
+}
+
+fn check(mut context: Arc<JobContext>, geometry: &Geometry) -> Arc<JobContext> {
     let source = &mut Arc::get_mut(&mut context).unwrap().source;
     source.check_pages = true;
     source.page_size = PageSize::new(geometry.page_size).unwrap();
@@ -161,4 +164,20 @@ async fn a_file_of_rubbish_is_told_page_by_page_in_bearable_time() {
     let rubbish = site.relation("16384", pages);
     let receipt = run(&context, order(1, &[ONE], &[rubbish])).await.unwrap();
     assert_eq!(pages_of(&receipt)[0].1.len(), pages);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_page_is_told_by_each_backup_and_its_block_is_never_taken_from_an_earlier_one() {
+    let site = Site::new().await;
+    let geometry = Geometry { page_size: 8192, segment_blocks: 131_072 };
+    let content = file(8192, 0, 20, &[7]);
+    site.write("base/5/16384", &content);
+    let part = whole("base/5/16384", 0, 8192, content.len());
+    let context = check(known::job(&site, known::FULL, &[]).await, &geometry);
+    let full = run(&context, order(1, &[ONE], std::slice::from_ref(&part))).await.unwrap();
+    assert_eq!(pages_of(&full), [(20, vec![7])]);
+    let priors: &[(&str, &[&str], &[RepoKey])] = &[(known::FULL, &[known::FULL], &[ONE])];
+    let context = check(known::job(&site, known::FIRST, priors).await, &geometry);
+    let incr = run(&context, order(1, &[ONE], &[known::known(part, 0, 0)])).await.unwrap();
+    assert_eq!((pages_of(&incr), incr.changed), (vec![(20, vec![7])], 8192));
 }

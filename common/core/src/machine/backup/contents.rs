@@ -27,7 +27,6 @@ use std::collections::BTreeMap;
 pub struct RepositoryState {
     pub facts: Option<super::event::RepositoryFacts>,
     pub failure: Option<Failure>,
-    pub stored: u64,
     pub published: bool,
 }
 

@@ -42,14 +42,13 @@ impl BackupMachine {
             self.keep_early(worker, held, ReportBody::UnitDone(receipt));
             return Ok(());
         }
+        // Whatever became of the unit: what its worker saw is true.
+        self.distrust_summaries(receipt.wrong_summary.as_deref(), effects)?;
         if !self.is_copying() || !self.board.is_current(receipt.unit, receipt.attempt, receipt.token) {
             effects.push(Effect::Settle { worker, unit: receipt.unit, attempt: receipt.attempt });
             return Ok(());
         }
-        if let Some(reason) = &receipt.wrong_summary {
-            self.distrust_summaries(reason, effects);
-        }
-        if self.is_worthless(&receipt) {
+        if self.is_worthless(&receipt) || !self.board.is_due(receipt.unit) {
             self.refuse_receipt(now, worker, &receipt, effects);
             return Ok(());
         }
@@ -72,23 +71,16 @@ impl BackupMachine {
         for one in missing {
             self.drop_repository(one.repository, one.failure, effects)?;
         }
-        for stored in &receipt.stored {
-            if let Some(state) = self.repositories.get_mut(&stored.repository) {
-                state.stored += stored.bytes;
-            }
-        }
         self.stages.add(now, receipt.spent.clone());
         let (unit, attempt) = (receipt.unit, receipt.attempt);
-        if receipt.changed == 0 && receipt.read > 0 && self.foundation.is_left(self.board.files(unit)) {
-            self.board.count_resumed();
-        }
+        let is_resumed = self.is_resumed(&receipt);
         effects.push(Effect::PersistAccepted {
             worker: worker.clone(),
             unit,
             attempt,
             repositories: self.alive(),
         });
-        for late in self.board.accept(now, worker, receipt) {
+        for late in self.board.accept(now, worker, receipt, is_resumed) {
             if late.token.is_some() {
                 effects.push(Effect::ReleaseLease { unit, attempt: late.attempt });
                 effects.push(self.order_to(&late.worker, OrderBody::GiveBack { units: vec![unit] }));
@@ -96,6 +88,12 @@ impl BackupMachine {
         }
         self.lease_units(now, effects);
         self.stop_when_done(effects)
+    }
+
+    /// Whether an earlier attempt at this backup had stored all of the unit.
+    pub(super) fn is_resumed(&self, receipt: &Receipt) -> bool {
+        let has_all = receipt.changed == 0 && receipt.read > 0;
+        has_all && self.foundation.is_left(self.board.files(receipt.unit))
     }
 
     /// Nobody's fault: the unit is done again.
@@ -145,6 +143,7 @@ impl BackupMachine {
             return Ok(());
         }
         effects.push(Effect::Settle { worker, unit: report.unit, attempt: report.attempt });
+        self.distrust_summaries(report.wrong_summary.as_deref(), effects)?;
         if !self.is_copying() || !self.board.is_current(report.unit, report.attempt, report.token) {
             return Ok(());
         }
@@ -180,5 +179,5 @@ impl BackupMachine {
 /// As if its worker had failed to do the unit.
 fn failed(receipt: &Receipt, failure: Failure) -> UnitFailure {
     let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
-    UnitFailure { unit, attempt, token, failure, failed: Vec::new() }
+    UnitFailure { unit, attempt, token, failure, failed: Vec::new(), wrong_summary: None }
 }

@@ -132,7 +132,7 @@ impl BackupMachine {
             self.board.lost(worker);
             self.lease_units(now, effects);
         }
-        Ok(())
+        self.expect_a_reader()
     }
 
     pub(super) fn on_ready(
@@ -161,7 +161,7 @@ impl BackupMachine {
         self.forsake(|holder, _| holder == worker);
         self.lease_units(now, effects);
         if *worker != self.source || self.source_is_away || self.source_is_lost {
-            return Ok(());
+            return self.expect_a_reader();
         }
         self.source_is_away = true;
         let is_needed =
@@ -181,6 +181,12 @@ impl BackupMachine {
             return Ok(());
         }
         self.give_up_source(effects)
+    }
+
+    /// WAL is copied by whoever is here. Once the source will not come back, that may be nobody.
+    fn expect_a_reader(&self) -> Result<(), Failure> {
+        let is_left_alone = self.phase == Phase::CopyingWal && self.source_is_lost;
+        if is_left_alone && self.present_readers().is_empty() { Err(self.source_gone()) } else { Ok(()) }
     }
 
     /// Without the session there is no backup. Once it is closed the data are safe: only what this worker was to supply will

@@ -151,13 +151,9 @@ impl BackupMachine {
                 recalled.remove(&unit);
                 continue;
             }
-            for stored in &pack.stored {
-                if let Some(state) = self.repositories.get_mut(&stored.repository) {
-                    state.stored += stored.bytes;
-                }
-            }
             if let Ok(receipt) = receipt {
-                self.board.restore(pack.body.worker, receipt);
+                let is_resumed = self.is_resumed(&receipt);
+                self.board.restore(pack.body.worker, receipt, is_resumed);
             }
         }
         let accepted = std::mem::take(&mut self.recovered.accepted);

@@ -135,7 +135,7 @@ impl BackupMachine {
             .map(|(key, state)| RepositoryResult {
                 repository: *key,
                 required: self.spec.required.contains(key),
-                stored: state.stored,
+                stored: self.board.stored(*key),
                 failure: (!state.published).then(|| state.failure.clone().unwrap_or_else(not_reached)),
             })
             .collect();

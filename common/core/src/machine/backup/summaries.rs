@@ -3,7 +3,8 @@
 //! Invariant: once one sample was wrong, no unit counts that left anything unread, whoever leads: that is announced before
 //! any unit is given again, and packs say of themselves what they left unread.
 
-use super::{BackupMachine, Effect};
+use super::{BackupMachine, Effect, Phase};
+use crate::failure::{ErrorCode, Failure};
 use crate::wire::{Receipt, SummaryBasis};
 
 impl BackupMachine {
@@ -21,12 +22,22 @@ impl BackupMachine {
         self.distrusts_summaries() && receipt.skipped > 0
     }
 
-    /// Everything that was left unread is read after all.
-    pub(super) fn distrust_summaries(&mut self, reason: &str, effects: &mut Vec<Effect>) {
-        let Some(announced) = self.announced.as_mut().filter(|announced| !announced.distrusts_summaries)
-        else {
-            return;
-        };
+    /// Once a sample was wrong, everything that was left unread is read after all. When the session has ended that comes too
+    /// late: nothing is published that rests on it.
+    pub(super) fn distrust_summaries(
+        &mut self,
+        wrong: Option<&str>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let Some(reason) = wrong.filter(|_| !self.distrusts_summaries()) else { return Ok(()) };
+        if self.phase > Phase::Copying && self.board.has_skipped() {
+            self.is_abandoned = true;
+            let message = format!("WAL summaries of the server are wrong ({reason})");
+            return Err(Failure::new(ErrorCode::FileInvalid, message)
+                .hint("start the backup again, with --delta: then everything is read, whatever summaries say")
+                .retryable());
+        }
+        let Some(announced) = self.announced.as_mut() else { return Ok(()) };
         announced.distrusts_summaries = true;
         effects.push(Effect::PersistAnnounced(announced.clone()));
         let again = self.board.do_again_what_skipped();
@@ -34,5 +45,6 @@ impl BackupMachine {
             "WAL summaries of the server are wrong ({reason}): everything is read, {again} units are done again"
         );
         self.warn([warning], effects);
+        Ok(())
     }
 }

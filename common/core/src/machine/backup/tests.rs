@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod distrust;
 mod pages;
 mod resting;
 mod resuming;
@@ -543,7 +544,14 @@ fn a_unit_that_failed_is_done_again_under_a_new_attempt_and_token() {
     let order = world.orders.remove(0);
     let failure = Failure::new(ErrorCode::FileRead, "input/output error");
     let (unit, attempt, token) = (order.unit, order.attempt, order.token);
-    world.report(ReportBody::UnitFailed(UnitFailure { unit, attempt, token, failure, failed: Vec::new() }));
+    world.report(ReportBody::UnitFailed(UnitFailure {
+        unit,
+        attempt,
+        token,
+        failure,
+        failed: Vec::new(),
+        wrong_summary: None,
+    }));
     world.report(ReportBody::Ready { units: 1 });
     world.settle();
     let again = world.orders.iter().find(|again| again.unit == unit).expect("it was ordered again");
@@ -570,6 +578,7 @@ fn a_unit_that_fails_for_ever_ends_the_backup_with_its_error() {
             token,
             failure,
             failed: Vec::new(),
+            wrong_summary: None,
         }));
         world.report(ReportBody::Ready { units: 1 });
     }

@@ -5,11 +5,11 @@ mod spread;
 
 use super::event::{UnitLease, WorkerShare};
 use super::stages::Occupation;
-use crate::ids::{Attempt, FencingToken, UnitId, WorkerName};
+use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
 use crate::plan::inventory::FileIndex;
 use crate::units::Timestamp;
-use crate::wire::{PartReceipt, Receipt};
+use crate::wire::{PartReceipt, Receipt, StoredPack};
 use std::collections::BTreeMap;
 
 /// A unit that failed this often will fail again.
@@ -44,6 +44,9 @@ pub struct Accepted {
     /// Bytes that were not read.
     pub skipped: u64,
     changed: u64,
+    /// Nothing had to be stored, thanks to an earlier attempt at the same backup.
+    is_resumed: bool,
+    stored: Vec<StoredPack>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +74,6 @@ pub struct UnitBoard {
     /// Attempts under way, by worker.
     busy: BTreeMap<WorkerName, u32>,
     retried: u32,
-    resumed: u32,
     done: u32,
     bytes: u64,
     done_bytes: u64,
@@ -145,11 +147,14 @@ impl UnitBoard {
 
     /// Units of which nothing had to be stored, thanks to an earlier attempt.
     pub fn resumed(&self) -> u32 {
-        self.resumed
+        let resumed = self.accepted().filter(|(_, _, accepted)| accepted.is_resumed).count();
+        u32::try_from(resumed).expect("the planner makes far fewer units")
     }
 
-    pub(super) fn count_resumed(&mut self) {
-        self.resumed += 1;
+    /// Bytes of packs in that repository.
+    pub(super) fn stored(&self, repository: RepoKey) -> u64 {
+        let packs = self.accepted().flat_map(|(_, _, accepted)| &accepted.stored);
+        packs.filter(|pack| pack.repository == repository).map(|pack| pack.bytes).sum()
     }
 
     pub(super) fn files(&self, unit: UnitId) -> &[FileIndex] {
@@ -332,24 +337,30 @@ impl UnitBoard {
     }
 
     /// Answers with the other attempts at the unit, which came too late.
-    pub(super) fn accept(&mut self, now: Timestamp, worker: WorkerName, receipt: Receipt) -> Vec<Hold> {
+    pub(super) fn accept(
+        &mut self,
+        now: Timestamp,
+        worker: WorkerName,
+        receipt: Receipt,
+        is_resumed: bool,
+    ) -> Vec<Hold> {
         let mut others = self.holds(receipt.unit).to_vec();
         if let Some(at) = others.iter().position(|hold| hold.attempt == receipt.attempt) {
             self.taken_ms += (now.0 - others.swap_remove(at).since.0).max(0);
             self.timed += 1;
         }
-        self.settle(worker, receipt);
+        self.settle(worker, receipt, is_resumed);
         others
     }
 
     /// Of an earlier leader: accepted then, and accepted now.
-    pub(super) fn restore(&mut self, worker: WorkerName, receipt: Receipt) {
+    pub(super) fn restore(&mut self, worker: WorkerName, receipt: Receipt, is_resumed: bool) {
         let number = receipt.unit.0 as usize;
         self.attempts[number] = self.attempts[number].max(receipt.attempt);
-        self.settle(worker, receipt);
+        self.settle(worker, receipt, is_resumed);
     }
 
-    fn settle(&mut self, worker: WorkerName, receipt: Receipt) {
+    fn settle(&mut self, worker: WorkerName, receipt: Receipt, is_resumed: bool) {
         let number = receipt.unit.0 as usize;
         for hold in self.holds(receipt.unit).to_vec() {
             self.unbusy(&hold.worker);
@@ -370,7 +381,13 @@ impl UnitBoard {
             parts: receipt.parts,
             skipped: receipt.skipped,
             changed: receipt.changed,
+            is_resumed,
+            stored: receipt.stored,
         }));
+    }
+
+    pub(super) fn has_skipped(&self) -> bool {
+        self.accepted().any(|(_, _, accepted)| accepted.skipped > 0)
     }
 
     /// Units that left something unread are pending again; tells how many.

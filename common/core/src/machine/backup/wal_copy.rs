@@ -70,14 +70,7 @@ impl BackupMachine {
                 Ok(receipt)
             });
             match checked {
-                Ok(receipt) => {
-                    for stored in &pack.stored {
-                        if let Some(state) = self.repositories.get_mut(&stored.repository) {
-                            state.stored += stored.bytes;
-                        }
-                    }
-                    self.board.restore(pack.body.worker, receipt);
-                }
+                Ok(receipt) => self.board.restore(pack.body.worker, receipt, false),
                 Err(reason) => {
                     self.warn([format!("WAL of unit {unit} is copied again: {reason}")], effects);
                     self.board.was_tried(unit, pack.body.attempt);

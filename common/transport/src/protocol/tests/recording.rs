@@ -298,7 +298,14 @@ fn receipt() -> Receipt {
 
 fn unit_failure() -> UnitFailure {
     let failed = vec![failed()];
-    UnitFailure { unit: UNIT, attempt: ATTEMPT, token: TOKEN, failure: failure(), failed }
+    UnitFailure {
+        unit: UNIT,
+        attempt: ATTEMPT,
+        token: TOKEN,
+        failure: failure(),
+        failed,
+        wrong_summary: None,
+    }
 }
 
 fn wal_supplied() -> ReportBody {
