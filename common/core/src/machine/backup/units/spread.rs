@@ -15,8 +15,11 @@ const SLOW_FACTOR: i64 = 3;
 const SLOW_MOMENT_MS: i64 = 2000;
 
 impl UnitBoard {
+    /// What waits for all others to be done cannot be given yet.
     fn has_more_to_give(&self) -> bool {
-        self.cursor < self.plan.units.len() || !self.returned.is_empty()
+        let not_given = (self.cursor..self.plan.units.len()).chain(self.returned.iter().copied());
+        let is_free = |number| self.states[number] == UnitState::Pending && self.is_due(unit_id(number));
+        not_given.into_iter().any(is_free)
     }
 
     /// For workers that have nothing left to do: a second go at units that take too long elsewhere.
@@ -69,5 +72,121 @@ impl UnitBoard {
         let (worker, units) = held.into_iter().max_by_key(|(_, units)| units.len())?;
         let many = units.len() / 2;
         (many > 0).then(|| (worker.clone(), units[units.len() - many..].to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::ids::FencingToken;
+    use crate::machine::backup::event::UnitLease;
+    use crate::plan::backup::{BackupPlan, Source, Unit, Work};
+    use crate::plan::inventory::FileIndex;
+    use crate::wire::Receipt;
+
+    const BEGIN: Timestamp = Timestamp(1_000_000);
+
+    fn after(milliseconds: i64) -> Timestamp {
+        Timestamp(BEGIN.0 + milliseconds)
+    }
+
+    fn worker(name: &str) -> WorkerName {
+        name.parse().unwrap()
+    }
+
+    /// So many units, and pg_control behind them.
+    fn board(units: u32) -> UnitBoard {
+        let unit = |number: u32| Unit {
+            work: Work::Files(vec![FileIndex(number)]),
+            bytes: 1,
+            source: Source::Any,
+            last: number == units,
+        };
+        UnitBoard::new(BackupPlan { unit_size: 1, units: (0..=units).map(unit).collect() }, 0)
+    }
+
+    fn token(unit: UnitId, attempt: Attempt) -> FencingToken {
+        FencingToken(u64::from(unit.0) * 10 + u64::from(attempt.0))
+    }
+
+    /// Gives that many units to the worker, with their leases.
+    fn give(board: &mut UnitBoard, to: &str, units: u16) -> Vec<UnitId> {
+        board.asked(worker(to), units);
+        let given: Vec<_> = board.assign(BEGIN).into_iter().flat_map(|(_, units)| units).collect();
+        let lease = |(unit, attempt): &(UnitId, Attempt)| UnitLease {
+            unit: *unit,
+            attempt: *attempt,
+            token: token(*unit, *attempt),
+        };
+        board.leased(&worker(to), &given.iter().map(lease).collect::<Vec<_>>());
+        given.into_iter().map(|(unit, _)| unit).collect()
+    }
+
+    fn accept(board: &mut UnitBoard, now: Timestamp, by: &str, unit: UnitId) {
+        let attempt = Attempt(1);
+        let receipt = Receipt {
+            unit,
+            attempt,
+            token: token(unit, attempt),
+            slot: 0,
+            parts: Vec::new(),
+            read: 1,
+            changed: 1,
+            skipped: 0,
+            wrong_summary: None,
+            stored: Vec::new(),
+            failed: Vec::new(),
+            spent: Default::default(),
+        };
+        board.accept(now, worker(by), receipt, false);
+    }
+
+    #[test]
+    fn what_waits_for_a_busy_worker_goes_to_an_idle_one_though_pg_control_is_still_to_come() {
+        let mut board = board(4);
+        let given = give(&mut board, "busy", 4);
+        assert_eq!(board.surplus(), None, "nobody is idle");
+        assert_eq!(give(&mut board, "idle", 2), []);
+        assert_eq!(board.surplus(), Some((worker("busy"), given[2..].to_vec())), "half of it, the last ones");
+        for unit in &given[1..] {
+            accept(&mut board, after(10), "busy", *unit);
+        }
+        assert_eq!(board.surplus(), None, "one unit is not shared");
+    }
+
+    #[test]
+    fn nothing_is_taken_from_anybody_while_there_is_more_to_give() {
+        let mut board = board(4);
+        give(&mut board, "busy", 3);
+        board.asked(worker("idle"), 1);
+        assert_eq!(board.surplus(), None);
+        assert_eq!(board.assign_stragglers(after(1_000_000)), []);
+    }
+
+    #[test]
+    fn a_unit_that_takes_far_longer_than_others_is_begun_a_second_time_and_no_third_time() {
+        let mut board = board(3);
+        let given = give(&mut board, "slow", 3);
+        accept(&mut board, after(1_000), "slow", given[0]);
+        accept(&mut board, after(1_000), "slow", given[1]);
+        give(&mut board, "slow", 1);
+        assert_eq!(board.assign_stragglers(after(1_000_000)), [], "not to its own worker");
+        give(&mut board, "idle", 1);
+        assert_eq!(board.assign_stragglers(after(4_000)), [], "three times as long as others, and a moment");
+        let second = vec![(worker("idle"), vec![(given[2], Attempt(2))])];
+        assert_eq!(board.assign_stragglers(after(6_000)), second);
+        give(&mut board, "third", 1);
+        assert_eq!(board.assign_stragglers(after(1_000_000)), []);
+    }
+
+    #[test]
+    fn pg_control_is_given_once_all_others_are_done() {
+        let mut board = board(1);
+        let given = give(&mut board, "one", 2);
+        assert_eq!(given, [UnitId(0)]);
+        accept(&mut board, after(10), "one", given[0]);
+        assert_eq!(give(&mut board, "two", 1), [UnitId(1)]);
+        assert_eq!(board.holds(UnitId(1))[0].worker, worker("one"), "who asked first");
     }
 }
