@@ -148,7 +148,8 @@ fn a_slow_repository_that_is_required_gets_as_many_segments_at_once_as_it_has_la
     stage.wait_until_archived(&names)?;
     let elapsed = begun.elapsed();
     note(format!("archived after {elapsed:?}"));
-    ensure!(elapsed < SLOW * u32::try_from(FEW / 2)?, "they went one after another");
+    // In eight lanes it takes an eighth of the time that they take one after another; twice that is allowed.
+    ensure!(elapsed < SLOW * u32::try_from(2 * FEW / PROCESSES)?, "they went one after another");
     ensure!(stage.missing(2, &names)?.is_empty(), "it counts as archived, and one of two lacks it");
     assert_eq!(stage.failed()?, 0, "slow is no failure");
     stage.disk.mend()?;

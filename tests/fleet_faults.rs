@@ -159,7 +159,9 @@ impl Storm<'_> {
 
     fn submit(&mut self) -> Result<()> {
         let kind = ["--type=full", "--type=incr", "--type=diff"][usize::try_from(self.random.below(3))?];
-        let words = ["backup", kind, "--detach", "--unit-size=1MiB", "--delta"];
+        let mut words = vec!["backup", kind, "--detach", "--unit-size=1MiB"];
+        // Without it files are passed over that are as they were.
+        words.extend((self.random.below(2) == 0).then_some("--delta"));
         let finished = self.fleet.client.run(words)?;
         match finished.code {
             Some(0) => {

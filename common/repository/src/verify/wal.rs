@@ -153,8 +153,10 @@ fn damaged_parts(job: &Job, cluster: &ClusterBody, parts: &[WalPart]) -> Result<
     let id = cluster.archive_id();
     let what = format!("parts of segments in archive {id}");
     let told = job.each(&what, parts, |part| {
-        let checking = job.repository.check_wal_part(&job.stanza, id, part, cluster.wal_segment_size);
-        Ok(match job.wait(checking) {
+        let check =
+            || job.wait(job.repository.check_wal_part(&job.stanza, id, part, cluster.wal_segment_size));
+        // One that is removed while it is read, because its segment has come, is not there when it is looked at again.
+        Ok(match check().or_else(|_| check()) {
             Ok(stored) => {
                 job.count(stored.unwrap_or_default());
                 None
