@@ -97,7 +97,15 @@ impl Repository {
             tracing::warn!("the plan of {label} cannot be read, its heartbeats decide: {error}");
             None
         });
-        Ok(Begun { label, is_void, plan, has_manifest })
+        let beating = self.beating(stanza, label).await;
+        Ok(Begun { label, is_void, plan, beating, has_manifest })
+    }
+
+    /// Who put the newest heartbeat. One that is removed just now, because the next one is there, tells of nobody.
+    async fn beating(&self, stanza: &StanzaName, label: BackupLabel) -> Option<Writer> {
+        let newest = self.newest_heartbeat(stanza, label).await.ok()??;
+        let heartbeat: HeartbeatBody = self.get_object(Kind::Heartbeat, &newest).await.ok()??;
+        Some(heartbeat.writer)
     }
 
     /// Packs that lie under a plan of a label.

@@ -84,7 +84,7 @@ impl Repository {
 
     /// Nobody goes on with it here, so its plan is not looked at.
     pub(crate) fn begun(&self, label: BackupLabel, is_void: bool) -> Begun {
-        Begun { label, is_void, plan: None, has_manifest: self.manifests.contains_key(&label) }
+        Begun { label, is_void, plan: None, beating: None, has_manifest: self.manifests.contains_key(&label) }
     }
 
     pub(crate) fn give_up(&mut self, label: BackupLabel) -> Fate {

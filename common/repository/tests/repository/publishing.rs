@@ -4,6 +4,8 @@ use super::support::{BackupRequest, Seal, Site, backup, contents, segment, write
 use async_trait::async_trait;
 use bytes::Bytes;
 use pgconvoy_core::format::layout;
+use pgconvoy_core::format::plan::{HeartbeatBody, Writer};
+use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::{Repository, RepositoryError};
 use pgconvoy_storage::{
@@ -57,6 +59,22 @@ async fn a_backup_that_was_given_up_is_not_published() {
     assert!(matches!(refused, Err(RepositoryError::Void { .. })), "{refused:?}");
     site.repository.sweep(&site.stanza, record.label).await.unwrap();
     assert!(site.objects().await.iter().all(|name| !name.contains("/backup/")), "all is swept");
+}
+
+#[tokio::test]
+async fn an_unfinished_backup_is_that_of_whoever_put_the_newest_heartbeat() {
+    let site = site().await;
+    let (_, record) = self::contents(&site, &BackupRequest::new(1_795_000_000, 2, 3)).await;
+    let who = async || {
+        let unfinished = site.repository.unfinished(&site.stanza).await.unwrap();
+        unfinished[0].writer().unwrap().host.clone()
+    };
+    assert_eq!(who().await, writer().host, "the plan's");
+    for (sequence, host) in [(7, "first"), (8, "second")] {
+        let heartbeat = HeartbeatBody { writer: Writer { host: host.into(), ..writer() }, sequence };
+        site.repository.beat(&site.stanza, record.label, PlanNumber(1), &heartbeat).await.unwrap();
+        assert_eq!(who().await, host);
+    }
 }
 
 #[tokio::test]

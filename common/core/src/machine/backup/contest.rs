@@ -18,6 +18,8 @@ pub struct Begun {
     pub is_void: bool,
     /// The newest one; `None` if it cannot be read.
     pub plan: Option<PlanBody>,
+    /// Who put the newest heartbeat: after a change of leader not who wrote the plan.
+    pub beating: Option<Writer>,
     /// Its manifest is there: only whoever wrote that can publish it.
     pub has_manifest: bool,
 }
@@ -35,8 +37,9 @@ impl Begun {
         Some(Leftover::from(plan))
     }
 
+    /// Who works at it, or did last.
     pub fn writer(&self) -> Option<&Writer> {
-        self.plan.as_ref().map(|plan| &plan.writer)
+        self.beating.as_ref().or(self.plan.as_ref().map(|plan| &plan.writer))
     }
 }
 
@@ -127,7 +130,7 @@ mod tests {
             files: 0,
             bytes: 0,
         };
-        Begun { label, is_void: false, plan: Some(plan), has_manifest: false }
+        Begun { label, is_void: false, plan: Some(plan), beating: None, has_manifest: false }
     }
 
     fn verdict(own: u8, others: &[Begun], is_out_of_patience: bool) -> Contest {
@@ -160,6 +163,15 @@ mod tests {
         let unread = Begun { plan: None, ..begun(1, "there") };
         assert_eq!(verdict(2, std::slice::from_ref(&unread), false), Contest::Withdraw(unread.clone()));
         assert_eq!(judge_remains(&unread, &writer("here"), |_| false), Remains::Watch);
+    }
+
+    #[test]
+    fn a_backup_whose_first_coordinator_died_lives_as_long_as_the_one_that_leads_it_now() {
+        let died_here = by(1, Writer { process: 8, ..writer("here") });
+        assert_eq!(judge_remains(&died_here, &writer("here"), |_| false), Remains::GiveUp);
+        let led_elsewhere = Begun { beating: Some(writer("there")), ..died_here };
+        assert_eq!(judge_remains(&led_elsewhere, &writer("here"), |_| false), Remains::Watch);
+        assert_eq!(verdict(2, std::slice::from_ref(&led_elsewhere), false), Contest::Withdraw(led_elsewhere));
     }
 
     #[test]

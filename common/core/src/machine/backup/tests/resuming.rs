@@ -26,7 +26,7 @@ fn begun(text: &str, number: u32) -> Begun {
         files: 0,
         bytes: 0,
     };
-    Begun { label, is_void: false, plan: Some(plan), has_manifest: false }
+    Begun { label, is_void: false, plan: Some(plan), beating: None, has_manifest: false }
 }
 
 impl World {
