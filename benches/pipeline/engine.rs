@@ -109,6 +109,7 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
         backup: Identity::from_random_bytes([7; 16]),
         plan: PlanNumber(1),
         repositories: repositories.to_vec(),
+        identities: Vec::new(),
         compress: Compress { codec: Codec::Zst.number(), level: ZST_LEVEL },
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,

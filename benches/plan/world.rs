@@ -5,10 +5,10 @@
 use crate::earlier::Earlier;
 use anyhow::Result;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::manifest::Record;
 use pgconvoy_core::format::plan::Writer;
-use pgconvoy_core::format::{BackupKind, BackupLabel};
 use pgconvoy_core::format::{BlockHash, HashSecret};
 use pgconvoy_core::ids::{
     ClusterNumber, Epoch, FencingToken, Identity, RepoKey, StanzaName, SystemId, UnitId, WorkerName,

@@ -1,24 +1,39 @@
 //! A job that one worker does by itself and reports once: verify.
 //!
+//! It goes to a worker that can open all repositories which it looks at, the very same ones. If nobody has said so, some other one
+//! tries: what a worker could open was told when it connected, and may be better by now.
+//!
 //! Failure story: a worker that is lost is replaced by another, which begins anew. A new leader sends the same errand to the same
 //! job's worker, which answers for the one under way.
 
 use crate::actors::worker_link::FromWorker;
 use crate::progress::Progress;
-use crate::registry::{Registry, WorkerState};
+use crate::registry::{Registry, WorkerState, WorkerView};
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use futures::future::join_all;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::ids::{StanzaName, WorkerName};
+use pgconvoy_core::ids::{Identity, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::record::JobRecord;
-use pgconvoy_core::wire::{ErrandEnd, ErrandOrder, Instruction, JobId, Order, OrderBody, ReportBody};
+use pgconvoy_core::wire::{
+    ErrandEnd, ErrandOrder, Instruction, JobId, Order, OrderBody, ReportBody, RepositorySeen,
+};
+use pgconvoy_repository::RepositorySet;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 /// How long an errand waits for a worker that can do it before it fails.
 const WORKER_PATIENCE: Duration = Duration::from_secs(120);
 const WORKER_POLL: Duration = Duration::from_millis(500);
+/// How long it waits for one that sees all repositories before it takes one that does not.
+const BEST_PATIENCE: Duration = Duration::from_secs(10);
+/// A repository that takes longer is known by its number only.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
 pub struct ErrandControl(actix::Recipient<Cancel>);
@@ -43,7 +58,12 @@ pub struct Errand {
 
 impl Errand {
     /// Must be called on the arbiter that actors live on.
-    pub fn start(registry: Arc<Registry>, record: &JobRecord) -> Errand {
+    pub fn start(
+        registry: Arc<Registry>,
+        record: &JobRecord,
+        repositories: Arc<RepositorySet>,
+        runtime: &Handle,
+    ) -> Errand {
         let (end, ended) = oneshot::channel();
         let actor = ErrandActor {
             registry,
@@ -51,11 +71,15 @@ impl Errand {
             kind: record.kind,
             stanza: record.stanza.clone(),
             options: record.options.clone(),
+            repositories: None,
             worker: None,
             waited: Duration::ZERO,
             end: Some(end),
         };
-        Errand { control: ErrandControl::new(actor.start().recipient()), progress: None, ended }
+        let actor = actor.start();
+        let asking = actor.clone();
+        runtime.spawn(async move { asking.do_send(Identified(identities(&repositories).await)) });
+        Errand { control: ErrandControl::new(actor.recipient()), progress: None, ended }
     }
 
     pub async fn end(&mut self) -> Result<ErrandEnd, Failure> {
@@ -68,12 +92,29 @@ impl Errand {
 #[rtype(result = "()")]
 pub(crate) struct Cancel(pub(crate) Failure);
 
+/// What is to be looked at; without an identity where it could not be opened here.
+type Identities = BTreeMap<RepoKey, Option<Identity>>;
+
+async fn identities(repositories: &RepositorySet) -> Identities {
+    let identity = |key: RepoKey| async move {
+        let opened = timeout(LOOK_TIMEOUT, repositories.open(key)).await;
+        (key, opened.ok().and_then(Result::ok).map(|opened| opened.identity()))
+    };
+    join_all(repositories.keys().map(identity)).await.into_iter().collect()
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Identified(Identities);
+
 struct ErrandActor {
     registry: Arc<Registry>,
     job: JobId,
     kind: JobKind,
     stanza: StanzaName,
     options: JobOptions,
+    /// `None`: they are being asked.
+    repositories: Option<Identities>,
     worker: Option<WorkerName>,
     waited: Duration,
     end: Option<oneshot::Sender<Result<ErrandEnd, Failure>>>,
@@ -81,16 +122,19 @@ struct ErrandActor {
 
 impl ErrandActor {
     fn look_for_a_worker(&mut self, context: &mut Context<Self>) {
-        if self.worker.is_some() || self.end.is_none() {
+        let Some(wanted) = self.repositories.as_ref().filter(|_| self.worker.is_none() && self.end.is_some())
+        else {
             return;
-        }
-        let mut workers = self.registry.workers().into_iter();
-        let free = workers.find(|worker| worker.state == WorkerState::Up);
-        match free {
-            Some(worker) => {
-                self.send(&worker.name);
-                self.worker = Some(worker.name);
+        };
+        let workers = self.registry.workers().into_iter();
+        let free = workers.filter(|worker| worker.state == WorkerState::Up);
+        let seen = free.map(|worker| (seen_by(&worker, wanted), Reverse(worker.name)));
+        match seen.max() {
+            Some((seen, Reverse(worker))) if seen == wanted.len() || self.waited >= BEST_PATIENCE => {
+                self.send(&worker);
+                self.worker = Some(worker);
             }
+            Some(_) => self.waited += WORKER_POLL,
             None if self.waited >= WORKER_PATIENCE => {
                 let failure =
                     Failure::new(ErrorCode::HostConnect, format!("no worker is here to {}", self.kind))
@@ -123,12 +167,23 @@ impl ErrandActor {
     }
 }
 
+/// How many of the repositories the worker could open.
+fn seen_by(worker: &WorkerView, wanted: &Identities) -> usize {
+    let sees = |(key, identity): &(&RepoKey, &Option<Identity>)| {
+        let is_it = |seen: &RepositorySeen| match identity {
+            Some(identity) => seen.identity == *identity,
+            None => seen.repository == **key,
+        };
+        worker.repositories.iter().any(is_it)
+    };
+    wanted.iter().filter(sees).count()
+}
+
 impl Actor for ErrandActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
         self.registry.bind(self.job, None, context.address().recipient());
-        self.look_for_a_worker(context);
         context.run_interval(WORKER_POLL, |actor, context| actor.look_for_a_worker(context));
     }
 }
@@ -156,8 +211,17 @@ impl Handler<FromWorker> for ErrandActor {
                 self.waited = Duration::ZERO;
                 tracing::warn!("worker {worker} is lost: {} of job {} begins anew", self.kind, self.job);
             }
-            FromWorker::Lost(_) => {}
+            FromWorker::Lost(_) | FromWorker::Drained(..) => {}
         }
+    }
+}
+
+impl Handler<Identified> for ErrandActor {
+    type Result = ();
+
+    fn handle(&mut self, Identified(repositories): Identified, context: &mut Self::Context) {
+        self.repositories = Some(repositories);
+        self.look_for_a_worker(context);
     }
 }
 

@@ -376,7 +376,10 @@ impl Lead {
         let registry = self.registry.clone();
         let errand = match record.kind {
             JobKind::Restore => restore::start(registry, keeper.clone(), self.deps.runtime.clone())?,
-            JobKind::Backup | JobKind::Verify => Errand::start(registry, &record),
+            JobKind::Backup | JobKind::Verify => {
+                let set = self.deps.workshop.looked_at(&record.stanza, &record.options)?;
+                Errand::start(registry, &record, set, &self.deps.runtime)
+            }
         };
         if let Some(job) = self.lock().jobs.get_mut(&record.id) {
             job.control = RunControl::Errand(errand.control.clone());

@@ -16,9 +16,9 @@ use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
-use pgconvoy_core::wire::{Hello, Instruction, JobId, SourceSeen, Welcome};
+use pgconvoy_core::wire::{Hello, Instruction, JobId, RepositorySeen, SourceSeen, Welcome};
 use pgconvoy_lease::Acquire;
-use pgconvoy_lease::store::LeaseId;
+use pgconvoy_lease::store::{Expected, LeaseId, Write};
 use pgconvoy_transport::pki::Revoked;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,10 +50,9 @@ struct Entry {
     /// When it was last known to live.
     heard: Instant,
     state: WorkerState,
-    /// An operator wants it to take nothing new.
-    is_drained_by_order: bool,
     slots: u16,
     sources: Vec<SourceSeen>,
+    repositories: Vec<RepositorySeen>,
 }
 
 impl Entry {
@@ -65,14 +64,14 @@ impl Entry {
             link: None,
             heard: Instant::now(),
             state: WorkerState::Up,
-            is_drained_by_order: false,
             slots: 0,
             sources: Vec::new(),
+            repositories: Vec::new(),
         }
     }
 
-    fn is_free(&self) -> bool {
-        self.link.is_some() && self.state == WorkerState::Up && !self.is_drained_by_order
+    fn is_here(&self) -> bool {
+        self.link.is_some() && self.state == WorkerState::Up
     }
 }
 
@@ -83,6 +82,8 @@ pub struct WorkerView {
     pub state: WorkerState,
     pub slots: u16,
     pub sources: Vec<SourceSeen>,
+    /// Those that it could open when it connected.
+    pub repositories: Vec<RepositorySeen>,
 }
 
 #[derive(Clone)]
@@ -95,8 +96,32 @@ struct Route {
 #[derive(Default)]
 struct State {
     workers: BTreeMap<WorkerName, Entry>,
+    /// An operator wants them to take nothing new, whoever leads and whether they are here or not.
+    drained: BTreeSet<WorkerName>,
     routes: BTreeMap<JobId, Route>,
     connections: Connected,
+}
+
+impl State {
+    /// Workers that may be given something.
+    fn free(&self) -> impl Iterator<Item = (&WorkerName, &Entry)> {
+        self.workers.iter().filter(|(name, entry)| entry.is_here() && !self.drained.contains(*name))
+    }
+
+    fn view(&self, name: &WorkerName, entry: &Entry) -> WorkerView {
+        let state = match entry.state {
+            WorkerState::Up if self.drained.contains(name) => WorkerState::Draining,
+            state => state,
+        };
+        let (sources, repositories) = (entry.sources.clone(), entry.repositories.clone());
+        WorkerView { name: name.clone(), state, slots: entry.slots, sources, repositories }
+    }
+
+    fn tell_drained(&self, worker: &WorkerName, is_draining: bool) {
+        for route in self.routes.values() {
+            route.job.do_send(FromWorker::Drained(worker.clone(), is_draining));
+        }
+    }
 }
 
 /// Whether a worker may be what it says it is.
@@ -134,6 +159,9 @@ impl Registry {
     /// Takes over the workers that an earlier leader had, with their leases.
     pub async fn adopt(self: &Arc<Self>) -> Result<(), Failure> {
         let leases = &self.leadership.leases;
+        let drained = self.leadership.list(&self.leadership.keys.all_drained()).await?;
+        let names = drained.entries.iter().filter_map(|entry| entry.key.last_part().parse().ok());
+        self.lock().drained = names.collect();
         for entry in self.leadership.list(&self.leadership.keys.workers()).await?.entries {
             let (Ok(name), Some(lease)) = (entry.key.last_part().parse::<WorkerName>(), entry.lease) else {
                 continue;
@@ -215,8 +243,9 @@ impl Registry {
     /// The connection is ready for instructions: jobs hear that the worker is here, with what it holds of them.
     pub(crate) fn connected(&self, hello: Hello, number: Connected, link: Addr<WorkerLink>) {
         let mut superseded = None;
-        let routes = {
+        let (routes, is_draining) = {
             let mut state = self.lock();
+            let is_draining = hello.draining || state.drained.contains(&hello.worker);
             let Some(entry) = state.workers.get_mut(&hello.worker) else { return };
             if let Some((_, old)) = entry.link.replace((number, link)) {
                 superseded = Some(old);
@@ -224,8 +253,9 @@ impl Registry {
             entry.heard = Instant::now();
             entry.slots = hello.slots;
             entry.sources = hello.sources.clone();
+            entry.repositories = hello.repositories.clone();
             entry.state = if hello.draining { WorkerState::Draining } else { WorkerState::Up };
-            state.routes.clone()
+            (state.routes.clone(), is_draining)
         };
         if let Some(old) = superseded {
             old.do_send(Retire);
@@ -237,8 +267,11 @@ impl Registry {
                 None => true,
             };
             // A worker that drains goes on with what it has.
-            if serves && (held.is_some() || !hello.draining) {
+            if serves && (held.is_some() || !is_draining) {
                 route.job.do_send(FromWorker::Joined(hello.worker.clone(), held));
+                if is_draining {
+                    route.job.do_send(FromWorker::Drained(hello.worker.clone(), true));
+                }
             }
         }
     }
@@ -306,23 +339,39 @@ impl Registry {
         }
     }
 
-    /// A worker that will end takes no part in new jobs.
+    /// A worker that will end takes nothing new.
     pub(crate) fn draining(&self, worker: &WorkerName) {
-        if let Some(entry) = self.lock().workers.get_mut(worker) {
+        let mut state = self.lock();
+        if let Some(entry) = state.workers.get_mut(worker) {
             entry.state = WorkerState::Draining;
         }
+        state.tell_drained(worker, true);
     }
 
-    /// An operator's wish. `false`: there is no such worker.
-    pub fn drain(&self, worker: &WorkerName, is_wanted: bool) -> bool {
-        let mut state = self.lock();
-        match state.workers.get_mut(worker).filter(|entry| entry.state != WorkerState::Lost) {
-            Some(entry) => {
-                entry.is_drained_by_order = is_wanted;
-                true
-            }
-            None => false,
+    /// An operator's wish, which holds until it is taken back. `false`: there is no such worker.
+    pub async fn drain(&self, worker: &WorkerName, is_wanted: bool) -> Result<bool, Failure> {
+        let is_known = {
+            let state = self.lock();
+            let is_here = state.workers.get(worker).is_some_and(|entry| entry.state != WorkerState::Lost);
+            is_here || state.drained.contains(worker)
+        };
+        if !is_known {
+            return Ok(false);
         }
+        let key = self.leadership.keys.drained(worker);
+        let write = match is_wanted {
+            true => Write::Put { key, value: Bytes::new(), expected: Expected::Anything },
+            false => Write::Delete { key },
+        };
+        self.leadership.commit(vec![write]).await?;
+        let mut state = self.lock();
+        if is_wanted {
+            state.drained.insert(worker.clone());
+        } else {
+            state.drained.remove(worker);
+        }
+        state.tell_drained(worker, is_wanted);
+        Ok(true)
     }
 
     /// Says something to a worker. One that is not here will ask when it comes.
@@ -348,23 +397,19 @@ impl Registry {
     /// Workers that can take part in a new job of the stanza.
     pub fn sources_of(&self, stanza: &StanzaName) -> Vec<WorkerView> {
         let serves = |entry: &Entry| entry.sources.iter().any(|source| source.stanza == *stanza);
-        self.lock()
-            .workers
-            .iter()
-            .filter(|(_, entry)| entry.is_free() && serves(entry))
-            .map(|(name, entry)| view(name, entry))
-            .collect()
+        let state = self.lock();
+        let free = state.free().filter(|(_, entry)| serves(entry));
+        free.map(|(name, entry)| state.view(name, entry)).collect()
     }
 
     /// Those that are connected and may be given something.
     pub(crate) fn here(&self) -> BTreeSet<WorkerName> {
-        let state = self.lock();
-        let free = state.workers.iter().filter(|(_, entry)| entry.is_free());
-        free.map(|(name, _)| name.clone()).collect()
+        self.lock().free().map(|(name, _)| name.clone()).collect()
     }
 
     pub fn workers(&self) -> Vec<WorkerView> {
-        self.lock().workers.iter().map(|(name, entry)| view(name, entry)).collect()
+        let state = self.lock();
+        state.workers.iter().map(|(name, entry)| state.view(name, entry)).collect()
     }
 
     /// The leadership is over: connections end, and workers look for another coordinator. Their leases live on.
@@ -381,12 +426,4 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn view(name: &WorkerName, entry: &Entry) -> WorkerView {
-    let state = match entry.state {
-        WorkerState::Up if entry.is_drained_by_order => WorkerState::Draining,
-        state => state,
-    };
-    WorkerView { name: name.clone(), state, slots: entry.slots, sources: entry.sources.clone() }
 }

@@ -157,7 +157,7 @@ impl Handler<FromWorker> for RestoreActor {
                 Event::Joined { worker, holds: held.is_some() }
             }
             FromWorker::Lost(worker) => Event::Lost { worker },
-            FromWorker::Report(..) | FromWorker::Joined(..) => return,
+            FromWorker::Report(..) | FromWorker::Joined(..) | FromWorker::Drained(..) => return,
         };
         self.tell(event, context);
     }

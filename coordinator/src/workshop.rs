@@ -30,6 +30,9 @@ pub trait Workshop: Send + Sync {
         options: &JobOptions,
     ) -> Result<Vec<RepoKey>, Failure>;
 
+    /// Where a verify looks.
+    fn looked_at(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Arc<RepositorySet>, Failure>;
+
     /// What a backup is to do. Called once in its life.
     fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure>;
 

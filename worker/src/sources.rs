@@ -3,8 +3,9 @@
 use crate::keeper::SourceConfig;
 use futures::future::join_all;
 use pgconvoy_core::ids::StanzaName;
-use pgconvoy_core::wire::{ServerSeen, SourceSeen};
+use pgconvoy_core::wire::{RepositorySeen, ServerSeen, SourceSeen};
 use pgconvoy_postgres::connect::Client;
+use pgconvoy_repository::RepositorySet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,24 @@ pub(crate) async fn look(sources: &SourceConfigs) -> Vec<SourceSeen> {
         seen(stanza, source, server)
     }))
     .await
+}
+
+/// Opens each repository: those that answer, by their identity.
+pub(crate) async fn look_at(repositories: &RepositorySet) -> Vec<RepositorySeen> {
+    let seen = join_all(repositories.keys().map(|repository| async move {
+        match timeout(LOOK_TIMEOUT, repositories.open(repository)).await {
+            Ok(Ok(opened)) => Some(RepositorySeen { repository, identity: opened.identity() }),
+            Ok(Err(error)) => {
+                tracing::warn!("repo {repository} cannot be opened here: {error}");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("repo {repository} does not answer within {} s", LOOK_TIMEOUT.as_secs());
+                None
+            }
+        }
+    }));
+    seen.await.into_iter().flatten().collect()
 }
 
 /// Without asking anybody.

@@ -44,6 +44,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const UNCONFIRMED_MAX: Duration = Duration::from_secs(7);
 /// How often a worker that drains looks whether it has anything left.
 const DRAIN_POLL: Duration = Duration::from_millis(200);
+/// What a worker that is to end at once waits for whatever it is just about to say or hear.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct WorkerDeps {
     pub name: WorkerName,
@@ -129,6 +131,7 @@ async fn run(
     let outbox = Outbox::new(right.clone());
     let slots = Arc::new(SlotPool::start(deps.slots, &deps.runtime));
     let looks = matches!(deps.dial, Dial::Again(_));
+    let is_over = stopping.clone();
     let mut state = State {
         ground: Arc::new(Ground {
             worker: deps.name.clone(),
@@ -148,10 +151,19 @@ async fn run(
         epoch: Epoch(0),
         keepers: BTreeMap::new(),
         draining,
+        stopping,
         revoked: deps.revoked,
         sources,
     };
-    stopping.run_until_cancelled(state.live(deps.dial, deps.orphan_timeout)).await;
+    let patience = async {
+        is_over.cancelled().await;
+        // It may be waiting for somebody who does not answer.
+        tokio::time::sleep(GOODBYE_PATIENCE).await;
+    };
+    tokio::select! {
+        () = state.live(deps.dial, deps.orphan_timeout) => {}
+        () = patience => {}
+    }
     state.end_all().await;
 }
 
@@ -166,6 +178,8 @@ struct State {
     epoch: Epoch,
     keepers: BTreeMap<JobId, KeeperHandle>,
     draining: CancellationToken,
+    /// What is held is nobody's from then on, and coordinators are told so.
+    stopping: CancellationToken,
     revoked: Revoked,
     /// Tells when they are others.
     sources: watch::Receiver<Arc<SourceConfigs>>,
@@ -178,9 +192,10 @@ impl State {
             Dial::Again(connector) => connector,
         };
         let mut alone_since = Instant::now();
-        while !self.is_drained() {
+        while !self.is_drained() && !self.stopping.is_cancelled() {
             let attempt = tokio::select! {
                 attempt = connector.connect() => attempt,
+                () = self.stopping.cancelled() => return,
                 () = self.draining.cancelled(), if self.keepers.is_empty() => return,
             };
             match attempt {
@@ -247,6 +262,10 @@ impl State {
         let configured = self.sources.borrow_and_update().clone();
         let sources =
             if self.looks { sources::look(&configured).await } else { sources::unseen(&configured) };
+        let repositories = match self.looks {
+            true => sources::look_at(&self.ground.repositories).await,
+            false => Vec::new(),
+        };
         let held = self.keepers.iter().map(|(job, keeper)| Held {
             job: *job,
             session: keeper.has_session(),
@@ -259,6 +278,7 @@ impl State {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             slots: self.slots,
             sources,
+            repositories,
             held: held.collect(),
             draining: self.draining.is_cancelled(),
         }
@@ -291,7 +311,7 @@ impl State {
     ) -> CloseReason {
         let mut alive = tokio::time::interval(ALIVE_INTERVAL);
         let mut draining = tokio::time::interval(DRAIN_POLL);
-        let drain = self.draining.clone();
+        let (drain, stop) = (self.draining.clone(), self.stopping.clone());
         let mut has_told = drain.is_cancelled();
         let mut confirmed = Instant::now();
         loop {
@@ -322,6 +342,7 @@ impl State {
                 Ok(()) = self.sources.changed() => {
                     return CloseReason::new(CloseKind::Dropped, "this worker sees other stanzas now");
                 }
+                () = stop.cancelled() => return CloseReason::new(CloseKind::Done, "the worker ends"),
                 () = drain.cancelled(), if !has_told => {
                     has_told = true;
                     ReportBody::Draining

@@ -199,6 +199,9 @@ pub struct UnitContext {
     pub backup: Identity,
     pub plan: PlanNumber,
     pub repositories: Vec<RepoKey>,
+    /// Which ones these are: each host has a configuration of its own, and a pack in another one would be in none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<RepositorySeen>,
     pub compress: Compress,
     pub file_sha1: bool,
     /// How long a repository may keep a unit waiting before it is dropped.
@@ -298,6 +301,16 @@ pub struct Hello {
     pub held: Vec<Held>,
     /// It takes no new work.
     pub draining: bool,
+    /// Those that it can open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<RepositorySeen>,
+}
+
+/// A repository by what it says of itself: a number is each configuration's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositorySeen {
+    pub repository: RepoKey,
+    pub identity: Identity,
 }
 
 /// A data directory that a worker sees.
@@ -471,6 +484,6 @@ pub struct UnitFailure {
     pub failure: Failure,
     pub failed: Vec<RepositoryFailure>,
     /// As in a receipt.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrong_summary: Option<String>,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! /pgconvoy/<fleet>/leader/<shard>               held by the leading coordinator of that shard
 //! /pgconvoy/<fleet>/workers/<worker>             held for a connected worker
+//! /pgconvoy/<fleet>/drained/<worker>             record: an operator wants it to take nothing new
 //! /pgconvoy/<fleet>/jobs/<job>                   record: specification and durable state
 //! /pgconvoy/<fleet>/jobs/<job>/done/<part>       record: accepted units, their attempts and repositories; `stop`
 //! /pgconvoy/<fleet>/leases/<job>/<unit>.<attempt> held for the worker that makes that attempt at the unit
@@ -130,6 +131,14 @@ impl FleetKeys {
 
     pub fn workers(&self) -> Prefix {
         self.prefix("workers")
+    }
+
+    pub fn drained(&self, worker: &WorkerName) -> Key {
+        self.key(format_args!("drained/{worker}"))
+    }
+
+    pub fn all_drained(&self) -> Prefix {
+        self.prefix("drained")
     }
 
     /// The keys of one job.

@@ -27,8 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// How long a backup's session is kept without any coordinator.
-const SESSION_ORPHAN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a worker that was told to stop may go on with what it has.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the last words to leave the socket.
@@ -76,7 +74,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         dial: Dial::Again(Arc::new(redial)),
         spool: Some(PathBuf::from(&config.paths.spool)),
         revoked,
-        orphan_timeout: SESSION_ORPHAN_TIMEOUT,
+        orphan_timeout: options.session_orphan_timeout,
         runtime: Handle::current(),
     });
     tracing::info!("worker {name} serves {}", fleet.coordinators.join(", "));

@@ -12,6 +12,7 @@ use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_core::record::JobRecord;
+use pgconvoy_repository::RepositorySet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,14 @@ impl CommandWorkshop {
         let (context, command) = of_job(&self.0.get(), JobKind::Backup, stanza, options)?;
         match command {
             Command::Backup(args) => BackupRequest::new(&context, &args),
+            other => Err(not_that(&other)),
+        }
+    }
+
+    fn verify(&self, stanza: &StanzaName, options: &JobOptions) -> Result<VerifyRequest, Failure> {
+        let (context, command) = of_job(&self.0.get(), JobKind::Verify, stanza, options)?;
+        match command {
+            Command::Verify(args) => VerifyRequest::new(&context, &args),
             other => Err(not_that(&other)),
         }
     }
@@ -80,12 +89,14 @@ impl Workshop for CommandWorkshop {
                 let request = self.backup(stanza, options)?;
                 Ok(request.repos.iter().map(|repo| repo.key).collect())
             }
-            JobKind::Verify => match of_job(&self.0.get(), kind, stanza, options)? {
-                (context, Command::Verify(args)) => VerifyRequest::new(&context, &args).map(|_| Vec::new()),
-                (_, other) => Err(not_that(&other)),
-            },
+            JobKind::Verify => self.verify(stanza, options).map(|_| Vec::new()),
             JobKind::Restore => check_restore(&self.0.get(), stanza, options).map(|()| Vec::new()),
         }
+    }
+
+    fn looked_at(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Arc<RepositorySet>, Failure> {
+        let request = self.verify(stanza, options)?;
+        repository_set(&request.repos, request.options.io_timeout)
     }
 
     fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure> {

@@ -88,6 +88,7 @@ impl Handler<FromWorker> for BackupActor {
             FromWorker::Report(worker, report) => Event::Reported { worker, report },
             FromWorker::Joined(worker, held) => Event::WorkerJoined { worker, held },
             FromWorker::Lost(worker) => Event::WorkerLost { worker },
+            FromWorker::Drained(worker, is_draining) => Event::WorkerDrained { worker, is_draining },
         });
     }
 }

@@ -46,6 +46,8 @@ pub enum FromWorker {
     Report(WorkerName, ReportBody),
     Joined(WorkerName, Option<Held>),
     Lost(WorkerName),
+    /// It takes nothing new, or does so again.
+    Drained(WorkerName, bool),
 }
 
 pub struct WorkerLink {

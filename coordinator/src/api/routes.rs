@@ -282,7 +282,7 @@ async fn set_drained(asked: &Asked, name: &str, is_wanted: bool) -> Answer {
         || Refusal::not_found(format!("there is no worker {name}")).hint("pgconvoy workers list shows them");
     let setting = asked.command(if is_wanted { "drain" } else { "undrain" }, name, async |_| {
         let worker: WorkerName = find().ok_or_else(missing)?.0.name;
-        Ok(asked.lead.drain(&worker, is_wanted)?)
+        Ok(asked.lead.drain(&worker, is_wanted).await?)
     });
     setting.await?;
     let told = find().ok_or_else(missing)?;

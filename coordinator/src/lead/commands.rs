@@ -80,8 +80,8 @@ impl Lead {
         self.registry.workers().into_iter().map(|view| (view.clone(), busy(&view.name))).collect()
     }
 
-    pub fn drain(&self, worker: &WorkerName, is_wanted: bool) -> Result<(), Failure> {
-        if self.registry.drain(worker, is_wanted) {
+    pub async fn drain(&self, worker: &WorkerName, is_wanted: bool) -> Result<(), Failure> {
+        if self.registry.drain(worker, is_wanted).await? {
             self.changed.notify_one();
             return Ok(());
         }

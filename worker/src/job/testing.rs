@@ -266,6 +266,7 @@ pub(crate) fn units(stall: Duration) -> UnitContext {
         backup: Identity::from_random_bytes([7; 16]),
         plan: PlanNumber(1),
         repositories: vec![ONE, TWO],
+        identities: Vec::new(),
         compress: compress(),
         file_sha1: false,
         stall_timeout_ms: u64::try_from(stall.as_millis()).unwrap(),

@@ -53,6 +53,10 @@ async fn open_one(
     let limit = Duration::from_millis(units.stall_timeout_ms);
     let opening = async {
         let repository = set.open(key).await?;
+        let known = units.identities.iter().find(|known| known.repository == key);
+        if known.is_some_and(|known| known.identity != repository.identity()) {
+            return Err(another(&repository));
+        }
         let cluster = repository.cluster(&units.stanza).await?;
         if cluster.number != units.cluster {
             return Err(Failure::new(
@@ -73,6 +77,14 @@ pub(super) fn silent(limit: Duration) -> Failure {
     Failure::new(ErrorCode::HostConnect, format!("its store did not answer within {} s", limit.as_secs()))
         .hint("is its store reachable, and is it overloaded? io-timeout sets how long it may stall")
         .retryable()
+}
+
+/// What is stored there would be in no repository of the job.
+fn another(repository: &Repository) -> Failure {
+    let message =
+        format!("{} is not the repository that the coordinator knows by that number", repository.describe());
+    Failure::new(ErrorCode::RepoInvalid, message)
+        .hint("all hosts must reach the same repository: is it a local directory, or is its path or bucket another one here?")
 }
 
 /// The secret decides what equal blocks hash to: one unit cannot serve two of them.

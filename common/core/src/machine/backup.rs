@@ -268,24 +268,13 @@ impl BackupMachine {
                 (self.elsewhere, self.are_others_asked) = (other_labels, are_others_asked);
                 self.on_repositories(now, results, effects)
             }
-            Event::UnfinishedGivenUp { repository, result } => self.on_cleared(repository, result, effects),
             Event::WalFound { repository, result } => self.on_wal(now, repository, result, effects),
-            Event::PriorOpened { round, prior, head } => {
-                self.on_prior_opened(round, prior, head);
-                Ok(())
-            }
-            Event::PriorListed { round, prior, files } => {
-                self.on_prior_listed(round, prior, &files);
-                Ok(())
-            }
-            Event::PriorRead { round, prior, result } => {
-                self.on_prior_read(now, round, prior, result, effects)
-            }
-            Event::LeftoverListed { round, ranges } => {
-                self.on_leftover_listed(round, &ranges);
-                Ok(())
-            }
-            Event::LeftoverRead { round } => self.on_leftover_read(now, round, effects),
+            event @ (Event::UnfinishedGivenUp { .. }
+            | Event::PriorOpened { .. }
+            | Event::PriorListed { .. }
+            | Event::PriorRead { .. }
+            | Event::LeftoverListed { .. }
+            | Event::LeftoverRead { .. }) => self.hear_of_earlier(now, event, effects),
             Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
                 let wanted = self.board.leased(&worker, &leases);
@@ -311,6 +300,9 @@ impl BackupMachine {
             }
             Event::WorkerJoined { worker, held } => self.on_worker_joined(now, worker, held, effects),
             Event::WorkerLost { worker } => self.on_worker_lost(now, &worker, effects),
+            Event::WorkerDrained { worker, is_draining } => {
+                self.on_worker_drained(now, &worker, is_draining, effects)
+            }
             Event::SourceOverdue { absence } => self.on_source_overdue(absence, effects),
             Event::ReceiptsRecalled { packs } => self.on_recalled(now, packs, effects),
             Event::StopFound { stop, failed } => self.on_stop_found(now, stop, failed, effects),
@@ -338,6 +330,35 @@ impl BackupMachine {
                 Err(failure)
             }
             Event::Reported { worker, report } => self.on_report(now, worker, report, effects),
+        }
+    }
+
+    /// Of backups that were made before, or begun.
+    fn hear_of_earlier(
+        &mut self,
+        now: Timestamp,
+        event: Event,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        match event {
+            Event::UnfinishedGivenUp { repository, result } => self.on_cleared(repository, result, effects),
+            Event::PriorOpened { round, prior, head } => {
+                self.on_prior_opened(round, prior, head);
+                Ok(())
+            }
+            Event::PriorListed { round, prior, files } => {
+                self.on_prior_listed(round, prior, &files);
+                Ok(())
+            }
+            Event::PriorRead { round, prior, result } => {
+                self.on_prior_read(now, round, prior, result, effects)
+            }
+            Event::LeftoverListed { round, ranges } => {
+                self.on_leftover_listed(round, &ranges);
+                Ok(())
+            }
+            Event::LeftoverRead { round } => self.on_leftover_read(now, round, effects),
+            _ => Ok(()),
         }
     }
 

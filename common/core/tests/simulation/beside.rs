@@ -18,7 +18,7 @@ use pgconvoy_core::ids::{FencingToken, Identity, RepoKey};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::machine::backup::event::{AcceptedUnit, RecalledPack};
-use pgconvoy_core::machine::backup::{Event, Fate, RecalledSession, RepositoryFacts};
+use pgconvoy_core::machine::backup::{Announced, Event, Fate, RecalledSession, RepositoryFacts};
 use pgconvoy_core::pg::WalSegmentName;
 use pgconvoy_core::plan::inventory::Inventory;
 use pgconvoy_core::wire::{JobId, RepositoryFailure, SessionFacts, StoredPack};
@@ -105,34 +105,14 @@ impl World {
             results.push((key, looked));
         }
         if !watched.is_empty() {
-            watched.extend(seen.unwrap_or_default());
+            watched.extend(seen.into_iter().flatten());
             let act = CoordinatorAct::Prepare { epoch, job, seen: Some(watched) };
             return self.coordinator_later(id, LIVENESS_WINDOW, act);
         }
         let result = |(key, looked): (RepoKey, Result<(bool, Vec<Begun>), Failure>)| {
-            let facts = looked.and_then(|(is_busy, unfinished)| {
-                let repository = &self.repositories[&self.place(job, key)];
-                let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
-                labels.extend(repository.plans.keys().copied());
-                let prior = match (&announced, crate::scenario::rests(job)) {
-                    (Some(own), _) => own.prior_in(key).map(|label| repository.records[&label].clone()),
-                    (None, rests) => repository.newest().filter(|_| rests.is_some()),
-                };
-                let facts = RepositoryFacts {
-                    has_this: own.is_some_and(|own| {
-                        matches!(repository.catalogue.get(&own), Some(Entry::Published(_)))
-                    }),
-                    unfinished,
-                    prior,
-                    identity: Identity::default(),
-                    cluster: cluster(),
-                    labels: labels.into_iter().collect(),
-                };
-                if is_busy {
-                    Err(Failure::new(ErrorCode::LockAcquire, "somebody backs up"))
-                } else {
-                    Ok(facts)
-                }
+            let facts = looked.and_then(|(is_busy, unfinished)| match is_busy {
+                true => Err(Failure::new(ErrorCode::LockAcquire, "somebody backs up")),
+                false => Ok(self.facts_of(job, key, announced.as_ref(), unfinished)),
             });
             (key, facts)
         };
@@ -153,6 +133,31 @@ impl World {
             }
         });
         self.tell_job(id, epoch, job, Event::UnfinishedGivenUp { repository, result });
+    }
+
+    fn facts_of(
+        &self,
+        job: JobId,
+        key: RepoKey,
+        announced: Option<&Announced>,
+        unfinished: Vec<Begun>,
+    ) -> RepositoryFacts {
+        let repository = &self.repositories[&self.place(job, key)];
+        let mut labels: BTreeSet<BackupLabel> = repository.catalogue.keys().copied().collect();
+        labels.extend(repository.plans.keys().copied());
+        let prior = match (announced, crate::scenario::rests(job)) {
+            (Some(own), _) => own.prior_in(key).map(|label| repository.records[&label].clone()),
+            (None, rests) => repository.newest().filter(|_| rests.is_some()),
+        };
+        RepositoryFacts {
+            has_this: announced
+                .is_some_and(|own| matches!(repository.catalogue.get(&own.label), Some(Entry::Published(_)))),
+            unfinished,
+            prior,
+            identity: Identity::default(),
+            cluster: cluster(),
+            labels: labels.into_iter().collect(),
+        }
     }
 
     /// The manifest of an earlier backup, of the first repository that answers.

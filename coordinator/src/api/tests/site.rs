@@ -16,6 +16,7 @@ use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_core::record::JobRecord;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_lease::{EmbeddedStore, FleetKeys, LeaseStore};
+use pgconvoy_repository::RepositorySet;
 use pgconvoy_transport::pki::authority::MEMBER_VALIDITY;
 use pgconvoy_transport::pki::{Authority, Credentials, IssueRequest, Revoked};
 use pgconvoy_transport::tls::{Shown, https_client_config, https_server_config};
@@ -43,6 +44,10 @@ impl Workshop for Shop {
                 .hint("did you mean '--type'?")),
             None => Ok(vec![RepoKey(1)]),
         }
+    }
+
+    fn looked_at(&self, _: &StanzaName, _: &JobOptions) -> Result<Arc<RepositorySet>, Failure> {
+        Err(Failure::new(ErrorCode::Assert, "nothing begins here"))
     }
 
     fn spec(&self, _: &JobRecord, _: Epoch) -> Result<BackupSpec, Failure> {

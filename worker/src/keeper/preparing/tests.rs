@@ -3,6 +3,7 @@
 use super::*;
 use crate::job::testing::{ONE, STALL, Site, TWO, cluster, stanza, units};
 use pgconvoy_core::ids::ClusterNumber;
+use pgconvoy_core::wire::RepositorySeen;
 use pgconvoy_repository::RepositorySettings;
 use pgconvoy_repository::set::Place;
 use pgconvoy_storage::MemoryStorage;
@@ -58,4 +59,15 @@ async fn a_repository_with_another_secret_or_another_cluster_is_left_out() {
         assert_eq!(keys(&opened), [ONE]);
         assert_eq!(opened.failed[0].failure.code, code);
     }
+}
+
+#[tokio::test]
+async fn a_repository_that_only_has_the_same_number_is_left_out() {
+    let site = Site::new().await;
+    let known = RepositorySeen { repository: ONE, identity: site.repository(ONE).await.identity() };
+    let another = RepositorySeen { repository: TWO, ..known };
+    let units = UnitContext { identities: vec![known, another], ..units(STALL) };
+    let opened = open(&site.set, &units).await.unwrap();
+    assert_eq!(keys(&opened), [ONE]);
+    assert_eq!((opened.failed[0].repository, opened.failed[0].failure.code), (TWO, ErrorCode::RepoInvalid));
 }

@@ -112,6 +112,7 @@ impl BackupMachine {
             backup: self.spec.backup,
             plan: self.plan,
             repositories: self.alive(),
+            identities: self.identities(),
             compress: self.spec.compress,
             file_sha1: self.spec.file_sha1,
             stall_timeout_ms: self.spec.stall_timeout_ms,

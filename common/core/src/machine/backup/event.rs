@@ -173,6 +173,11 @@ pub enum Event {
     WorkerLost {
         worker: WorkerName,
     },
+    /// It is to take nothing new, or may again.
+    WorkerDrained {
+        worker: WorkerName,
+        is_draining: bool,
+    },
     /// The worker that keeps the session has not come back since it was lost for that time.
     SourceOverdue {
         absence: u32,

@@ -8,7 +8,7 @@
 use super::event::UnitLease;
 use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
-use crate::ids::WorkerName;
+use crate::ids::{UnitId, WorkerName};
 use crate::units::Timestamp;
 use crate::wire::{Held, HeldUnit, OrderBody, RepositoryFailure};
 
@@ -183,10 +183,35 @@ impl BackupMachine {
         self.give_up_source(effects)
     }
 
+    /// Who is to take nothing new gives back what it has not begun. The session's worker is not spared: its session is what it
+    /// has, and ends the sooner the more it helps.
+    pub(super) fn on_worker_drained(
+        &mut self,
+        now: Timestamp,
+        worker: &WorkerName,
+        is_draining: bool,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        if *worker == self.source && !self.source_is_lost {
+            return Ok(());
+        }
+        self.board.drain(worker, is_draining);
+        let units: Vec<UnitId> = self.board.leased_to(worker).into_iter().map(|(unit, ..)| unit).collect();
+        if is_draining && !units.is_empty() {
+            effects.push(self.order_to(worker, OrderBody::GiveBack { units }));
+        }
+        self.lease_units(now, effects);
+        self.expect_a_reader()
+    }
+
     /// WAL is copied by whoever is here. Once the source will not come back, that may be nobody.
     fn expect_a_reader(&self) -> Result<(), Failure> {
         let is_left_alone = self.phase == Phase::CopyingWal && self.source_is_lost;
-        if is_left_alone && self.present_readers().is_empty() { Err(self.source_gone()) } else { Ok(()) }
+        let takes = |worker: &WorkerName| !self.board.is_draining(worker);
+        if is_left_alone && !self.present_readers().iter().any(takes) {
+            return Err(self.source_gone());
+        }
+        Ok(())
     }
 
     /// Without the session there is no backup. Once it is closed the data are safe: only what this worker was to supply will

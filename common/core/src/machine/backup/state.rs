@@ -10,13 +10,22 @@ use crate::format::layout::ArchiveId;
 use crate::ids::{RepoKey, WorkerName};
 use crate::machine::backup::event::RepositoryResult;
 use crate::pg::WalSegmentSize;
-use crate::wire::{Order, OrderBody};
+use crate::wire::{Order, OrderBody, RepositorySeen};
 
 impl BackupMachine {
     /// Repositories still in the job.
     pub(super) fn alive(&self) -> Vec<RepoKey> {
         let alive = |(key, state): (&RepoKey, &RepositoryState)| state.failure.is_none().then_some(*key);
         self.repositories.iter().filter_map(alive).collect()
+    }
+
+    /// What those are, by their own word.
+    pub(super) fn identities(&self) -> Vec<RepositorySeen> {
+        let seen = |repository: RepoKey| {
+            let identity = self.repositories[&repository].facts.as_ref()?.identity;
+            Some(RepositorySeen { repository, identity })
+        };
+        self.alive().into_iter().filter_map(seen).collect()
     }
 
     /// Takes a repository's answer: an error drops it from the job.

@@ -3,6 +3,7 @@
 
 mod away;
 mod distrust;
+mod draining;
 mod pages;
 mod resting;
 mod resuming;
@@ -298,11 +299,7 @@ impl World {
                 self.tell(Event::UnitsLeased { worker, leases });
             }
             Effect::ReadLeftover { round, .. } => self.read_leftover(round),
-            Effect::GiveUpUnfinished { repository, unfinished } => {
-                self.given_up.extend(unfinished.iter().map(|begun| (repository, begun.label)));
-                let result = self.unclearable.get(&repository).cloned().map_or(Ok(()), Err);
-                self.tell(Event::UnfinishedGivenUp { repository, result });
-            }
+            Effect::GiveUpUnfinished { repository, unfinished } => self.clear(repository, &unfinished),
             Effect::ReadPrior { round, prior, records } => self.read_prior(round, prior, &records),
             Effect::Publish { repository, contents, record } => {
                 self.records.push((repository, *record));
@@ -334,6 +331,12 @@ impl World {
             Effect::Finish(outcome) => self.outcome = Some(*outcome),
             _ => {}
         }
+    }
+
+    fn clear(&mut self, repository: RepoKey, unfinished: &[Begun]) {
+        self.given_up.extend(unfinished.iter().map(|begun| (repository, begun.label)));
+        let result = self.unclearable.get(&repository).cloned().map_or(Ok(()), Err);
+        self.tell(Event::UnfinishedGivenUp { repository, result });
     }
 
     fn read_leftover(&mut self, round: u32) {
@@ -520,6 +523,20 @@ fn a_backup_that_no_repository_can_hold_ends_with_the_cause() {
     assert_eq!(outcome.status, Status::Error);
     assert_eq!(outcome.verdict().unwrap_err().code, ErrorCode::FileWrite);
     assert!(world.published.is_empty());
+}
+
+#[test]
+fn whoever_reads_is_told_which_repositories_are_meant() {
+    let mut world = World::new();
+    let mut told = None;
+    while !world.queue.is_empty() {
+        let effect = world.queue.remove(0);
+        if let Effect::Send { order: Order { body: OrderBody::Prepare(context), .. }, .. } = &effect {
+            told = Some(context.identities.iter().map(|seen| seen.repository).collect::<Vec<_>>());
+        }
+        world.carry_out(effect);
+    }
+    assert_eq!(told, Some(vec![ONE, TWO]));
 }
 
 #[test]

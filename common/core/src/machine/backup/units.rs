@@ -10,7 +10,7 @@ use crate::plan::backup::{BackupPlan, Unit, Work};
 use crate::plan::inventory::FileIndex;
 use crate::units::Timestamp;
 use crate::wire::{PartReceipt, Receipt, StoredPack};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A unit that failed this often will fail again.
 pub const UNIT_ATTEMPTS_MAX: u32 = 3;
@@ -67,6 +67,8 @@ pub struct UnitBoard {
     failures: Vec<u32>,
     /// Units that workers have asked for and not got.
     asked: BTreeMap<WorkerName, u16>,
+    /// Workers that are given nothing, whatever they ask for.
+    draining: BTreeSet<WorkerName>,
     /// No pending unit lies before this one, except those in `returned`.
     cursor: usize,
     returned: Vec<usize>,
@@ -211,6 +213,18 @@ impl UnitBoard {
         *waiting = waiting.saturating_add(units);
     }
 
+    pub(super) fn drain(&mut self, worker: &WorkerName, is_draining: bool) {
+        if is_draining {
+            self.draining.insert(worker.clone());
+        } else {
+            self.draining.remove(worker);
+        }
+    }
+
+    pub(super) fn is_draining(&self, worker: &WorkerName) -> bool {
+        self.draining.contains(worker)
+    }
+
     /// What it had asked for counts no more: it will ask again.
     pub(super) fn forget_wishes(&mut self, worker: &WorkerName) {
         self.asked.remove(worker);
@@ -219,7 +233,8 @@ impl UnitBoard {
     /// Gives pending units to those who asked, largest first, one each in turn; the last ones only when all others are done.
     pub(super) fn assign(&mut self, now: Timestamp) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
         let mut given: BTreeMap<WorkerName, Vec<(UnitId, Attempt)>> = BTreeMap::new();
-        let mut asked = std::mem::take(&mut self.asked);
+        let (kept, mut asked): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.asked).into_iter().partition(|(worker, _)| self.is_draining(worker));
         while !asked.is_empty() {
             let mut is_exhausted = false;
             asked.retain(|worker, waiting| {
@@ -241,6 +256,7 @@ impl UnitBoard {
             }
         }
         self.asked = asked;
+        self.asked.extend(kept);
         given.into_iter().collect()
     }
 
@@ -253,7 +269,8 @@ impl UnitBoard {
     }
 
     pub fn occupation(&self) -> Occupation {
-        Occupation { held: self.held, idle: self.asked.values().map(|units| u32::from(*units)).sum() }
+        let asked = self.asked.iter().filter(|(worker, _)| !self.is_draining(worker));
+        Occupation { held: self.held, idle: asked.map(|(_, units)| u32::from(*units)).sum() }
     }
 
     pub fn busy(&self) -> &BTreeMap<WorkerName, u32> {
@@ -463,6 +480,7 @@ impl UnitBoard {
     /// A lost worker costs its share of the work: its units go back at once.
     pub(super) fn lost(&mut self, worker: &WorkerName) {
         self.asked.remove(worker);
+        self.draining.remove(worker);
         let numbers = (0..self.total()).map(UnitId);
         let held = numbers.flat_map(|unit| self.holds(unit).iter().map(move |hold| (unit, hold)));
         let theirs: Vec<(UnitId, Attempt)> = held

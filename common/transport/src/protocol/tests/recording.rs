@@ -114,6 +114,7 @@ fn context() -> UnitContext {
         backup: Identity::from_random_bytes([5; 16]),
         plan: PlanNumber(1),
         repositories: vec![REPO, OTHER_REPO],
+        identities: Vec::new(),
         compress: Compress { codec: 2, level: 3 },
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
@@ -202,6 +203,7 @@ fn hello() -> Hello {
         ],
         held: vec![Held { job: job(), session: true, prepared: true, units: vec![held_unit()] }],
         draining: false,
+        repositories: Vec::new(),
     }
 }
 

@@ -50,13 +50,13 @@ impl UnitBoard {
     }
 
     fn idle(&self) -> Vec<WorkerName> {
-        self.asked.keys().cloned().collect()
+        self.asked.keys().filter(|worker| !self.is_draining(worker)).cloned().collect()
     }
 
     /// Units that a busy worker may still have in its queue, while another one has nothing to do: half of what the busiest
     /// holds beyond the idle one's share, the ones it was given last.
     pub(in crate::machine::backup) fn surplus(&self) -> Option<(WorkerName, Vec<UnitId>)> {
-        if self.asked.is_empty() || self.has_more_to_give() {
+        if self.idle().is_empty() || self.has_more_to_give() {
             return None;
         }
         let mut held: BTreeMap<&WorkerName, Vec<UnitId>> = BTreeMap::new();
