@@ -2,61 +2,20 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use support::fleet::{Fleet, FleetOptions};
-use support::{Context, Json, Result, Site, assert_refused, data, ensure, labels, limits, note, same_data};
-
-/// Progress is back within this time after a leader's loss.
-const TAKE_OVER_MAX: Duration = Duration::from_secs(15);
-/// A worker's lease: after this time its units are somebody else's.
-const WORKER_LEASE: Duration = Duration::from_secs(15);
-/// For the end of a backup that follows its last unit: stop, WAL, manifest, and what a busy machine takes.
-const ENDING: Duration = Duration::from_secs(6);
-
-/// Units small enough for every worker to get many, and slow enough for something to happen meanwhile.
-const SLOW: [&str; 3] = ["--unit-size=1MiB", "--compress-type=zst", "--compress-level=12"];
-
-fn site() -> Result<Site> {
-    let mut site = Site::start()?;
-    site.config = site.config.clone().backup("archive-timeout", "\"30s\"");
-    site.config.write(&site.scratch.config_file())?;
-    Ok(site)
-}
-
-fn limited(bandwidth: &str) -> FleetOptions {
-    FleetOptions { bandwidth_max: Some(bandwidth.to_owned()), ..FleetOptions::default() }
-}
-
-/// A published backup restores from each repository alone, to what the cluster holds.
-fn restores_from_each(site: &Site, expected: &str) -> Result<()> {
-    for number in [1, 2] {
-        let repo = format!("--repo={number}");
-        let copy =
-            site.restore(&format!("copy-{number}"), &[&repo, "--type=immediate", "--target-action=promote"])?;
-        copy.start_and_recover()?;
-        same_data(&copy, expected)?;
-    }
-    site.pgconvoy.run(["verify"])?.ok()?;
-    Ok(())
-}
-
-/// A slow backup with some of its units done.
-fn under_way(site: &Site, options: &FleetOptions) -> Result<(Fleet, String)> {
-    let fleet = Fleet::start(site, options)?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 10)?;
-    Ok((fleet, id))
-}
+use support::middle::{
+    Remainder, SLOW, goes_on, is_done, kept_one_session, limited, log_statements, restores_from_each, site,
+    slow, under_way,
+};
+use support::units::{Attempt, in_manifest, stored, were_not_done_again};
+use support::{Context, Json, Program, Result, assert_refused, data, ensure, labels, limits, same_data};
 
 /// The place of a worker that does units and does not keep the session.
 fn beside_the_source(fleet: &Fleet, id: &str) -> Result<usize> {
     let source = source_of(fleet, id)?;
     fleet.workers.iter().position(|worker| worker.name != source).context("another worker")
-}
-
-fn is_done(job: &Json) -> Result<()> {
-    ensure!(job["state"] == "done", "{job}");
-    Ok(())
 }
 
 #[test]
@@ -82,20 +41,18 @@ fn a_backup_is_a_job_that_all_workers_share_and_that_is_followed_to_its_end() ->
 fn a_leader_that_is_killed_in_mid_backup_is_replaced_and_the_same_backup_ends() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
-    let id = fleet.submit_backup(&SLOW)?;
-    let before = fleet.await_units(&id, 10)?;
+    log_statements(&site.cluster)?;
+    let (mut fleet, id) = under_way(&site, &slow())?;
+    let before = fleet.job(&id)?;
+    let accepted = fleet.accepted(&site, &id)?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].kill()?;
-    let killed = Instant::now();
-    let done_before = before["units"]["done"].as_u64().context("units done")?;
-    let after = fleet.await_units(&id, done_before + 10)?;
-    note(format!("progress again after {:?}", killed.elapsed()));
-    ensure!(killed.elapsed() < TAKE_OVER_MAX, "it took {:?}", killed.elapsed());
-    assert_eq!(after["label"], before["label"]);
+    goes_on(&fleet, &site, &before, Instant::now())?;
     let end = fleet.await_end(&id)?;
     is_done(&end)?;
     assert_eq!(end["label"], before["label"], "the same backup goes on");
+    were_not_done_again(&site, before["label"].as_str().context("a label")?, &accepted)?;
+    kept_one_session(&site.cluster)?;
     let result = &end["result"];
     let (read, database) = (result["bytes"]["read"].as_u64(), result["bytes"]["database"].as_u64());
     let (read, database) = (read.context("bytes read")?, database.context("bytes")?);
@@ -129,21 +86,14 @@ fn an_incremental_backup_rests_on_the_same_one_under_the_next_leader() -> Result
 fn a_worker_that_is_killed_costs_only_its_share() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let mut fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let mut fleet = Fleet::start(&site, &slow())?;
     let id = fleet.submit_backup(&["--unit-size=1MiB", "--compress-type=none"])?;
     let under_way = fleet.await_units(&id, 10)?;
     let other = beside_the_source(&fleet, &id)?;
     fleet.workers[other].kill()?;
-    let killed = Instant::now();
-    let end = fleet.await_end(&id)?;
-    let took = killed.elapsed();
-    is_done(&end)?;
-    // Undisturbed, both would have done half of what was left, so the other half is the lost share.
-    let bytes = |key: &str| under_way["bytes"][key].as_u64().context("bytes of the job");
-    let left = bytes("total")? - bytes("done")?;
-    let alone = Duration::from_millis(left * 1000 / (2 << 20));
-    note(format!("{left} bytes by one worker: {alone:?}; it took {took:?}"));
-    ensure!(took < alone + WORKER_LEASE + ENDING, "it took {took:?}, and {alone:?} is what one worker needs");
+    let left = Remainder::of(&under_way)?;
+    is_done(&fleet.await_end(&id)?)?;
+    left.cost_a_share_and_a_lease()?;
     restores_from_each(&site, &expected)
 }
 
@@ -156,7 +106,7 @@ fn source_of(fleet: &Fleet, id: &str) -> Result<String> {
 #[test]
 fn the_worker_that_keeps_the_session_is_the_backup() -> Result<()> {
     let site = site()?;
-    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
+    let (mut fleet, id) = under_way(&site, &slow())?;
     let source = source_of(&fleet, &id)?;
     let number = fleet.workers.iter().position(|worker| worker.name == source).context("the source")?;
     fleet.workers[number].kill()?;
@@ -172,16 +122,47 @@ fn the_worker_that_keeps_the_session_is_the_backup() -> Result<()> {
 fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
-    let other = beside_the_source(&fleet, &id)?;
-    fleet.workers[other].freeze()?;
-    let name = fleet.workers[other].name.clone();
-    limits::wait_for("the end of its lease", limits::SOON, || {
-        Ok(fleet.workers_in_state("lost")?.contains(&name).then_some(()))
+    let (mut fleet, id) = under_way(&site, &slow())?;
+    let label = fleet.job(&id)?["label"].as_str().context("a label")?.to_owned();
+    let zombie = beside_the_source(&fleet, &id)?;
+    fleet.workers[zombie].freeze()?;
+    let name = fleet.workers[zombie].name.clone();
+    let seen = fleet.units(&site, &id)?.into_iter();
+    let held: BTreeSet<Attempt> =
+        seen.filter(|unit| !unit.is_done && unit.worker == name).map(|unit| unit.attempt).collect();
+    let redone = limits::wait_for("units of the zombie, done by another", limits::SOON, || {
+        let seen = fleet.units(&site, &id)?.into_iter().filter(|unit| unit.is_done && unit.worker != name);
+        let done: BTreeSet<u64> = seen.map(|unit| unit.attempt.unit).collect();
+        let redone: Vec<Attempt> = held.iter().filter(|lost| done.contains(&lost.unit)).copied().collect();
+        Ok((!redone.is_empty() && redone.len() == held.len()).then_some(redone))
     })?;
-    fleet.workers[other].thaw()?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    ensure!(fleet.workers_in_state("lost")?.contains(&name), "its lease is not over");
+    // The job does not end before the zombie has shown what it does.
+    fleet.client.run(["job", "pause", &id])?.ok()?;
+    let packs = |repo| -> Result<BTreeSet<Attempt>> {
+        Ok(stored(&site, repo, &label)?.into_iter().filter(|pack| held.contains(pack)).collect())
+    };
+    let before = [packs(1)?, packs(2)?];
+    fleet.workers[zombie].thaw()?;
+    let late = limits::wait_for("packs that the zombie stores", limits::SOON, || {
+        let late = packs(1)?.difference(&before[0]).copied().collect::<BTreeSet<_>>();
+        let elsewhere = packs(2)?.difference(&before[1]).copied().collect::<BTreeSet<_>>();
+        Ok((!late.is_empty() && late == elsewhere).then_some(late))
+    })?;
+    fleet.await_workers(fleet.workers.len())?;
+    fleet.client.run(["job", "resume", &id])?.ok()?;
+    is_done(&fleet.await_end(&id)?)?;
+    for repo in [1, 2] {
+        let named = in_manifest(&site, repo, &label)?;
+        for lost in late.iter().chain(&redone) {
+            ensure!(
+                !named.contains_key(lost),
+                "repository {repo}: the manifest names {lost:?}, which {name} stored late"
+            );
+            let others = named.iter().filter(|(other, by)| other.unit == lost.unit && **by != name);
+            ensure!(others.count() == 1, "repository {repo}: nobody else did unit {}: {named:?}", lost.unit);
+        }
+    }
     restores_from_each(&site, &expected)
 }
 
@@ -189,16 +170,19 @@ fn a_zombie_changes_nothing_when_it_wakes() -> Result<()> {
 fn a_worker_that_is_cut_off_is_given_up_and_comes_back_when_the_network_is_healed() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..limited("2MiB") })?;
+    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..slow() })?;
     let other = beside_the_source(&fleet, &id)?;
     let name = fleet.workers[other].name.clone();
+    let under_way = fleet.job(&id)?;
     fleet.cut(other)?;
+    let left = Remainder::of(&under_way)?;
     limits::wait_for("the end of its lease", limits::SOON, || {
         Ok(fleet.workers_in_state("lost")?.contains(&name).then_some(()))
     })?;
     fleet.heal(other)?;
     fleet.await_workers(fleet.workers.len())?;
     is_done(&fleet.await_end(&id)?)?;
+    left.cost_a_share_and_a_lease()?;
     restores_from_each(&site, &expected)
 }
 
@@ -206,7 +190,7 @@ fn a_worker_that_is_cut_off_is_given_up_and_comes_back_when_the_network_is_heale
 fn a_source_that_is_cut_off_keeps_its_session_and_the_same_backup_ends() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..limited("2MiB") })?;
+    let (fleet, id) = under_way(&site, &FleetOptions { with_network: true, ..slow() })?;
     let label = fleet.job(&id)?["label"].clone();
     let source = source_of(&fleet, &id)?;
     let number = fleet.workers.iter().position(|worker| worker.name == source).context("the source")?;
@@ -224,11 +208,13 @@ fn a_source_that_is_cut_off_keeps_its_session_and_the_same_backup_ends() -> Resu
 #[test]
 fn a_leader_that_slept_past_its_lease_cannot_publish_what_the_next_one_gave_up() -> Result<()> {
     let site = site()?;
-    let (mut fleet, id) = under_way(&site, &limited("2MiB"))?;
+    let (mut fleet, id) = under_way(&site, &slow())?;
+    let before = fleet.job(&id)?;
     let leader = fleet.leader()?;
     fleet.coordinators[leader].freeze()?;
+    let frozen = Instant::now();
     limits::wait_for("another leader", limits::SOON, || Ok((fleet.leader()? != leader).then_some(())))?;
-    limits::wait_for("the job under the new leader", limits::SOON, || Ok(fleet.job(&id).ok()))?;
+    goes_on(&fleet, &site, &before, frozen)?;
     fleet.client.run(["job", "cancel", &id])?.ok()?;
     let end = fleet.await_end(&id)?;
     assert_eq!(end["state"], "cancelled", "{end}");
@@ -247,8 +233,9 @@ fn a_leader_that_slept_past_its_lease_cannot_publish_what_the_next_one_gave_up()
 fn etcd_may_restart_and_lose_its_quorum_for_a_while() -> Result<()> {
     let site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let options = FleetOptions { etcd_nodes: 3, ..limited("2MiB") };
+    let options = FleetOptions { etcd_nodes: 3, ..slow() };
     let (mut fleet, id) = under_way(&site, &options)?;
+    let before = fleet.job(&id)?;
     fleet.etcd.kill(0)?;
     fleet.etcd.kill(1)?;
     let taken = Instant::now();
@@ -258,15 +245,15 @@ fn etcd_may_restart_and_lose_its_quorum_for_a_while() -> Result<()> {
     fleet.etcd.launch(0)?;
     fleet.etcd.launch(1)?;
     fleet.etcd.await_healthy([0, 1, 2])?;
-    let end = fleet.await_end(&id)?;
-    is_done(&end)?;
+    goes_on(&fleet, &site, &before, Instant::now())?;
+    is_done(&fleet.await_end(&id)?)?;
     restores_from_each(&site, &expected)
 }
 
 #[test]
 fn a_job_is_paused_resumed_and_cancelled() -> Result<()> {
     let site = site()?;
-    let fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let fleet = Fleet::start(&site, &slow())?;
     let id = fleet.submit_backup(&SLOW)?;
     fleet.await_units(&id, 5)?;
     fleet.client.run(["job", "pause", &id])?.ok()?;
@@ -289,7 +276,7 @@ fn a_job_is_paused_resumed_and_cancelled() -> Result<()> {
 fn a_server_that_dies_ends_its_backup_and_the_next_one_succeeds() -> Result<()> {
     const DB: [u64; 2] = [56, 57];
     let site = site()?;
-    let fleet = Fleet::start(&site, &limited("2MiB"))?;
+    let fleet = Fleet::start(&site, &slow())?;
     let id = fleet.submit_backup(&SLOW)?;
     fleet.await_units(&id, 5)?;
     site.cluster.crash()?;
@@ -332,6 +319,9 @@ fn a_worker_of_another_fleet_is_refused_and_told() -> Result<()> {
     assert_eq!(fleet.workers_in_state("up")?, ["worker-0"]);
     let said = stranger.stop()?;
     ensure!(said.stderr.contains("identity"), "nobody says why\n{said}");
+    let leader = fleet.leader()?;
+    fleet.coordinators[leader].await_log("a peer was turned away")?;
+    fleet.coordinators[leader].await_log("identity")?;
     // The fleet's own are served all the same.
     fleet.client.run(["backup", "--type=full"])?.ok()?;
     fleet.workers[0].stop()?.ok()?;
@@ -339,15 +329,44 @@ fn a_worker_of_another_fleet_is_refused_and_told() -> Result<()> {
 }
 
 #[test]
-fn two_backups_of_one_stanza_never_run_at_once() -> Result<()> {
+fn two_backups_of_one_stanza_never_run_at_once_and_the_most_urgent_one_is_next() -> Result<()> {
     let site = site()?;
     let fleet = Fleet::start(&site, &limited("4MiB"))?;
     let first = fleet.submit_backup(&SLOW)?;
-    let second = fleet.submit_backup(&[])?;
+    let later = fleet.submit("--type=incr", &[])?;
+    let urgent = fleet.submit("--type=incr", &[])?;
     fleet.await_units(&first, 5)?;
-    assert_eq!(fleet.job(&second)?["state"], "queued");
-    is_done(&fleet.await_end(&first)?)?;
-    is_done(&fleet.await_end(&second)?)
+    for waiting in [&later, &urgent] {
+        assert_eq!(fleet.job(waiting)?["state"], "queued");
+    }
+    let told = fleet.client.run(["job", "priority", &urgent, "7", "--output=json"])?.ok()?.json()?;
+    assert_eq!(told["priority"], 7, "{told}");
+    follows_to_the_end(&fleet, &first)?;
+    is_done(&fleet.job(&first)?)?;
+    let (later, urgent) = (fleet.await_end(&later)?, fleet.await_end(&urgent)?);
+    is_done(&later)?;
+    is_done(&urgent)?;
+    let time = |job: &Json, which: &str| job[which].as_str().map(str::to_owned).context("a time");
+    ensure!(time(&urgent, "created")? >= time(&later, "created")?, "{later}, then {urgent}");
+    ensure!(time(&urgent, "finished")? <= time(&later, "started")?, "{later}, before {urgent}");
+    Ok(())
+}
+
+/// Whoever follows a job on a terminal sees it come nearer to its end.
+fn follows_to_the_end(fleet: &Fleet, id: &str) -> Result<()> {
+    let follow = format!(
+        "{} --config={} job follow {id}",
+        fleet.client.binary().display(),
+        fleet.client.config_file().display()
+    );
+    // Its terminal is a real one, and what appears there is written to ours.
+    let script = Program::new("script")?.env("TERM", "xterm").args(["-q", "-e", "-c", &follow, "/dev/null"]);
+    let shown = script.run(limits::COMMAND)?.ok()?.stdout;
+    let done: Vec<&str> =
+        shown.split('[').filter_map(|part| part.split_once("] ")?.1.split('/').next()).collect();
+    let different: BTreeSet<&str> = done.iter().copied().collect();
+    ensure!(different.len() >= 3, "hardly any progress was shown: {shown:?}");
+    Ok(())
 }
 
 #[test]
@@ -400,7 +419,7 @@ fn a_fleet_that_cannot_be_reached_is_an_error_and_never_a_silent_backup_here() -
 #[test]
 fn a_job_tells_that_the_limit_of_its_workers_is_what_limits_it() -> Result<()> {
     let site = site()?;
-    let (fleet, id) = under_way(&site, &limited("2MiB"))?;
+    let (fleet, id) = under_way(&site, &slow())?;
     fleet.await_job(&id, "the stage that limits it", |job| job["limiting-stage"] == "bandwidth")?;
     let end = fleet.await_end(&id)?;
     ensure!(end["limiting-stage"].is_null(), "{end}");

@@ -41,10 +41,22 @@ fn the_audit_of_a_fleet_tells_who_did_what_and_what_came_of_it_also_after_a_chan
     let next = fleet.leader()?;
     ensure!(next != leader, "nobody else came to lead");
     fleet.await_job(&id, "under the next leader", |job| job["state"] == "paused")?;
+    fleet.client.run(["job", "resume", &id])?.ok()?;
+    ensure!(viewer.run(["job", "resume", &id])?.code != Some(0), "a viewer resumes");
+    fleet.client.run(["job", "priority", &id, "3"])?.ok()?;
     fleet.client.run(["job", "cancel", &id])?.ok()?;
     fleet.await_end(&id)?;
-    let after: Vec<&str> = before.into_iter().chain(["operator cancel done"]).collect();
+    let later =
+        ["operator resume done", "viewer resume refused", "operator priority 3 done", "operator cancel done"];
+    let after: Vec<&str> = before.into_iter().chain(later).collect();
     assert_eq!(told(&fleet.get(&site, next, "admin", "audit")?, &id)?, after);
+
+    fleet.await_workers(2)?;
+    fleet.client.run(["workers", "drain", "worker-1"])?.ok()?;
+    ensure!(viewer.run(["workers", "undrain", "worker-1"])?.code != Some(0), "a viewer undrains");
+    fleet.client.run(["workers", "undrain", "worker-1"])?.ok()?;
+    let of_worker = ["operator drain done", "viewer undrain refused", "operator undrain done"];
+    assert_eq!(told(&fleet.get(&site, next, "admin", "audit")?, "worker-1")?, of_worker);
 
     let dir = format!("--dir={}", fleet.pki().display());
     fleet.on_host(next, &["cert", "revoke", "worker-7", &dir])?.ok()?;

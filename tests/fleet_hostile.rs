@@ -151,6 +151,11 @@ fn a_thousand_connections_without_a_handshake_keep_nobody_out() -> Result<()> {
     limits::wait_for("another worker", PATIENCE, || {
         Ok(fleet.workers_in_state("up")?.contains(&"worker-1".to_owned()).then_some(()))
     })?;
+    // Whoever watches the fleet reads what kind of peers these are.
+    let leader = fleet.leader()?;
+    for words in ["a peer was turned away", "the handshake"] {
+        fleet.coordinators[leader].await_log(words)?;
+    }
     is_well(&fleet)?;
     runtime.block_on(async { drop(half_open) });
     Ok(())

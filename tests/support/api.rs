@@ -4,14 +4,24 @@ use super::{Context, Json, Result, limits};
 use pgconvoy_transport::pki::{CertificateFacts, Revoked, Serial, TrustedAuthority};
 use pgconvoy_transport::tls::https_client_config;
 use pgconvoy_transport::{Admission, Role};
+use reqwest::Method;
 use std::path::Path;
 
 /// `GET /api/v1/<path>` of the coordinator at that address.
 pub fn get(address: &str, authority: &Path, token: &Path, path: &str) -> Result<Json> {
+    ask(Method::GET, address, authority, token, path)
+}
+
+/// `POST`, without a body.
+pub fn post(address: &str, authority: &Path, token: &Path, path: &str) -> Result<Json> {
+    ask(Method::POST, address, authority, token, path)
+}
+
+fn ask(method: Method, address: &str, authority: &Path, token: &Path, path: &str) -> Result<Json> {
     let token = std::fs::read_to_string(token)?;
     let client = client(authority)?;
     let answer = async {
-        let request = client.get(format!("{address}/api/v1/{path}"));
+        let request = client.request(method, format!("{address}/api/v1/{path}"));
         let answer = request.header("authorization", format!("Bearer {}", token.trim())).send().await?;
         answer.error_for_status()?.bytes().await
     };

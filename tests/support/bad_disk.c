@@ -2,7 +2,7 @@
  *
  *     bad_disk DIRECTORY RULES PROGRAM [ARGUMENT]...
  *
- * RULES is a file with one line for each kind of call: `KIND DELAY_MS FAILS_EVERY ERRNO`. It is read again for each call,
+ * DIRECTORY may be a shell's pattern, for several. RULES is a file with one line for each kind of call: `KIND DELAY_MS FAILS_EVERY ERRNO`. It is read again for each call,
  * so that a test can change it under a program that runs; without it nothing happens to anybody. FAILS_EVERY 0: never.
  *
  *     create  a file is made          write  something is written into a file    sync  of a file or of a directory
@@ -15,6 +15,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -122,12 +123,11 @@ static enum kind kind_of(const struct seccomp_data *call) {
 /* Whether the first argument, a descriptor in all of these calls, leads to the directory or below it. */
 static int is_there(const struct seccomp_notif *notice) {
     char link[64], path[PATH_BYTES];
-    size_t length = strlen(directory);
     snprintf(link, sizeof link, "/proc/%u/fd/%d", notice->pid, (int)notice->data.args[0]);
     ssize_t bytes = readlink(link, path, sizeof path - 1);
     if (bytes < 0) return 0;
     path[bytes] = 0;
-    return strncmp(path, directory, length) == 0 && (path[length] == '/' || path[length] == 0);
+    return fnmatch(directory, path, FNM_LEADING_DIR) == 0;
 }
 
 static struct rule rule_for(enum kind kind) {

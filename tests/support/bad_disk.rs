@@ -63,7 +63,7 @@ pub struct BadDisk {
 }
 
 impl BadDisk {
-    /// No faults yet.
+    /// No faults yet. A `?` in the path is any character: the same place in each repository.
     pub fn below(scratch: &Scratch, directory: &Path) -> Result<BadDisk> {
         let program = scratch.join("bad-disk");
         Program::as_ourselves("cc")
@@ -75,7 +75,7 @@ impl BadDisk {
             .context("a C compiler is needed, as Rust itself needs one to link")?;
         let (rules, script) = (scratch.join("bad-disk.rules"), scratch.join("pgconvoy-on-a-bad-disk"));
         let text = format!(
-            "#!/bin/sh\nexec {} {} {} {} \"$@\"\n",
+            "#!/bin/sh\nexec {} '{}' {} {} \"$@\"\n",
             program.display(),
             directory.display(),
             rules.display(),

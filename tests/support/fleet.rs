@@ -3,9 +3,10 @@
 //! All of it stands beside a [`Site`]: the same cluster, repositories and scratch folder.
 
 use super::daemon::Daemon;
+use super::guarded_etcd::{self, EtcdAccess};
 use super::network::Network;
 use super::{Config, Context, Finished, Json, Pgconvoy, Result, Site, ensure, files, limits, user};
-use pgconvoy_lease::testing::etcd::EtcdCluster;
+use pgconvoy_lease::testing::etcd::{EtcdCluster, Plan};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub struct FleetOptions {
     pub coordinators: usize,
     pub workers: usize,
     pub etcd_nodes: usize,
+    /// With TLS in both directions, and a user with a password.
+    pub etcd_is_guarded: bool,
     pub slots: u32,
     /// As in the configuration; for all workers.
     pub bandwidth_max: Option<String>,
@@ -31,6 +34,7 @@ impl Default for FleetOptions {
             coordinators: 2,
             workers: 2,
             etcd_nodes: 1,
+            etcd_is_guarded: false,
             slots: 2,
             bandwidth_max: None,
             with_network: false,
@@ -52,6 +56,8 @@ pub struct Fleet {
     /// Whose configuration names the fleet and an operator's token.
     pub client: Pgconvoy,
     pub etcd: EtcdCluster,
+    /// Where it lets not everybody in.
+    etcd_access: Option<EtcdAccess>,
     ports: Vec<Ports>,
     network: Option<Network>,
     pki: PathBuf,
@@ -67,7 +73,9 @@ impl Fleet {
     }
 
     pub fn prepare(site: &Site, options: &FleetOptions) -> Result<Fleet> {
-        let etcd = EtcdCluster::start(options.etcd_nodes)?;
+        let etcd_access = options.etcd_is_guarded.then(|| EtcdAccess::create(&site.scratch)).transpose()?;
+        let tls = etcd_access.as_ref().map(EtcdAccess::server).transpose()?;
+        let etcd = EtcdCluster::start_as(Plan { nodes: options.etcd_nodes, tls })?;
         let pki = site.scratch.private_dir("pki")?;
         let ports: Vec<Ports> = (0..options.coordinators).map(|_| free_ports()).collect::<Result<_>>()?;
         let targets = ports.iter().map(|ports| SocketAddr::from((Ipv4Addr::LOCALHOST, ports.quic)));
@@ -77,11 +85,15 @@ impl Fleet {
             coordinators: Vec::new(),
             client: site.pgconvoy.clone(),
             etcd,
+            etcd_access,
             ports,
             network,
             pki,
             options: options.clone(),
         };
+        if fleet.etcd_access.is_some() {
+            guarded_etcd::demand_logins(|arguments| fleet.etcdctl(arguments))?;
+        }
         fleet.make_certificates(site)?;
         for number in 0..options.coordinators {
             let name = format!("coordinator-{number}");
@@ -168,13 +180,27 @@ impl Fleet {
     }
 
     /// Asks etcd itself who leads: a frozen coordinator answers nobody.
-    fn leads(&self, number: usize) -> Result<bool> {
-        let endpoints = self.etcd.endpoints().join(",");
-        let answer = super::Program::as_ourselves("etcdctl")
-            .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &endpoints, "get", "/pgconvoy/test/leader/0", "--print-value-only"])
-            .run(limits::TOOL)?;
+    pub fn leads(&self, number: usize) -> Result<bool> {
+        let answer = self.etcdctl(&["get", "/pgconvoy/test/leader/0", "--print-value-only"])?;
         Ok(answer.stdout.contains(&format!("coordinator-{number}")))
+    }
+
+    /// Keys of the fleet in etcd, below this one.
+    pub fn etcd_keys(&self, below: &str) -> Result<Vec<String>> {
+        let prefix = format!("/pgconvoy/test/{below}/");
+        let answer = self.etcdctl(&["get", &prefix, "--prefix", "--keys-only"])?.ok()?;
+        let keys = answer.stdout.lines().filter_map(|line| line.strip_prefix(&prefix));
+        Ok(keys.map(str::to_owned).collect())
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut program = super::Program::as_ourselves("etcdctl")
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.etcd.endpoints().join(",")]);
+        if let Some(access) = &self.etcd_access {
+            program = program.args(access.of_root());
+        }
+        program.args(arguments).run(limits::TOOL)
     }
 
     /// Submits a full backup; its job.
@@ -223,6 +249,13 @@ impl Fleet {
         let ports = self.ports.get(coordinator).context("no such coordinator")?;
         let address = format!("https://127.0.0.1:{}", ports.http);
         super::api::get(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
+    }
+
+    /// The same of what `POST` answers.
+    pub fn post(&self, site: &Site, coordinator: usize, role: &str, path: &str) -> Result<Json> {
+        let ports = self.ports.get(coordinator).context("no such coordinator")?;
+        let address = format!("https://127.0.0.1:{}", ports.http);
+        super::api::post(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
     }
 
     /// The certificate that a coordinator shows to whoever asks its API now.
@@ -334,8 +367,11 @@ impl Fleet {
         let quic = (0..self.ports.len()).filter_map(|number| self.quic_address(number).ok());
         let quic = quic.map(|address| address.to_string()).collect();
         let pki = pki.display();
+        // Only coordinators speak to etcd.
+        let access = self.etcd_access.as_ref().filter(|_| !name.starts_with("worker"));
+        let access = access.map(EtcdAccess::settings).unwrap_or_default();
         let fleet = format!(
-            "\n[fleet]\nname = \"test\"\netcd = [{}]\ncoordinators = [{}]\nca-file = \"{pki}/ca.crt\"\n\
+            "\n[fleet]\nname = \"test\"\netcd = [{}]\n{access}coordinators = [{}]\nca-file = \"{pki}/ca.crt\"\n\
              cert-file = \"{pki}/{name}.crt\"\nkey-file = \"{pki}/{name}.key\"\n\n{section}\n\
              [log]\nlevel-console = \"info\"\n",
             quoted(self.etcd.endpoints()),

@@ -26,7 +26,9 @@ pub mod damage;
 pub mod data;
 pub mod files;
 pub mod fleet;
+pub mod guarded_etcd;
 pub mod limits;
+pub mod middle;
 pub mod network;
 pub mod outage;
 pub mod pgconvoy;
@@ -37,6 +39,7 @@ pub mod scratch;
 pub mod site;
 pub mod tmpfs;
 pub mod tools;
+pub mod units;
 pub mod user;
 pub mod wal;
 

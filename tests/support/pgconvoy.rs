@@ -26,6 +26,10 @@ impl Pgconvoy {
         Ok(Pgconvoy { config_file, ..self.clone() })
     }
 
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     pub fn config_file(&self) -> &Path {
         &self.config_file
     }
