@@ -18,6 +18,7 @@
 //! Failure story: whoever dies leaves `<label>.partial`, which goes when its label is void, or when a backup after it ends well.
 
 mod attempt;
+mod check;
 mod read;
 mod sweep;
 mod tree;

@@ -22,7 +22,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::sync::Arc;
 
-const BACKUP_LABEL: &str = "backup_label";
+pub(super) const BACKUP_LABEL: &str = "backup_label";
 /// Of the cluster's modes, what a directory keeps.
 const DIRECTORY_MODE_MASK: u32 = 0o750;
 
