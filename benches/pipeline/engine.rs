@@ -45,7 +45,8 @@ impl Engine {
             let key_file = scratch.join(&format!("{key}.key"));
             config::write_key(&key_file, u64::from(key.0))?;
             let secret = Some(KeySource::KeyFile(key_file.display().to_string()));
-            let settings = RepositorySettings { number: *key, secret };
+            let settings =
+                RepositorySettings { number: *key, secret, layout: pgconvoy_core::config::Layout::Packed };
             let creating =
                 Repository::open_or_create(Arc::new(NullStore::default()), &settings, Timestamp(0));
             let (repository, _) = runtime.block_on(creating).map_err(|error| failed(error.into()))?;

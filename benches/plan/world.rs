@@ -280,6 +280,7 @@ fn spec() -> BackupSpec {
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 32 * MIB,
+        whole_files: false,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,
         annotations: Default::default(),

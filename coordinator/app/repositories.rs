@@ -64,5 +64,5 @@ fn settings(repo: &RepoConfig) -> RepositorySettings {
         CipherType::None => None,
         CipherType::Aes256Gcm => Some(repo.key_source.clone()),
     };
-    RepositorySettings { number: repo.key, secret }
+    RepositorySettings { number: repo.key, secret, layout: repo.layout }
 }

@@ -16,6 +16,8 @@ pub struct Repo {
     /// None: not encrypted.
     pub key_file: Option<PathBuf>,
     pub required: bool,
+    /// Layout plain: files as such, no packs of frames.
+    pub keeps_files: bool,
 }
 
 impl Repo {
@@ -27,7 +29,13 @@ impl Repo {
     }
 
     pub fn plain(scratch: &Scratch, number: u16) -> Repo {
-        Repo { number, path: scratch.join(&format!("repo{number}")), key_file: None, required: true }
+        let path = scratch.join(&format!("repo{number}"));
+        Repo { number, path, key_file: None, required: true, keeps_files: false }
+    }
+
+    /// One whose backups are data directories.
+    pub fn keeping_files(scratch: &Scratch, number: u16) -> Repo {
+        Repo { keeps_files: true, ..Repo::plain(scratch, number) }
     }
 
     pub fn at(self, path: &Path) -> Repo {
@@ -133,6 +141,9 @@ impl Config {
             match &repo.key_file {
                 Some(key) => writeln!(text, "cipher = \"aes-256-gcm\"\nkey-file = \"{}\"", key.display())?,
                 None => writeln!(text, "cipher = \"none\"")?,
+            }
+            if repo.keeps_files {
+                writeln!(text, "layout = \"plain\"")?;
             }
             writeln!(text, "required = {}\n", repo.required)?;
         }

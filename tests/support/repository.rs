@@ -22,6 +22,11 @@ impl RepositoryFiles {
         self.stanza().join("backup").join(label)
     }
 
+    /// Of a repository that keeps files as such.
+    pub fn data(&self, label: &str) -> PathBuf {
+        self.backup(label).join("data")
+    }
+
     /// The packs of a backup, largest first.
     pub fn packs(&self, label: &str) -> Result<Vec<PathBuf>> {
         let mut packs = files::walk(&self.backup(label).join("pack"))?;

@@ -21,6 +21,8 @@ pub struct SiteOptions {
     pub cluster: ClusterOptions,
     /// Repository 2 on a file system of its own, of so many MiB.
     pub small_second_repo_mib: Option<u32>,
+    /// Repository 1 keeps files as such.
+    pub first_repo_keeps_files: bool,
     /// Only the system databases: for tests that look at codes, not at data.
     pub without_data: bool,
 }
@@ -45,6 +47,9 @@ impl Site {
     pub fn prepare(options: &SiteOptions) -> Result<Site> {
         let scratch = Scratch::new()?;
         let mut repos = vec![Repo::encrypted(&scratch, 1)?, Repo::encrypted(&scratch, 2)?];
+        if options.first_repo_keeps_files {
+            repos[0] = Repo::keeping_files(&scratch, 1);
+        }
         let mut mounts = Vec::new();
         if let Some(size_mib) = options.small_second_repo_mib {
             let mount = Tmpfs::mount(&scratch.join("small"), size_mib)?;

@@ -19,6 +19,7 @@
 //! So does the end of the job, within a frame.
 
 mod archived;
+mod files;
 mod foreign;
 mod frames;
 mod known;
@@ -33,6 +34,7 @@ mod tests;
 mod unread;
 
 use crate::job::JobContext;
+use bytes::Bytes;
 use futures::future::join_all;
 use lane::Lane;
 use outgoing::Outgoing;
@@ -125,7 +127,11 @@ impl Slot {
                 continue;
             };
             lanes.iter_mut().for_each(|lane| lane.begin_part(context, part));
-            let unread = Unread::of(context, order, part, &reader)?;
+            // What keeps files as such needs their bytes, known ones too.
+            let unread = match lanes.iter().any(Lane::has_files) {
+                true => None,
+                false => Unread::of(context, order, part, &reader)?,
+            };
             let Slot { compressor, waited_in_vain, .. } = self;
             let pages = context.page_check(part).map(|size| PageChecker::new(size, part, waited_in_vain));
             let mut reading =
@@ -168,6 +174,7 @@ impl Slot {
             foreign: Vec::new(),
             vanished: done.vanished.clone(),
             skipped: done.skipped,
+            plain: false,
         };
         let mut ended = Vec::new();
         for lane in lanes {
@@ -209,12 +216,14 @@ impl Reading<'_> {
             sha1: None,
         };
         let mut digest = context.digest_for(part);
+        let path: Arc<str> = part.path.as_str().into();
         loop {
             self.skip(lanes, &mut range);
             let Some((filled, is_last)) = self.fill(lanes, &mut range)? else { break };
             if let Some(digest) = &mut digest {
                 digest.update(lanes[0].packer.read(0..filled));
             }
+            give_files(lanes, &path, filled);
             self.sort(lanes, &mut range, filled)?;
             if is_last {
                 break;
@@ -324,6 +333,14 @@ impl Reading<'_> {
         let begin = range.offset + range.length;
         let pages = begin / page_size..(begin + bytes as u64).div_ceil(page_size);
         range.bad_pages.iter().any(|page| pages.contains(&u64::from(*page)))
+    }
+}
+
+/// What was read goes as it is to those that keep files.
+fn give_files(lanes: &mut [Lane], path: &Arc<str>, filled: usize) {
+    if lanes.iter().any(Lane::has_files) {
+        let bytes = Bytes::copy_from_slice(lanes[0].packer.read(0..filled));
+        lanes.iter_mut().for_each(|lane| lane.file(path, &bytes));
     }
 }
 

@@ -13,6 +13,7 @@ pub mod layout;
 pub mod manifest;
 pub mod object;
 pub mod pack;
+pub mod plain;
 pub mod plan;
 pub mod wal;
 

@@ -175,6 +175,7 @@ impl Repository {
                 reason: "it is not void, so its packs stay".into(),
             });
         }
+        self.remove_files(stanza, label).await?;
         let prefix = object_key(&layout::backup(stanza, label));
         self.storage().sweep_temporary(Some(&prefix), std::time::Duration::ZERO).await?;
         let mut swept = 0;
@@ -190,7 +191,7 @@ impl Repository {
         }
     }
 
-    /// Manifest, then entry. Repeating it after a lost answer finds its own manifest and its own entry, and is content.
+    /// Manifest, data directory where there is one, then entry. Repeating it after a lost answer finds its own manifest and its own entry, and is content.
     pub async fn publish(
         &self,
         stanza: &StanzaName,
@@ -199,12 +200,14 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         let (label, backup) = (record.label, record.backup);
         let head = contents.head_in(&record);
-        record.manifest = match self.write_manifest(stanza, head.clone(), contents).await {
+        record.manifest = match self.write_manifest(stanza, head.clone(), contents.clone()).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
                 self.own_manifest(stanza, &head).await?
             }
             written => written?,
         };
+        // Only whoever wrote the manifest, or wrote the same, may give that name.
+        self.put_in_place(stanza, head, contents).await?;
         let name = layout::catalogue_entry(stanza, label);
         match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Published(Box::new(record))).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {}
@@ -242,7 +245,7 @@ impl Repository {
         for object in list_children(self.storage(), Some(&prefix)).await?.objects {
             self.storage().delete(&object.key).await?;
         }
-        Ok(())
+        self.remove_attempts(stanza).await
     }
 
     pub fn void_record(label: BackupLabel, reason: &str, writer: &Writer, now: Timestamp) -> VoidRecord {

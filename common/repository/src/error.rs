@@ -3,6 +3,7 @@
 use crate::codec::CodecError;
 use crate::keys::KeyError;
 use crate::seal::SealError;
+use pgconvoy_core::config::Layout;
 use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
 use pgconvoy_core::format::FormatError;
 use pgconvoy_core::ids::StanzaName;
@@ -32,6 +33,12 @@ pub enum RepositoryError {
     NoKey { place: String },
     #[error("{place} is not encrypted, but its configuration says cipher aes-256-gcm")]
     NotEncrypted { place: String },
+    #[error("{place} has layout {found}, but its configuration says {wanted}")]
+    OtherLayout { place: String, found: Layout, wanted: Layout },
+    #[error("{place} cannot have layout plain: it is no directory of this host")]
+    NoDirectory { place: String },
+    #[error("{place} cannot have layout plain and a cipher")]
+    PlainAndEncrypted { place: String },
     #[error("{place} lets no key slot be opened by the configured secret")]
     NoSlot { place: String },
     #[error("{place}/{object} is not encrypted, in an encrypted repository")]
@@ -68,6 +75,9 @@ impl Classify for RepositoryError {
             E::NotARepository { .. }
             | E::LostIdentity { .. }
             | E::NotEncrypted { .. }
+            | E::OtherLayout { .. }
+            | E::NoDirectory { .. }
+            | E::PlainAndEncrypted { .. }
             | E::NoCreateOnly { .. } => ErrorCode::RepoInvalid,
             E::NoKey { .. } | E::NoSlot { .. } | E::Downgrade { .. } => ErrorCode::Crypto,
             E::OtherCluster { .. } => ErrorCode::DbMismatch,
@@ -116,6 +126,14 @@ impl Classify for RepositoryError {
             }
             E::NotEncrypted { .. } => {
                 one("set cipher = \"none\", or use another path for an encrypted repository")
+            }
+            E::OtherLayout { found, .. } => vec![
+                format!("set layout = \"{found}\": a repository keeps the layout that it was made with"),
+                "for the other layout, use another path".into(),
+            ],
+            E::NoDirectory { .. } => one("use type = \"posix\", or layout = \"packed\""),
+            E::PlainAndEncrypted { .. } => {
+                one("remove the cipher and its key, or use layout = \"packed\"")
             }
             E::NoSlot { .. } => {
                 one("repo-key list shows which secrets open it; without one of them its backups are lost")

@@ -3,7 +3,7 @@
 //! Code map: [`keys`], [`seal`] and [`codec`] turn bytes into frames and back; [`object`] writes and reads whole objects;
 //! [`open`] finds out what a place is and yields a [`Repository`]; the other modules each own one part of the tree:
 //! [`stanza`] clusters, [`backup`] plans, heartbeats, void records and publication, [`catalogue`] entries, [`manifest`],
-//! [`pack`], [`stop`], [`wal`]. For people: [`verify`] reads everything, [`info`] tells what there is, [`manifest_view`] shows a
+//! [`pack`], [`stop`], [`wal`], [`plain`] the files of a plain repository. For people: [`verify`] reads everything, [`info`] tells what there is, [`manifest_view`] shows a
 //! manifest, [`browse`] looks at single objects; [`coverage`] and [`filter`] serve them.
 //!
 //! It is not: a connection to PostgreSQL, a schedule, or a decision about what to back up.
@@ -30,6 +30,7 @@ pub mod manifest_view;
 pub mod object;
 pub mod open;
 pub mod pack;
+pub mod plain;
 pub mod seal;
 pub mod set;
 pub mod stanza;

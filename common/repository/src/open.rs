@@ -6,6 +6,8 @@
 use crate::error::RepositoryError;
 use crate::keys::{Fingerprint, KeySlot, KeySource, RepositoryKey, SlotName, SlotSecret, load_secret};
 use crate::object::object_key;
+use crate::plain::PlainFiles;
+use pgconvoy_core::config::Layout;
 use pgconvoy_core::format::cluster::RepositoryBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::format::object::{Cipher, Kind};
@@ -27,6 +29,7 @@ pub struct RepositorySettings {
     pub number: RepoKey,
     /// `None`: cipher none.
     pub secret: Option<KeySource>,
+    pub layout: Layout,
 }
 
 impl RepositorySettings {
@@ -42,6 +45,8 @@ pub struct Repository {
     storage: Arc<dyn Storage>,
     identity: Identity,
     keys: BTreeMap<KeyGeneration, RepositoryKey>,
+    /// Where it keeps files as such; `None`: nowhere, packs hold everything.
+    plain: Option<PlainFiles>,
 }
 
 impl Repository {
@@ -55,6 +60,7 @@ impl Repository {
             storage,
             identity: Identity::default(),
             keys: BTreeMap::new(),
+            plain: None,
         };
         let body: RepositoryBody = repository
             .get_object(Kind::Repository, layout::REPOSITORY)
@@ -65,6 +71,10 @@ impl Repository {
             (Cipher::None, Cipher::Aes256Gcm) => return Err(RepositoryError::NotEncrypted { place }),
             _ => {}
         }
+        if body.layout != settings.layout {
+            return Err(RepositoryError::OtherLayout { place, found: body.layout, wanted: settings.layout });
+        }
+        repository.plain = plain_files(repository.storage.as_ref(), settings)?;
         repository.identity = body.identity;
         if let Some(source) = &settings.secret {
             let secret = load(source).await?;
@@ -95,13 +105,15 @@ impl Repository {
         now: Timestamp,
     ) -> Result<Repository, RepositoryError> {
         let place = storage.describe();
+        let plain = plain_files(storage.as_ref(), settings)?;
         let identity = Identity::from_random_bytes(random_bytes()?);
         let scratch = object_key(&format!("{PROBE}{identity}"));
         match prove_create_only(storage.as_ref(), &scratch).await? {
             CreateOnly::Honoured => {}
             _ => return Err(RepositoryError::NoCreateOnly { place }),
         }
-        let mut repository = Repository { number: settings.number, storage, identity, keys: BTreeMap::new() };
+        let mut repository =
+            Repository { number: settings.number, storage, identity, keys: BTreeMap::new(), plain };
         repository.refuse_lost_identity().await?;
         if let Some(source) = &settings.secret {
             let secret = load(source).await?;
@@ -114,7 +126,8 @@ impl Repository {
                 .await?;
             repository.keys.insert(FIRST_GENERATION, key);
         }
-        let body = RepositoryBody { identity, cipher: settings.cipher(), created: now };
+        let body =
+            RepositoryBody { identity, cipher: settings.cipher(), created: now, layout: settings.layout };
         repository.put_object(Kind::Repository, layout::REPOSITORY, &body).await?;
         Self::open(repository.storage, settings).await
     }
@@ -191,6 +204,11 @@ impl Repository {
         self.storage.as_ref()
     }
 
+    /// Where it keeps files as such, if it does.
+    pub fn plain(&self) -> Option<&PlainFiles> {
+        self.plain.as_ref()
+    }
+
     /// What and where it is, for people.
     pub fn describe(&self) -> String {
         self.storage.describe()
@@ -228,6 +246,20 @@ impl Repository {
                 }
             }
         })
+    }
+}
+
+/// Files that lie as such are not encrypted, and need a store that has files.
+fn plain_files(
+    storage: &dyn Storage,
+    settings: &RepositorySettings,
+) -> Result<Option<PlainFiles>, RepositoryError> {
+    match settings.layout {
+        Layout::Packed => Ok(None),
+        Layout::Plain if settings.secret.is_some() => {
+            Err(RepositoryError::PlainAndEncrypted { place: storage.describe() })
+        }
+        Layout::Plain => PlainFiles::of(storage).map(Some),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::RepositoryError;
 use crate::object::ObjectReader;
 use crate::open::Repository;
+use crate::plain::PlainFrames;
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::Kind;
@@ -24,8 +25,8 @@ impl PackReader {
         backup: Option<Identity>,
         secret: &HashSecret,
     ) -> Result<PackReader, RepositoryError> {
-        let object = ObjectReader::open(repository, Kind::Pack, &name.key(stanza)).await?;
-        let body: PackBody = object.body()?;
+        let mut object = ObjectReader::open(repository, Kind::Pack, &name.key(stanza)).await?;
+        let mut body: PackBody = object.body()?;
         let told = PackName { label: body.label, plan: body.plan, unit: body.unit, attempt: body.attempt };
         if told != name || backup.is_some_and(|backup| backup != body.backup) {
             return Err(RepositoryError::Contradiction {
@@ -33,6 +34,14 @@ impl PackReader {
                 object: object.name().to_owned(),
                 reason: format!("it is pack {told} of backup {}", body.label),
             });
+        }
+        if body.plain {
+            let files = repository.plain().ok_or_else(|| RepositoryError::Contradiction {
+                place: repository.describe(),
+                object: object.name().to_owned(),
+                reason: "its files lie beside it, in a repository that has none".to_owned(),
+            })?;
+            object.has_plain(PlainFrames::of(files, stanza, name, &mut body.ranges)?);
         }
         for range in &body.ranges {
             range.validate(object.frames(), &body.foreign, secret).map_err(|source| {

@@ -6,7 +6,7 @@
 //!
 //! What is compared: every manifest with its catalogue entry (size, SHA-1, head); every record with the footer of the
 //! pack that it refers to; every block with its hash; every WAL file with its SHA-1; and the WAL from each backup's start
-//! to its stop with what is there. A block that a pack borrows is compared with the footer of the pack that holds it, whose
+//! to its stop with what is there; and in a plain repository the names in its data directory. A block that a pack borrows is compared with the footer of the pack that holds it, whose
 //! own blocks are compared with their bytes: no frame is read twice.
 //!
 //! It is not: a restore. That PostgreSQL starts on what is stored, only a drill shows.

@@ -47,6 +47,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// What a put does with a key that exists.
@@ -93,6 +94,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn describe(&self) -> String;
 
     fn features(&self) -> Features;
+
+    /// The directory that the store is, where there is one: whoever keeps files as such beside the objects needs it.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
 
     /// Stores a whole object, for bodies that are in memory anyway.
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError>;

@@ -95,6 +95,10 @@ impl Storage for PosixStorage {
             .with(Feature::PlainFiles)
     }
 
+    fn directory(&self) -> Option<&Path> {
+        Some(self.root.path())
+    }
+
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let key = key.clone();
         self.blocking(move |root| {

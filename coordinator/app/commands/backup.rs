@@ -10,6 +10,7 @@ use crate::repositories::repository_set;
 use crate::runtime::block_on;
 use crate::settings::BackupRequest;
 use pgconvoy_coordinator::Progress;
+use pgconvoy_core::config::Layout;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
@@ -90,6 +91,7 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
         page_errors: options.page_errors,
         archive_copy: options.archive_copy,
         unit_size: options.unit_size.0,
+        whole_files: request.repos.iter().any(|repo| repo.layout == Layout::Plain),
         stall_timeout_ms: u64::try_from(options.io_timeout.as_millis()).unwrap_or(u64::MAX),
         // The worker is this very process.
         source_patience_ms: 0,

@@ -25,6 +25,7 @@ pub(crate) fn spec() -> BackupSpec {
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 1 << 20,
+        whole_files: false,
         stall_timeout_ms: 1_000,
         source_patience_ms: 0,
         annotations: Default::default(),

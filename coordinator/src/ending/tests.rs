@@ -35,7 +35,8 @@ async fn labelled() -> Labelled {
     let mut places = Vec::new();
     for number in [ONE, TWO, NOWHERE] {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-        let settings = RepositorySettings { number, secret: None };
+        let settings =
+            RepositorySettings { number, secret: None, layout: pgconvoy_core::config::Layout::Packed };
         if number != NOWHERE {
             Repository::open_or_create(storage.clone(), &settings, Timestamp(0)).await.unwrap();
         }

@@ -90,7 +90,11 @@ impl Fleet {
         let stores: BTreeMap<RepoKey, Arc<dyn Storage>> =
             self.stores.iter().map(|(key, (storage, _))| (*key, storage.clone())).collect();
         Arc::new(move |key| {
-            let settings = RepositorySettings { number: key, secret: None };
+            let settings = RepositorySettings {
+                number: key,
+                secret: None,
+                layout: pgconvoy_core::config::Layout::Packed,
+            };
             Ok(Arc::new(RepositorySet::new([Place::at(stores[&key].clone(), settings)])))
         })
     }

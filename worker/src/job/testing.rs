@@ -70,8 +70,10 @@ impl Site {
         let (mut faults, mut stores, mut places) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for number in [ONE, TWO] {
             let (storage, its_faults) = FaultStorage::new(Arc::new(MemoryStorage::new()));
-            let (storage, settings): (Arc<dyn Storage>, _) =
-                (Arc::new(storage), RepositorySettings { number, secret: None });
+            let (storage, settings): (Arc<dyn Storage>, _) = (
+                Arc::new(storage),
+                RepositorySettings { number, secret: None, layout: pgconvoy_core::config::Layout::Packed },
+            );
             let created = Repository::open_or_create(storage.clone(), &settings, Timestamp(0)).await;
             created.unwrap().0.create_cluster(&stanza(), &cluster(CLUSTER, 3)).await.unwrap();
             faults.insert(number, its_faults);

@@ -102,6 +102,17 @@ impl KnownBlocks {
         self.block(block).is_some_and(|known| known.hash == hash)
     }
 
+    /// The pack in which that repository has exactly so many blocks, from the file's first to its last.
+    pub(super) fn whole_in(&self, repository: RepoKey, blocks: u32) -> Option<PackName> {
+        let spots = self.spots.get(&repository)?;
+        let [map] = &spots.maps[..] else { return None };
+        let all = spots.blocks.get(..blocks as usize)?;
+        let is_own = |(at, spot): (usize, &Option<Spot>)| {
+            spot.is_some_and(|spot| (spot.map, spot.pack) == (0, 0)) && self.block(at).is_some()
+        };
+        (spots.blocks.len() == blocks as usize && all.iter().enumerate().all(is_own)).then_some(map.name)
+    }
+
     pub(super) fn spots(&self, repository: RepoKey) -> Option<&Spots> {
         self.spots.get(&repository)
     }

@@ -3,11 +3,13 @@
 //! There is one lane as long as all repositories have the same history; a repository that missed backups has a lane of its
 //! own, from the same read.
 
+use super::files::FilePiece;
 use super::foreign::ForeignTable;
 use super::frames::{FramePacker, Place};
 use super::known::KnownBlocks;
 use super::outgoing::Outgoing;
 use crate::job::JobContext;
+use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::object::TAG_BYTES;
@@ -16,6 +18,7 @@ use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{PriorBackup, UnitPart};
 use pgconvoy_repository::codec::Compressor;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Blocks of a part, one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +173,9 @@ impl Lane {
     /// Compresses what was gathered, once, and hands it to every repository of the lane.
     pub(super) fn flush(&mut self, compressor: &mut Compressor) -> Result<(), Failure> {
         let Some(raw) = self.packer.take_frame() else { return Ok(()) };
+        if self.outgoing.iter().all(Outgoing::is_plain) {
+            return Ok(());
+        }
         let mut stored = Vec::with_capacity(raw.len() / 2 + TAG_BYTES);
         let codec = compressor.compress(raw, &mut stored)?;
         let raw_bytes = u32::try_from(raw.len()).expect("a frame is far below 4 GiB");
@@ -188,6 +194,7 @@ impl Lane {
     /// All blocks of the part were told. Where nothing is stored of it, no footer lists it.
     pub(super) fn end_part(&mut self, is_stored: bool) -> Result<(), Failure> {
         let stretches = std::mem::take(&mut self.stretches);
+        self.end_files(&stretches);
         let both = self.footers.iter_mut().zip(&self.outgoing).filter(|_| is_stored);
         // A repository that has failed gets no footer, and may not have been asked where it has what.
         for (footer, _) in both.filter(|(_, one)| one.failure().is_none()) {
@@ -200,12 +207,38 @@ impl Lane {
         Ok(())
     }
 
+    /// Whether some repository of the lane keeps files as such: those are given every byte.
+    pub(super) fn has_files(&self) -> bool {
+        self.outgoing.iter().any(Outgoing::is_plain)
+    }
+
+    /// The next bytes of the file at hand.
+    pub(super) fn file(&mut self, path: &Arc<str>, bytes: &Bytes) {
+        for one in self.outgoing.iter_mut().filter(|one| one.is_plain()) {
+            one.file(FilePiece::Bytes { path: path.clone(), bytes: bytes.clone() });
+        }
+    }
+
+    /// A file that one earlier backup has from its first to its last block is that one's file.
+    fn end_files(&mut self, stretches: &[Stretch]) {
+        let all_known = match stretches {
+            [Stretch::Known { blocks, first: 0, by }] => self.known.get(*by).map(|known| (*blocks, known)),
+            _ => None,
+        };
+        for one in self.outgoing.iter_mut().filter(|one| one.is_plain()) {
+            let same = all_known.and_then(|(blocks, known)| known.whole_in(one.repository(), blocks));
+            one.file(FilePiece::End { same });
+        }
+    }
+
     /// Footers and ends; `body` has everything but what is each repository's own.
     pub(super) fn end(mut self, body: &PackBody, compressor: &mut Compressor) -> (Vec<Outgoing>, Vec<u8>) {
         for (one, footer) in self.outgoing.iter_mut().zip(self.footers) {
             let mut body = PackBody { foreign: footer.foreign.packs().to_vec(), ..body.clone() };
-            for (range, runs) in body.ranges.iter_mut().zip(footer.runs) {
-                range.runs = runs;
+            if one.is_plain() {
+                (body.plain, body.foreign) = (true, Vec::new());
+            } else {
+                body.ranges.iter_mut().zip(footer.runs).for_each(|(range, runs)| range.runs = runs);
             }
             one.end(&body, compressor);
         }

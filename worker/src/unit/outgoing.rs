@@ -1,5 +1,6 @@
 //! One pack on its way to one repository: sealed on the slot's thread, uploaded on the runtime, a bounded queue between.
 
+use super::files::{FilePiece, Files};
 use super::patience::Patience;
 use super::stopwatch::timed;
 use crate::job::JobContext;
@@ -12,6 +13,7 @@ use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{RepositoryFailure, UnitOrder};
 use pgconvoy_repository::codec::{Codec, Compressor};
 use pgconvoy_repository::object::ObjectEncoder;
+use pgconvoy_repository::plain::PlainAttempt;
 use pgconvoy_repository::{Repository, RepositoryError};
 use pgconvoy_storage::{ObjectKey, PutMode};
 use std::future::Future;
@@ -25,12 +27,16 @@ use tokio::task::JoinHandle;
 pub(super) const PIECES_IN_FLIGHT: usize = 4;
 
 enum Piece {
+    /// Of the pack.
     Data(Bytes),
+    /// Of files beside the pack.
+    Files(FilePiece),
     /// Nothing is published without it: a queue that just ends is an attempt that was given up.
     End,
 }
 
-type Uploading = JoinHandle<Result<(), RepositoryError>>;
+/// Ends with the bytes that were stored beside the pack.
+type Uploading = JoinHandle<Result<u64, RepositoryError>>;
 
 enum State {
     Open {
@@ -52,6 +58,8 @@ pub(super) struct Outgoing {
     patience: Patience,
     /// How long the slot waited for room in the queue.
     queued: Duration,
+    /// Files go as they are, and no frames.
+    is_plain: bool,
     state: State,
 }
 
@@ -67,7 +75,9 @@ impl Outgoing {
             Ok(state) => state,
             Err(failure) => State::Failed(failure),
         };
-        Outgoing { repository, runtime: context.runtime.clone(), patience, queued: Duration::ZERO, state }
+        let is_plain = context.repositories.get(&repository).is_some_and(|known| known.plain().is_some());
+        let runtime = context.runtime.clone();
+        Outgoing { repository, runtime, patience, queued: Duration::ZERO, is_plain, state }
     }
 
     fn open(context: &Arc<JobContext>, key: RepoKey, name: PackName) -> Result<State, Failure> {
@@ -81,12 +91,17 @@ impl Outgoing {
         let (encoder, header) = repository.encoder(Kind::Pack, &object)?;
         let key: ObjectKey = object.parse().expect("the layout spells valid keys only");
         let (queue, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
-        let uploading = context.runtime.spawn(upload(repository, key, header, receiver));
+        let files = repository.plain_attempt(&context.units.stanza, name);
+        let uploading = context.runtime.spawn(upload(repository, key, header, files, receiver));
         Ok(State::Open { encoder: Box::new(encoder), queue, uploading })
     }
 
     pub(super) fn repository(&self) -> RepoKey {
         self.repository
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     pub(super) fn queued(&self) -> Duration {
@@ -111,10 +126,15 @@ impl Outgoing {
 
     /// Seals a compressed frame and queues it, waiting for room: this is the back-pressure.
     pub(super) fn frame(&mut self, codec: Codec, raw_bytes: u32, stored: Vec<u8>) {
-        if let State::Open { encoder, .. } = &mut self.state {
+        if let (State::Open { encoder, .. }, false) = (&mut self.state, self.is_plain) {
             let piece = encoder.frame(codec, raw_bytes, stored).map(Piece::Data);
             self.queue(piece);
         }
+    }
+
+    /// Bytes of a file, where files go as they are; or its end.
+    pub(super) fn file(&mut self, piece: FilePiece) {
+        self.queue(Ok(Piece::Files(piece)));
     }
 
     /// Footer and end.
@@ -170,7 +190,7 @@ impl Outgoing {
             State::Ended { bytes, uploading } => {
                 let abort = uploading.abort_handle();
                 match patience.wait(uploading).await {
-                    Ok(Ok(Ok(()))) => Ok(bytes),
+                    Ok(Ok(Ok(beside))) => Ok(bytes + beside),
                     Ok(Ok(Err(error))) => Err(error.into()),
                     Ok(Err(_)) => Err(lost()),
                     Err(failure) => {
@@ -193,15 +213,27 @@ async fn upload(
     repository: Arc<Repository>,
     key: ObjectKey,
     header: Bytes,
+    files: Option<PlainAttempt>,
     mut queue: mpsc::Receiver<Piece>,
-) -> Result<(), RepositoryError> {
+) -> Result<u64, RepositoryError> {
     let mut upload = repository.storage().begin(&key, PutMode::Create).await?;
+    let mut files = files.map(Files::new);
     upload.write(header).await?;
     loop {
-        match queue.recv().await {
-            Some(Piece::Data(bytes)) => upload.write(bytes).await?,
-            Some(Piece::End) => return Ok(upload.finish().await?),
-            None => {
+        match (queue.recv().await, &mut files) {
+            (Some(Piece::Data(bytes)), _) => upload.write(bytes).await?,
+            (Some(Piece::Files(piece)), Some(files)) => files.take(piece).await?,
+            // Nobody sends them where they do not belong.
+            (Some(Piece::Files(_)), None) => {}
+            (Some(Piece::End), _) => {
+                let beside = match files {
+                    Some(files) => files.finish().await?,
+                    None => 0,
+                };
+                upload.finish().await?;
+                return Ok(beside);
+            }
+            (None, _) => {
                 upload.abort().await;
                 return Err(RepositoryError::Interrupted { what: "writing a pack" });
             }

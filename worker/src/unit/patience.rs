@@ -15,17 +15,28 @@ use tokio::time::Instant;
 /// In stall timeouts, what all waits of one unit for one repository may take together. Without it a store that takes each
 /// piece just in time would hold a slot, and with it the other repositories, for hours.
 const STALLS_PER_UNIT_MAX: u32 = 4;
+/// A unit that is larger than this, because no file may be split, may take as many times as long.
+const UNIT_BYTES: u64 = 32 << 20;
 
 pub(super) struct Patience {
     context: Arc<JobContext>,
     order: Arc<UnitOrder>,
     repository: RepoKey,
+    stalls_max: u32,
     waited: Duration,
 }
 
 impl Patience {
     pub(super) fn new(context: &Arc<JobContext>, order: &Arc<UnitOrder>, repository: RepoKey) -> Self {
-        Patience { context: context.clone(), order: order.clone(), repository, waited: Duration::ZERO }
+        let bytes: u64 = order.parts.iter().map(|part| part.length).sum();
+        let times = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
+        Patience {
+            context: context.clone(),
+            order: order.clone(),
+            repository,
+            stalls_max: STALLS_PER_UNIT_MAX.saturating_mul(times),
+            waited: Duration::ZERO,
+        }
     }
 
     /// Whether there is any point in trying.
@@ -39,7 +50,7 @@ impl Patience {
 
     pub(super) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let stall = Duration::from_millis(self.context.units.stall_timeout_ms);
-        let left = stall.saturating_mul(STALLS_PER_UNIT_MAX).saturating_sub(self.waited);
+        let left = stall.saturating_mul(self.stalls_max).saturating_sub(self.waited);
         let began = Instant::now();
         let outcome = tokio::select! {
             biased;
@@ -54,7 +65,7 @@ impl Patience {
 
     fn stalled(&self, stall: Duration, left: Duration) -> Failure {
         let what = if left < stall {
-            format!("kept a unit waiting for {} s in all", (stall * STALLS_PER_UNIT_MAX).as_secs())
+            format!("kept a unit waiting for {} s in all", stall.saturating_mul(self.stalls_max).as_secs())
         } else {
             format!("did not answer for {} s", stall.as_secs())
         };

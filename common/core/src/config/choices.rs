@@ -81,6 +81,20 @@ impl Default for PageErrors {
     }
 }
 
+impl Layout {
+    pub fn is_packed(&self) -> bool {
+        *self == Layout::Packed
+    }
+}
+
+/// What a repository has that does not say otherwise.
+#[allow(clippy::derivable_impls, reason = "the macro that makes the type marks no default")]
+impl Default for Layout {
+    fn default() -> Self {
+        Layout::Packed
+    }
+}
+
 impl CompressType {
     /// pgBackRest's ranges. `None` where there is nothing to choose.
     pub const fn levels(self) -> Option<(i32, i32)> {

@@ -1,6 +1,7 @@
 //! The repository's own identity, and the clusters that a stanza has had.
 
 use super::{Cipher, HashSecret, layout::ArchiveId};
+use crate::config::Layout;
 use crate::ids::{ClusterNumber, Identity, SystemId};
 use crate::pg::{PgVersion, WalSegmentSize};
 use crate::units::Timestamp;
@@ -12,6 +13,9 @@ pub struct RepositoryBody {
     pub identity: Identity,
     pub cipher: Cipher,
     pub created: Timestamp,
+    /// How backups lie in it.
+    #[serde(default, skip_serializing_if = "Layout::is_packed")]
+    pub layout: Layout,
 }
 
 /// One PostgreSQL version and system identifier of a stanza. The hash secret is the stanza's: equal in all its clusters and

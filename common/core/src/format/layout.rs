@@ -35,6 +35,31 @@ pub fn backup(stanza: &StanzaName, label: BackupLabel) -> String {
     format!("{stanza}/backup/{label}")
 }
 
+/// What a plain repository keeps of a backup until it is published: the files of each attempt, and the directory that is
+/// made of them. A name that no label has, so that no listing takes it for a backup.
+pub fn partial(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}{PARTIAL}", backup(stanza, label))
+}
+
+/// The label, from the last part of such a name.
+pub fn partial_label(name: &str) -> Option<BackupLabel> {
+    name.strip_suffix(PARTIAL)?.parse().ok()
+}
+
+const PARTIAL: &str = ".partial";
+
+/// The data directory of a backup in a plain repository.
+pub fn data(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}/{DATA}", backup(stanza, label))
+}
+
+/// That directory while it is made.
+pub fn partial_data(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}/{DATA}", partial(stanza, label))
+}
+
+const DATA: &str = "data";
+
 pub fn plan(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
     format!("{}/plan-{:04}", backup(stanza, label), plan.0)
 }
@@ -132,6 +157,12 @@ impl PackName {
     pub fn key(&self, stanza: &StanzaName) -> String {
         let packs = packs(stanza, self.label, self.plan);
         format!("{packs}/{:06}-{:03}", self.unit.0, self.attempt.0)
+    }
+
+    /// Where the files of such an attempt lie in a plain repository until the backup is published.
+    pub fn files(&self, stanza: &StanzaName) -> String {
+        let partial = partial(stanza, self.label);
+        format!("{partial}/{:04}/{:06}-{:03}", self.plan.0, self.unit.0, self.attempt.0)
     }
 
     /// From the last part of its name.

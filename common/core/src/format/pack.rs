@@ -161,8 +161,15 @@ pub struct PackBody {
     /// Bytes of its ranges that were not read, since WAL summaries said that the prior has them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped: u64,
+    /// Its ranges are whole files that lie as such beside it (`FORMAT.md` section 4a): they have no runs here, and the pack no frames.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub plain: bool,
 }
 
 fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -13,6 +13,7 @@ use super::pack::{BlockRun, ForeignFrame, ForeignPack, PackBody, PackRange};
 use super::plan::{HeartbeatBody, PlanBody, Writer};
 use super::wal::{StopBody, WalBody};
 use super::*;
+use crate::config::Layout;
 use crate::ids::{
     Attempt, ClusterNumber, Identity, KeyGeneration, Oid, PlanNumber, RepoKey, SystemId, UnitId,
 };
@@ -107,6 +108,7 @@ fn pack() -> PackBody {
         foreign: vec![foreign],
         vanished: vec!["base/5/99".into()],
         skipped: 0,
+        plain: false,
     }
 }
 
@@ -254,6 +256,7 @@ fn bodies_and_records_of_version_1_stay_as_they_are() {
         identity: identity(3),
         cipher: Cipher::Aes256Gcm,
         created: Timestamp(1_795_000_000_123),
+        layout: Layout::Packed,
     };
     let wal = WalBody { name: "000000010000000000000001".into(), size: 16 << 20, sha1: [6; 20] };
     let mut encoded = Vec::new();

@@ -4,8 +4,8 @@
 //! A. Every byte of every file that is not taken over from a prior backup belongs to exactly one unit; so does every such
 //!    file without bytes that is read to its end.
 //! B. Only relation forks are split (everything else is read whole, by one reader, in one unit), at multiples of the
-//!    file's block size.
-//! C. No unit has more bytes than the unit size, unless it is a single file that must not be split.
+//!    file's block size; and none where a repository keeps files as such.
+//! C. No unit has more bytes than the unit size, unless it is a single file that is not split.
 //! D. Largest first; pg_control alone and last.
 //! E. Files that must come from the primary share no unit with files that need not.
 //! F. The unit size doubles until there are at most [`UNITS_MAX`] units.
@@ -68,11 +68,13 @@ pub struct SplitOptions {
     /// How many earlier backups and attempts may have some of a file. It may have the blocks that one of them gave it, whatever
     /// its size is now; and an order says of each where.
     pub priors: usize,
+    /// Nothing is split: a repository keeps files as such.
+    pub whole_files: bool,
 }
 
 impl SplitOptions {
     pub fn new(unit_size: u64, page_size: u32) -> Self {
-        SplitOptions { unit_size, page_size, units_max: UNITS_MAX, priors: 0 }
+        SplitOptions { unit_size, page_size, units_max: UNITS_MAX, priors: 0, whole_files: false }
     }
 
     fn files_max(&self) -> usize {
@@ -108,7 +110,7 @@ fn split(inventory: &Inventory, unchanged: &Unchanged, options: SplitOptions) ->
             });
         } else if !needs_reading(file) {
             // An empty relation file is complete as it is: whatever it grows to is in the WAL.
-        } else if file.class.splittable() && file.size > unit_size {
+        } else if file.class.splittable() && file.size > unit_size && !options.whole_files {
             split_file(index, file, options, &mut units);
         } else if file.size >= unit_size / BUNDLE_SHARE && file.size > 0 {
             units.push(Unit {

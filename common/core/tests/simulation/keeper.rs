@@ -329,6 +329,7 @@ impl World {
             foreign: Vec::new(),
             vanished,
             skipped: 0,
+            plain: false,
         };
         self.note(format_args!("worker {id} reads unit {} attempt {}", order.unit, order.attempt));
         let pack = Pack { body, read_from: self.now, read_to: self.now + takes };

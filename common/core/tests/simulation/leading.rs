@@ -208,6 +208,7 @@ impl World {
             page_errors: Default::default(),
             archive_copy: crate::scenario::copies_wal(job),
             unit_size: UNIT_SIZE,
+            whole_files: false,
             stall_timeout_ms: 1_000,
             source_patience_ms: SOURCE_PATIENCE,
             annotations: Default::default(),

@@ -4,6 +4,7 @@ use super::object_key;
 use crate::codec::{Codec, Decompressor};
 use crate::error::RepositoryError;
 use crate::open::Repository;
+use crate::plain::PlainFrames;
 use crate::seal::FrameOpener;
 use bytes::Bytes;
 use pgconvoy_core::format::object::{
@@ -36,6 +37,8 @@ pub struct ObjectReader {
     body: Vec<u8>,
     /// The whole object, if it was fetched whole.
     whole: Option<Bytes>,
+    /// What stands for its frames in a plain repository.
+    plain: Option<PlainFrames>,
 }
 
 /// The parts of an object that are needed before its frames.
@@ -166,7 +169,7 @@ impl ObjectReader {
         let offsets = frame_offsets(&frames, &ends.trailer).map_err(format)?;
         let body = rest.to_vec();
         let (name, key) = (name.to_owned(), object_key(name));
-        Ok(ObjectReader { place, name, key, size, header, opener, frames, offsets, body, whole })
+        Ok(ObjectReader { place, name, key, size, header, opener, frames, offsets, body, whole, plain: None })
     }
 
     pub fn body<B: DeserializeOwned>(&self) -> Result<B, RepositoryError> {
@@ -175,6 +178,18 @@ impl ObjectReader {
             object: self.name.clone(),
             source,
         })
+    }
+
+    /// Its frames are parts of files that lie beside it.
+    pub(crate) fn has_plain(&mut self, plain: PlainFrames) {
+        self.frames = plain.entries();
+        let begin = |end: &mut u64, frame: &FrameEntry| {
+            let begin = *end;
+            *end += u64::from(frame.stored_bytes());
+            Some(begin)
+        };
+        self.offsets = self.frames.iter().scan(0, begin).collect();
+        self.plain = Some(plain);
     }
 
     pub fn frames(&self) -> &[FrameEntry] {
@@ -211,6 +226,9 @@ impl ObjectReader {
         repository: &Repository,
         frames: Range<usize>,
     ) -> Result<Bytes, RepositoryError> {
+        if let Some(plain) = &self.plain {
+            return plain.fetch(frames).await;
+        }
         let range = self.stored_range(frames);
         if let Some(whole) = &self.whole {
             let begin = usize::try_from(range.start).expect("frames lie in the object");
@@ -228,6 +246,11 @@ impl ObjectReader {
         decompressor: &mut Decompressor,
         out: &mut Vec<u8>,
     ) -> Result<(), RepositoryError> {
+        if self.plain.is_some() {
+            out.clear();
+            out.extend_from_slice(stored);
+            return Ok(());
+        }
         let entry = self.frames[frame];
         let number = u32::try_from(frame).expect("frame_offsets compared it with a u32");
         let place = FramePlace { place: &self.place, object: &self.name, opener: &self.opener };

@@ -51,6 +51,7 @@ pub(super) fn check(
                 errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
                 errors.extend(packs(job, record, entries, secret, &mut expected, known)?);
                 errors.extend(expected.check_split_files(job, &manifest, secret));
+                errors.extend(data_directory(job, record)?);
                 papers = self::papers(job, record, &expected.plans);
             }
         },
@@ -102,6 +103,28 @@ fn difference(head: &ManifestHead, record: &BackupRecord) -> Option<&'static str
         ("time", (head.started, head.stopped) == (record.started, record.stopped)),
     ];
     told.into_iter().find(|(_, is_same)| !is_same).map(|(what, _)| what)
+}
+
+/// Where files are kept as such: every name that the manifest says, and where it leads.
+fn data_directory(job: &Job, record: &BackupRecord) -> Checked<Vec<Finding>> {
+    let Some(files) = job.repository.plain() else { return Ok(Vec::new()) };
+    let name = layout::manifest(&job.stanza, record.label);
+    let opening = ManifestReader::open(&job.repository, &job.stanza, record.label, &record.manifest);
+    let mut manifest = match job.wait(opening) {
+        Ok(manifest) => manifest,
+        Err(error) => return Ok(vec![job.finding(&name, &error)]),
+    };
+    let head = manifest.head().clone();
+    let mut flaws: Vec<_> = files.label_flaw(&job.stanza, &head).into_iter().collect();
+    loop {
+        job.go_on()?;
+        match job.wait(manifest.next_records(&job.repository)) {
+            Ok(Some(records)) => flaws.extend(files.flaws(&job.stanza, &head, &records)),
+            Ok(None) => break,
+            Err(error) => return Ok(vec![job.finding(&name, &error)]),
+        }
+    }
+    Ok(flaws.into_iter().map(|(object, reason)| job.finding(&object, &reason)).collect())
 }
 
 /// Reads the packs that were not read before, and compares all that the manifest refers to with it.

@@ -7,6 +7,7 @@ mod damage;
 mod golden;
 mod hostile;
 mod informing;
+mod plain;
 mod publishing;
 mod stopping;
 mod support;

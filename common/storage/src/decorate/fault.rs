@@ -120,6 +120,10 @@ impl Storage for FaultStorage {
         self.inner.features()
     }
 
+    fn directory(&self) -> Option<&std::path::Path> {
+        self.inner.directory()
+    }
+
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let target = self.target(Operation::Put, Some(key));
         let aftermath = target.before().await?;

@@ -97,6 +97,10 @@ impl Storage for MetricsStorage {
         self.inner.features()
     }
 
+    fn directory(&self) -> Option<&std::path::Path> {
+        self.inner.directory()
+    }
+
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let length = body.len();
         let result = self.inner.put(key, mode, body).await;

@@ -157,6 +157,10 @@ impl Storage for RetryStorage {
         self.inner.features()
     }
 
+    fn directory(&self) -> Option<&std::path::Path> {
+        self.inner.directory()
+    }
+
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let mut tries = self.tries(Some(key));
         loop {

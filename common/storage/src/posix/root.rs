@@ -62,6 +62,10 @@ impl Root {
         &self.name
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn place(&self, key: Option<&ObjectKey>) -> Place {
         Place::new(Arc::clone(&self.name), key)
     }

@@ -40,10 +40,14 @@ async fn without_any_repository_the_job_cannot_begin() {
 
 /// Repository 1 as the site has it, and a second one whose stanza has this cluster.
 async fn beside(site: &Site, number: ClusterNumber, secret_seed: u8) -> RepositorySet {
-    let settings = RepositorySettings { number: TWO, secret: None };
+    let settings =
+        RepositorySettings { number: TWO, secret: None, layout: pgconvoy_core::config::Layout::Packed };
     let other = RepositorySet::new([
         Place::at(Arc::new(MemoryStorage::new()), settings),
-        Place::at(site.storage(ONE), RepositorySettings { number: ONE, secret: None }),
+        Place::at(
+            site.storage(ONE),
+            RepositorySettings { number: ONE, secret: None, layout: pgconvoy_core::config::Layout::Packed },
+        ),
     ]);
     let (repository, _) = other.open_or_create(TWO, pgconvoy_core::units::Timestamp(0)).await.unwrap();
     repository.create_cluster(&stanza(), &cluster(number, secret_seed)).await.unwrap();

@@ -108,7 +108,11 @@ impl Fixture {
     pub(super) fn new(shape: &Shape) -> Fixture {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let storages = [MemoryStorage::new(), MemoryStorage::new()];
-        let settings = |index: u16| RepositorySettings { number: RepoKey(index), secret: None };
+        let settings = |index: u16| RepositorySettings {
+            number: RepoKey(index),
+            secret: None,
+            layout: pgconvoy_core::config::Layout::Packed,
+        };
         let places = storages.iter().zip(1..).map(|(storage, number)| {
             let storage: Arc<dyn Storage> = Arc::new(storage.clone());
             Place::at(storage, settings(number))
@@ -317,6 +321,7 @@ impl Writing<'_> {
             foreign: foreign.into_iter().collect(),
             vanished: Vec::new(),
             skipped: 0,
+            plain: false,
         };
         self.put(&name.key(&stanza()), object.end(&body)).await;
         ranges

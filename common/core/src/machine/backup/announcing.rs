@@ -30,6 +30,7 @@ impl BackupMachine {
         effects.push(Effect::PersistAnnounced(announced.clone()));
         let options = SplitOptions {
             priors: announced.priors.len() + usize::from(announced.plan.0 > 1),
+            whole_files: self.spec.whole_files,
             ..SplitOptions::new(self.spec.unit_size, self.page_size())
         };
         let plan = plan_backup(&self.inventory, self.foundation.unchanged(), options);

@@ -53,6 +53,9 @@ pub struct BackupSpec {
     #[serde(default)]
     pub archive_copy: bool,
     pub unit_size: u64,
+    /// No file is split: a repository keeps files as such.
+    #[serde(default)]
+    pub whole_files: bool,
     pub stall_timeout_ms: u64,
     /// How long the job waits for the worker that keeps its session, once that is lost.
     pub source_patience_ms: u64,

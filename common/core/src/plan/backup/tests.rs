@@ -88,6 +88,22 @@ proptest! {
     }
 
     #[test]
+    fn nothing_is_split_where_files_stay_whole_and_every_file_is_in_one_unit(files in any_files(), unit_size in 64 * KIB..40 * MIB) {
+        let inventory = inventory(&files);
+        let options = SplitOptions { whole_files: true, ..SplitOptions::new(unit_size, 8192) };
+        let plan = plan_backup(&inventory, &Unchanged::default(), options);
+        let mut seen = vec![0; files.len()];
+        for unit in &plan.units {
+            let Work::Files(list) = &unit.work else { panic!("{unit:?} is a part of a file") };
+            prop_assert!(unit.bytes <= plan.unit_size || list.len() == 1, "{unit:?}");
+            list.iter().for_each(|file| seen[file.0 as usize] += 1);
+        }
+        for (times, (class, size)) in seen.iter().zip(&files) {
+            prop_assert_eq!(*times, usize::from(*size > 0 || !class.wal_protected()));
+        }
+    }
+
+    #[test]
     fn the_same_inventory_gives_the_same_plan_largest_first(files in any_files(), unit_size in 8 * KIB..40 * MIB) {
         let plan = plan_backup(&inventory(&files), &Unchanged::default(), SplitOptions::new(unit_size, 8192));
         prop_assert_eq!(&plan, &plan_backup(&inventory(&files), &Unchanged::default(), SplitOptions::new(unit_size, 8192)));

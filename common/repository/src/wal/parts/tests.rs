@@ -16,7 +16,11 @@ const START: u64 = 5 << 24;
 const LEVEL: Level = Codec::Zst.default_level();
 
 async fn repository() -> Arc<Repository> {
-    let settings = RepositorySettings { number: RepoKey(1), secret: None };
+    let settings = RepositorySettings {
+        number: RepoKey(1),
+        secret: None,
+        layout: pgconvoy_core::config::Layout::Packed,
+    };
     let created =
         Repository::open_or_create(Arc::new(MemoryStorage::new()), &settings, Timestamp(0)).await.unwrap();
     Arc::new(created.0)

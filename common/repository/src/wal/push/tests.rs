@@ -15,7 +15,11 @@ const STALL: Duration = Duration::from_millis(200);
 
 async fn target() -> (WalTarget, Faults) {
     let (storage, faults) = FaultStorage::new(Arc::new(MemoryStorage::new()));
-    let settings = RepositorySettings { number: RepoKey(1), secret: None };
+    let settings = RepositorySettings {
+        number: RepoKey(1),
+        secret: None,
+        layout: pgconvoy_core::config::Layout::Packed,
+    };
     let created = Repository::open_or_create(Arc::new(storage), &settings, Timestamp(0)).await;
     ((Arc::new(created.unwrap().0), ARCHIVE), faults)
 }

@@ -128,6 +128,7 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 64 * KIB,
+        whole_files: false,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,
         annotations: BTreeMap::from([("reason".to_owned(), "test".to_owned())]),

@@ -86,6 +86,7 @@ pub(crate) async fn write_pack(
         foreign,
         vanished: Vec::new(),
         skipped: 0,
+        plain: false,
     };
     object.extend_from_slice(&encoder.finish(&body, &mut compressor).unwrap());
     let size = object.len() as u64;

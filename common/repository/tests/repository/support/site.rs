@@ -1,6 +1,7 @@
 //! One repository with a stanza and its WAL.
 
 use super::{BackupRequest, Files, backup};
+use pgconvoy_core::config::Layout;
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::{BackupLabel, HashSecret};
@@ -92,7 +93,11 @@ impl Site {
 
     pub(crate) fn settings(seal: Seal, key_file: &std::path::Path, number: u16) -> RepositorySettings {
         let file = KeySource::KeyFile(key_file.to_str().unwrap().to_owned());
-        RepositorySettings { number: RepoKey(number), secret: (seal == Seal::Encrypted).then_some(file) }
+        RepositorySettings {
+            number: RepoKey(number),
+            secret: (seal == Seal::Encrypted).then_some(file),
+            layout: Layout::Packed,
+        }
     }
 
     pub(crate) fn cluster_body() -> ClusterBody {

@@ -61,6 +61,7 @@ pub(super) fn pack(order: &UnitOrder) -> RecalledPack {
         foreign: Vec::new(),
         vanished: Vec::new(),
         skipped: 0,
+        plain: false,
     };
     let stored = [ONE, TWO].map(|repository| StoredPack { repository, bytes: 10 });
     RecalledPack { body, stored: stored.to_vec() }
