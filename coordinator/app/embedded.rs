@@ -2,7 +2,7 @@
 //!
 //! The same `start` calls as in a distributed fleet; what differs is what they are given.
 
-use crate::host::random_identity;
+use crate::host::{random_identity, writer};
 use crate::runtime::terminated;
 use pgconvoy_coordinator::{Coordinator, Deps, Progress, Ttls};
 use pgconvoy_core::failure::Failure;
@@ -88,6 +88,7 @@ impl Embedded {
         let (near, far) = pair(peer(Role::Coordinator), peer(Role::Worker), &Faults::default());
         let worker = Worker::start(WorkerDeps {
             name: name.clone(),
+            host: writer().host,
             incarnation: random_identity()?,
             slots: self.slots,
             bandwidth: None,

@@ -11,6 +11,7 @@
 mod auditing;
 mod commands;
 mod forgetting;
+mod sources;
 
 pub use crate::audit::Caller;
 
@@ -23,7 +24,7 @@ use crate::leader::{Leadership, Ttls};
 use crate::progress::Progress;
 use crate::recall;
 use crate::records::{self, JobKeeper, job_keys};
-use crate::registry::{Registry, WorkerState, WorkerView};
+use crate::registry::Registry;
 use crate::restore;
 use crate::running::{BackupRun, Stage, Task};
 use crate::workshop::Workshop;
@@ -34,7 +35,7 @@ use pgconvoy_core::job::{JobKind, JobOptions, JobState};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome, Recovered, Status};
 use pgconvoy_core::machine::queue::{JobQueue, QueuedJob, Start};
 use pgconvoy_core::record::{Begun, JobRecord};
-use pgconvoy_core::wire::{Hello, JobId, ServerSeen};
+use pgconvoy_core::wire::{Hello, JobId};
 use pgconvoy_transport::Connection;
 use pgconvoy_transport::pki::Revoked;
 use std::collections::BTreeMap;
@@ -66,6 +67,19 @@ pub struct LeadDeps {
 struct State {
     queue: JobQueue,
     jobs: BTreeMap<JobId, Live>,
+}
+
+impl State {
+    /// Units in the hands of each worker, of all jobs.
+    fn load(&self) -> BTreeMap<WorkerName, u32> {
+        let mut load = BTreeMap::new();
+        for progress in self.jobs.values().filter_map(Live::progress) {
+            for (worker, units) in &progress.busy {
+                *load.entry(worker.clone()).or_default() += units;
+            }
+        }
+        load
+    }
 }
 
 pub struct Lead {
@@ -276,7 +290,10 @@ impl Lead {
     async fn start_what_can(self: &Arc<Self>) {
         let starts = {
             let mut state = self.lock();
-            state.queue.start(|stanza| sources_best_first(&self.registry.sources_of(stanza)))
+            let load = state.load();
+            let sources =
+                |stanza: &StanzaName| sources::best_first(stanza, &self.registry.sources_of(stanza), &load);
+            state.queue.start(sources, |worker| self.registry.host(worker))
         };
         for Start { id, source } in starts {
             let Some(keeper) = self.lock().jobs.get(&id).map(|job| job.keeper.clone()) else { continue };
@@ -466,22 +483,6 @@ fn queued(record: &JobRecord, repositories: Vec<pgconvoy_core::ids::RepoKey>) ->
 }
 
 /// Those on a primary first. A standby cannot keep a backup's session; one whose server is down may still serve offline.
-fn sources_best_first(workers: &[WorkerView]) -> Vec<WorkerName> {
-    let is_up = |worker: &&WorkerView| worker.state == WorkerState::Up;
-    let rank = |worker: &WorkerView| {
-        let best = worker.sources.iter().map(|source| match source.server {
-            ServerSeen::Primary(_) => 0,
-            ServerSeen::Unknown => 1,
-            ServerSeen::Down(_) => 2,
-            ServerSeen::Standby(_) => 3,
-        });
-        best.min().unwrap_or(4)
-    };
-    let mut workers: Vec<&WorkerView> = workers.iter().filter(is_up).collect();
-    workers.sort_by_key(|worker| (rank(worker), worker.name.clone()));
-    workers.into_iter().map(|worker| worker.name.clone()).collect()
-}
-
 fn state_of(outcome: &Outcome, is_cancelled: bool) -> JobState {
     match outcome.status {
         Status::Ok => JobState::Done,

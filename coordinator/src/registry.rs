@@ -53,6 +53,7 @@ struct Entry {
     slots: u16,
     sources: Vec<SourceSeen>,
     repositories: Vec<RepositorySeen>,
+    host: String,
 }
 
 impl Entry {
@@ -67,6 +68,7 @@ impl Entry {
             slots: 0,
             sources: Vec::new(),
             repositories: Vec::new(),
+            host: String::new(),
         }
     }
 
@@ -254,6 +256,7 @@ impl Registry {
             entry.slots = hello.slots;
             entry.sources = hello.sources.clone();
             entry.repositories = hello.repositories.clone();
+            entry.host = hello.host.clone();
             entry.state = if hello.draining { WorkerState::Draining } else { WorkerState::Up };
             (state.routes.clone(), is_draining)
         };
@@ -400,6 +403,13 @@ impl Registry {
         let state = self.lock();
         let free = state.free().filter(|(_, entry)| serves(entry));
         free.map(|(name, entry)| state.view(name, entry)).collect()
+    }
+
+    /// On which machine a worker is; by its own name, if it has not said so.
+    pub(crate) fn host(&self, worker: &WorkerName) -> String {
+        let state = self.lock();
+        let host = state.workers.get(worker).map(|entry| entry.host.clone());
+        host.filter(|host| !host.is_empty()).unwrap_or_else(|| worker.to_string())
     }
 
     /// Those that are connected and may be given something.

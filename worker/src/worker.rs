@@ -49,6 +49,8 @@ const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub struct WorkerDeps {
     pub name: WorkerName,
+    /// The name of this machine.
+    pub host: String,
     /// Random, new with each start.
     pub incarnation: Identity,
     /// Units computed at once.
@@ -143,6 +145,7 @@ async fn run(
             spool: deps.spool,
             runtime: deps.runtime,
         }),
+        host: deps.host,
         incarnation: deps.incarnation,
         slots: deps.slots,
         looks,
@@ -169,6 +172,7 @@ async fn run(
 
 struct State {
     ground: Arc<Ground>,
+    host: String,
     incarnation: Identity,
     slots: u16,
     /// Whether servers are looked at before each hello.
@@ -279,6 +283,7 @@ impl State {
             slots: self.slots,
             sources,
             repositories,
+            host: self.host.clone(),
             held: held.collect(),
             draining: self.draining.is_cancelled(),
         }

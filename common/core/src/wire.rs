@@ -304,6 +304,9 @@ pub struct Hello {
     /// Those that it can open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<RepositorySeen>,
+    /// The name of its machine, which others may be on as well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
 }
 
 /// A repository by what it says of itself: a number is each configuration's own.

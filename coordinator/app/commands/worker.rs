@@ -3,7 +3,7 @@
 use super::archive::daemon::Archiver;
 use crate::context::{Context, Current};
 use crate::fleet::errands::CommandErrands;
-use crate::host::{connect_options, cores, random_identity};
+use crate::host::{connect_options, cores, random_identity, writer};
 use crate::member;
 use crate::reload::Reload;
 use crate::repositories::repository_set;
@@ -65,6 +65,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let mut archivers = archivers(context, &seen)?;
     let mut worker = Worker::start(WorkerDeps {
         name: name.clone(),
+        host: writer().host,
         incarnation: random_identity()?,
         slots: slots(config),
         bandwidth: Some(bandwidth.clone()),

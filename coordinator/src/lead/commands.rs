@@ -1,7 +1,6 @@
 //! What people may do to jobs and workers of a leadership.
 
 use super::{Caller, Lead};
-use crate::jobs::Live;
 use crate::records::JobKeeper;
 use crate::registry::WorkerView;
 use crate::units::{ListUnits, UnitView};
@@ -72,11 +71,8 @@ impl Lead {
     }
 
     pub fn workers(&self) -> Vec<(WorkerView, u32)> {
-        let state = self.lock();
-        let busy = |worker: &WorkerName| {
-            let units = state.jobs.values().filter_map(Live::progress);
-            units.map(|progress| progress.busy.get(worker).copied().unwrap_or(0)).sum()
-        };
+        let load = self.lock().load();
+        let busy = |worker: &WorkerName| load.get(worker).copied().unwrap_or_default();
         self.registry.workers().into_iter().map(|view| (view.clone(), busy(&view.name))).collect()
     }
 

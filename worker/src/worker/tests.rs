@@ -13,6 +13,7 @@ fn worker(revoked: Revoked) -> (WorkerHandle, Channel<Instruction, Report>) {
     let (near, far) = memory::pair(peer(Role::Coordinator), peer(Role::Worker), &Faults::default());
     let deps = WorkerDeps {
         name: name.clone(),
+        host: String::new(),
         incarnation: Identity::from_random_bytes([1; 16]),
         slots: 1,
         bandwidth: None,

@@ -1,7 +1,7 @@
 //! Which jobs run: highest priority first, oldest first among equals, within limits.
 //!
 //! Properties
-//! 1. Two backups of one stanza never run at once, nor do more than the limit of jobs on one repository or one source.
+//! 1. Two backups of one stanza never run at once, nor do more than the limit of jobs on one repository or one source's host.
 //! 2. A job that cannot run now holds up only those that want the same stanza and are behind it.
 //! 3. The same queue and the same workers give the same answer.
 
@@ -72,8 +72,13 @@ impl JobQueue {
         }
     }
 
-    /// What can begin now; from here on it runs. `sources` tells the workers that see a stanza's data, best first.
-    pub fn start(&mut self, sources: impl Fn(&StanzaName) -> Vec<WorkerName>) -> Vec<Start> {
+    /// What can begin now; from here on it runs. `sources` tells the workers that see a stanza's data, best first; `host` on which
+    /// machine a worker is.
+    pub fn start(
+        &mut self,
+        sources: impl Fn(&StanzaName) -> Vec<WorkerName>,
+        host: impl Fn(&WorkerName) -> String,
+    ) -> Vec<Start> {
         let mut order: Vec<QueuedJob> = self.waiting.values().cloned().collect();
         order.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.created, job.id));
         let mut passed_over: BTreeSet<StanzaName> = BTreeSet::new();
@@ -82,7 +87,7 @@ impl JobQueue {
             if passed_over.contains(&job.stanza) {
                 continue;
             }
-            match self.place(&job, &sources) {
+            match self.place(&job, &sources, &host) {
                 Some(source) => {
                     self.waiting.remove(&job.id);
                     starts.push(Start { id: job.id, source: source.clone() });
@@ -101,6 +106,7 @@ impl JobQueue {
         &self,
         job: &QueuedJob,
         sources: &impl Fn(&StanzaName) -> Vec<WorkerName>,
+        host: &impl Fn(&WorkerName) -> String,
     ) -> Option<Option<WorkerName>> {
         let running = || self.running.values();
         if job.kind != JobKind::Backup {
@@ -116,7 +122,10 @@ impl JobQueue {
             return None;
         }
         let is_free = |source: &WorkerName| {
-            running().filter(|other| other.source.as_ref() == Some(source)).count() < JOBS_PER_SOURCE
+            let place = host(source);
+            let there =
+                running().filter(|other| other.source.as_ref().is_some_and(|other| host(other) == place));
+            there.count() < JOBS_PER_SOURCE
         };
         sources(&job.stanza).into_iter().find(is_free).map(Some)
     }
@@ -158,10 +167,13 @@ mod tests {
         queue.submit(job(1, "a"));
         queue.submit(job(2, "a"));
         queue.set_priority(id(2), 5);
-        assert_eq!(ids(&queue.start(each_its_own)), [id(2)]);
-        assert!(queue.start(each_its_own).is_empty(), "one backup of a stanza at a time");
+        assert_eq!(ids(&queue.start(each_its_own, WorkerName::to_string)), [id(2)]);
+        assert!(
+            queue.start(each_its_own, WorkerName::to_string).is_empty(),
+            "one backup of a stanza at a time"
+        );
         assert!(queue.remove(id(2)));
-        assert_eq!(ids(&queue.start(each_its_own)), [id(1)]);
+        assert_eq!(ids(&queue.start(each_its_own, WorkerName::to_string)), [id(1)]);
     }
 
     #[test]
@@ -171,7 +183,7 @@ mod tests {
         queue.submit(job(2, "b"));
         let only_b =
             |stanza: &StanzaName| if stanza.as_str() == "b" { each_its_own(stanza) } else { Vec::new() };
-        assert_eq!(ids(&queue.start(only_b)), [id(2)]);
+        assert_eq!(ids(&queue.start(only_b, WorkerName::to_string)), [id(2)]);
         assert!(queue.is_waiting(id(1)));
     }
 
@@ -182,8 +194,22 @@ mod tests {
             queue.submit(job(number, &format!("s{number}")));
         }
         let one_host = |_: &StanzaName| vec!["host".parse().unwrap()];
-        assert_eq!(queue.start(one_host).len(), JOBS_PER_SOURCE);
-        assert_eq!(queue.start(each_its_own).len(), JOBS_PER_REPOSITORY - JOBS_PER_SOURCE);
+        assert_eq!(queue.start(one_host, WorkerName::to_string).len(), JOBS_PER_SOURCE);
+        assert_eq!(
+            queue.start(each_its_own, WorkerName::to_string).len(),
+            JOBS_PER_REPOSITORY - JOBS_PER_SOURCE
+        );
+    }
+
+    #[test]
+    fn workers_on_one_machine_share_its_limit() {
+        let mut queue = JobQueue::default();
+        queue.submit(job(1, "a"));
+        queue.submit(job(2, "b"));
+        let one_machine = |_: &WorkerName| "machine".to_owned();
+        assert_eq!(ids(&queue.start(each_its_own, one_machine)), [id(1)]);
+        assert!(queue.remove(id(1)));
+        assert_eq!(ids(&queue.start(each_its_own, one_machine)), [id(2)]);
     }
 
     #[test]
@@ -191,8 +217,8 @@ mod tests {
         let mut queue = JobQueue::default();
         queue.adopt(job(1, "a"), Some("a".parse().unwrap()));
         queue.submit(job(2, "a"));
-        assert!(queue.start(each_its_own).is_empty());
+        assert!(queue.start(each_its_own, WorkerName::to_string).is_empty());
         assert!(queue.remove(id(1)) && !queue.remove(id(1)));
-        assert_eq!(queue.start(each_its_own).len(), 1);
+        assert_eq!(queue.start(each_its_own, WorkerName::to_string).len(), 1);
     }
 }

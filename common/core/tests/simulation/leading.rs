@@ -122,7 +122,10 @@ impl World {
     pub(crate) fn serve(&mut self, id: usize, epoch: FencingToken) {
         let Some(leading) = self.leading(id, epoch) else { return };
         let workers = &leading.workers;
-        let starts = leading.queue.start(|stanza| crate::coordinator::sources_of(workers, stanza));
+        let starts = leading.queue.start(
+            |stanza| crate::coordinator::sources_of(workers, stanza),
+            pgconvoy_core::ids::WorkerName::to_string,
+        );
         self.coordinator_later(id, QUEUE_INTERVAL, CoordinatorAct::Serve(epoch));
         for Start { id: job, source } in starts {
             // The one before may have found that another one leads.

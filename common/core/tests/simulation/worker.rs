@@ -206,6 +206,7 @@ impl World {
             held: held.collect(),
             draining: false,
             repositories: Vec::new(),
+            host: String::new(),
         };
         let report = Report { job: None, body: ReportBody::Hello(Box::new(hello)) };
         self.send(connection, End::Worker, Message::Up(Box::new(report)));

@@ -204,6 +204,7 @@ fn hello() -> Hello {
         held: vec![Held { job: job(), session: true, prepared: true, units: vec![held_unit()] }],
         draining: false,
         repositories: Vec::new(),
+        host: String::new(),
     }
 }
 
