@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use support::bad_disk::{BadDisk, Call, Fault};
 use support::fleet::{Fleet, FleetOptions};
@@ -39,7 +39,7 @@ fn entries(site: &Site, label: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Whether an entry is on its way, under another name.
-fn is_written(entry: &PathBuf) -> Result<bool> {
+fn is_written(entry: &Path) -> Result<bool> {
     let catalogue = entry.parent().context("a catalogue")?;
     let Ok(names) = std::fs::read_dir(catalogue) else { return Ok(false) };
     for name in names {
@@ -73,7 +73,7 @@ fn a_leader_that_slept_in_the_middle_of_publishing_finds_that_the_next_one_gave_
     let label = job["label"].as_str().context("a label")?;
     let entries = entries(&site, label)?;
     limits::wait_for("entries that only need their names", limits::SOON, || {
-        let written = entries.iter().map(is_written).collect::<Result<Vec<bool>>>()?;
+        let written = entries.iter().map(|entry| is_written(entry)).collect::<Result<Vec<bool>>>()?;
         Ok(written.into_iter().all(|one| one).then_some(()))
     })?;
     ensure!(!entries.iter().any(|entry| entry.exists()), "it is published");
@@ -93,12 +93,12 @@ fn a_leader_that_slept_in_the_middle_of_publishing_finds_that_the_next_one_gave_
     fleet.coordinators[0].thaw()?;
     fleet.workers[0].thaw()?;
     limits::wait_for("the end of the old leader's attempt", limits::SOON, || {
-        let written = entries.iter().map(is_written).collect::<Result<Vec<bool>>>()?;
+        let written = entries.iter().map(|entry| is_written(entry)).collect::<Result<Vec<bool>>>()?;
         Ok((!written.into_iter().any(|one| one)).then_some(()))
     })?;
     fleet.coordinators[0].await_log("this coordinator leads no more")?;
     for (number, (entry, void)) in REPOSITORIES.into_iter().zip(entries.iter().zip(&voids)) {
-        ensure!(&std::fs::read(entry)? == void, "{} was written again", entry.display());
+        ensure!(std::fs::read(entry)? == *void, "{} was written again", entry.display());
         assert!(labels(&site.pgconvoy, number)?.is_empty());
         let shown = site
             .only_repos(&[number])?
