@@ -98,7 +98,7 @@ fn a_leader_that_slept_in_the_middle_of_publishing_finds_that_the_next_one_gave_
     })?;
     fleet.coordinators[0].await_log("this coordinator leads no more")?;
     for (number, (entry, void)) in REPOSITORIES.into_iter().zip(entries.iter().zip(&voids)) {
-        ensure!(&std::fs::read(entry)? == void, "{} was written again", entry.display());
+        ensure!(std::fs::read(entry)? == *void, "{} was written again", entry.display());
         assert!(labels(&site.pgconvoy, number)?.is_empty());
         let shown = site
             .only_repos(&[number])?
