@@ -97,6 +97,8 @@ fn a_backup_is_a_data_directory_that_nobody_writes_to() -> Result<()> {
         stored["bytes-stored"].as_u64().is_some_and(|stored| stored > bytes / 2),
         "{stored} counts files of {bytes} bytes"
     );
+    let listed = site.pgconvoy.run(["repo-ls", "--repo=1", "--recurse"])?.ok()?.stdout;
+    ensure!(listed.contains("data/global/pg_control"), "files are shown as objects are\n{listed}");
     for pack in repository.packs(&label)? {
         ensure!(pack.metadata()?.len() < 2 << 20, "{} holds no data", pack.display());
     }
