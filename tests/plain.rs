@@ -5,11 +5,13 @@ mod support;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use support::fleet::{Fleet, FleetOptions};
 use support::process::Program;
 use support::repository::RepositoryFiles;
 use support::site::copy_overrides;
 use support::{
-    Cluster, ClusterOptions, Context, Json, Result, Site, SiteOptions, data, ensure, files, limits, same_data,
+    Cluster, ClusterOptions, Context, Json, Result, Site, SiteOptions, data, ensure, files, labels, limits,
+    same_data,
 };
 
 /// Repository 1 is plain, repository 2 packed and encrypted. WAL lies behind a link, and a table in a tablespace.
@@ -97,6 +99,8 @@ fn a_backup_is_a_data_directory_that_nobody_writes_to() -> Result<()> {
         stored["bytes-stored"].as_u64().is_some_and(|stored| stored > bytes / 2),
         "{stored} counts files of {bytes} bytes"
     );
+    let listed = site.pgconvoy.run(["repo-ls", "--repo=1", "--recurse"])?.ok()?.stdout;
+    ensure!(listed.contains("data/global/pg_control"), "files are shown as objects are\n{listed}");
     for pack in repository.packs(&label)? {
         ensure!(pack.metadata()?.len() < 2 << 20, "{} holds no data", pack.display());
     }
@@ -330,4 +334,27 @@ fn left(backups: &Path) -> Result<Vec<PathBuf>> {
         .into_iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "partial"))
         .collect())
+}
+
+#[test]
+fn in_a_fleet_whoever_leads_at_the_end_puts_the_directory_together() -> Result<()> {
+    let site = site()?;
+    let options = FleetOptions { bandwidth_max: Some("4MiB".to_owned()), ..FleetOptions::default() };
+    let mut fleet = Fleet::start(&site, &options)?;
+    let id = fleet.submit_backup(&["--unit-size=1MiB", "--archive-copy"])?;
+    fleet.await_units(&id, 5)?;
+    let leader = fleet.leader()?;
+    fleet.coordinators[leader].kill()?;
+    let job = fleet.await_end(&id)?;
+    ensure!(job["state"] == "done", "{job}");
+    let label = labels(&site.pgconvoy, 1)?.pop().context("a label")?;
+    let expected = data::fingerprint(&site.cluster)?;
+    ensure!(left(&site.repository(1)?.stanza().join("backup"))?.is_empty(), "nothing is left of its making");
+    site.pgconvoy.run(["verify"])?.ok()?;
+    drop(fleet);
+    lose_the_original(&site)?;
+    let copy = copy_as_an_administrator_does(&site, &label, "copy")?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)?;
+    copy.stop()
 }

@@ -13,7 +13,8 @@
 //! 1. A file is written once, by one attempt, into an inode of its own, and synced before its pack is complete. It is read-only from
 //!    then on, and whatever becomes of it (a name in the data directory, a name in that of a later backup) is one more link to it.
 //! 2. `data` gets its name as a whole, after the manifest is there and before the catalogue entry.
-//! 3. No path out of a footer or a manifest is followed before it is proved to be relative and normalised, and none through a link.
+//! 3. No path out of a footer or a manifest is followed before it is proved to be relative and normalised, and a file that
+//!    is itself a link is none. Who may write to the repository's directories is trusted not to put links in their place.
 //!
 //! Failure story: whoever dies leaves `<label>.partial`, which goes when its label is void, or when a backup after it ends well.
 

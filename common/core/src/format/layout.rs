@@ -3,6 +3,7 @@
 //! Numbers are zero-padded, so that a listing by name is a listing in order.
 
 use super::BackupLabel;
+use super::plain::TABLESPACE_LINKS;
 use crate::ids::{Attempt, ClusterNumber, KeyGeneration, PlanNumber, StanzaName, UnitId};
 use crate::pg::{PgVersion, WalFileName, WalPart};
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,16 @@ pub fn partial_data(stanza: &StanzaName, label: BackupLabel) -> String {
 }
 
 const DATA: &str = "data";
+
+/// Whether this is where a plain backup has its links to tablespaces: names that lead somewhere, and are no objects.
+pub fn holds_links(name: &str) -> bool {
+    let mut parts = name.rsplit('/');
+    let is_backup = |name: &str| name.parse::<BackupLabel>().is_ok() || partial_label(name).is_some();
+    parts.next() == Some(TABLESPACE_LINKS)
+        && parts.next() == Some(DATA)
+        && parts.next().is_some_and(is_backup)
+        && parts.next() == Some("backup")
+}
 
 pub fn plan(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
     format!("{}/plan-{:04}", backup(stanza, label), plan.0)

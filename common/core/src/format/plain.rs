@@ -88,7 +88,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::*;
-    use crate::format::HashSecret;
+    use crate::format::{HashSecret, layout};
     use proptest::prelude::*;
 
     fn range(secret: &HashSecret, length: u64, block_size: u32) -> PackRange {
@@ -157,6 +157,15 @@ mod tests {
         assert_eq!(tablespace_of_link("pg_tblspc/16400/PG_15_202209061"), None);
         assert_eq!(tablespace_of_link("pg_wal"), None);
         assert_eq!(link_to("16400"), "../pgconvoy.tablespaces/16400");
+        for (name, holds) in [
+            ("main/backup/20261122-103000F/data/pg_tblspc", true),
+            ("main/backup/20261122-103000F.partial/data/pg_tblspc", true),
+            ("main/backup/20261122-103000F/data/pg_tblspc/16400", false),
+            ("main/backup/20261122-103000F/data/base", false),
+            ("main/wal/pg_tblspc", false),
+        ] {
+            assert_eq!(layout::holds_links(name), holds, "{name}");
+        }
         assert!(is_taken("pgconvoy.tablespaces/1") && !is_taken("base/pgconvoy.tablespaces"));
     }
 }

@@ -96,14 +96,13 @@ async fn under(
     let mut listed = Vec::new();
     if recurse {
         let mut paths = BTreeSet::new();
-        let mut listing = Listing::new(repository.storage(), prefix);
-        while let Some(object) = listing.next().await? {
+        for object in objects(repository, prefix).await? {
             let name = relative(&object.key);
             add_parents(&mut paths, &name);
             listed.push(file(name, &object));
         }
         listed.extend(paths.into_iter().map(path));
-    } else {
+    } else if !prefix.is_some_and(|prefix| layout::holds_links(prefix.as_str())) {
         let children = list_children(repository.storage(), prefix).await?;
         listed.extend(children.prefixes.iter().map(|key| path(relative(key))));
         listed.extend(children.objects.iter().map(|object| file(relative(&object.key), object)));
@@ -112,6 +111,31 @@ async fn under(
         listed.insert(0, path("."));
     }
     Ok(listed)
+}
+
+/// All objects under a prefix. Links of plain backups to tablespaces are none, and for a store they are errors.
+async fn objects(
+    repository: &Repository,
+    prefix: Option<&ObjectKey>,
+) -> Result<Vec<ObjectInfo>, BrowseError> {
+    let mut found = Vec::new();
+    if repository.plain().is_none() {
+        let mut listing = Listing::new(repository.storage(), prefix);
+        while let Some(object) = listing.next().await? {
+            found.push(object);
+        }
+        return Ok(found);
+    }
+    let mut open = vec![prefix.cloned()];
+    while let Some(prefix) = open.pop() {
+        if !prefix.as_ref().is_some_and(|prefix| layout::holds_links(prefix.as_str())) {
+            let children = list_children(repository.storage(), prefix.as_ref()).await?;
+            found.extend(children.objects);
+            open.extend(children.prefixes.into_iter().map(Some));
+        }
+    }
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
 }
 
 fn add_parents(paths: &mut BTreeSet<String>, name: &str) {

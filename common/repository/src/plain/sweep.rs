@@ -10,12 +10,9 @@ use pgconvoy_storage::IoAction;
 use std::io::ErrorKind;
 
 impl Repository {
-    /// All files under a label, whether it was published or not. The label's objects stay.
-    pub(crate) async fn remove_files(
-        &self,
-        stanza: &StanzaName,
-        label: BackupLabel,
-    ) -> Result<(), RepositoryError> {
+    /// All files under a label, whether it was published or not. They go before its objects, which are listed to be deleted: among
+    /// files there are links, which no listing takes.
+    pub async fn remove_files(&self, stanza: &StanzaName, label: BackupLabel) -> Result<(), RepositoryError> {
         let Some(files) = self.plain().cloned() else { return Ok(()) };
         let names = [layout::partial(stanza, label), layout::data(stanza, label)];
         blocking("removing files", move || names.iter().try_for_each(|name| files.remove(name))).await
