@@ -6,17 +6,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use support::fleet::{Fleet, FleetOptions};
 use support::middle::{
-    Remainder, SLOW, goes_on, is_done, kept_one_session, limited, log_statements, restores_from_each, site,
-    slow, under_way,
+    Remainder, SLOW, beside_the_source, goes_on, is_done, kept_one_session, limited, log_statements,
+    restores_from_each, site, slow, source_of, under_way,
 };
 use support::units::{Attempt, in_manifest, stored, were_not_done_again};
 use support::{Context, Json, Program, Result, assert_refused, data, ensure, labels, limits, same_data};
-
-/// The place of a worker that does units and does not keep the session.
-fn beside_the_source(fleet: &Fleet, id: &str) -> Result<usize> {
-    let source = source_of(fleet, id)?;
-    fleet.workers.iter().position(|worker| worker.name != source).context("another worker")
-}
 
 #[test]
 fn a_backup_is_a_job_that_all_workers_share_and_that_is_followed_to_its_end() -> Result<()> {
@@ -95,12 +89,6 @@ fn a_worker_that_is_killed_costs_only_its_share() -> Result<()> {
     is_done(&fleet.await_end(&id)?)?;
     left.cost_a_share_and_a_lease()?;
     restores_from_each(&site, &expected)
-}
-
-/// The worker that keeps the session: the only one that has an open backup in PostgreSQL.
-fn source_of(fleet: &Fleet, id: &str) -> Result<String> {
-    let job = fleet.job(id)?;
-    Ok(job["source"].as_str().context("the job's source")?.to_owned())
 }
 
 #[test]

@@ -6,17 +6,11 @@ use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use support::fleet::Fleet;
 use support::middle::{
-    SLOW, WORKER_LEASE, goes_on, is_done, limited, restores_from_each, site, slow, under_way,
+    SLOW, WORKER_LEASE, beside_the_source, goes_on, is_done, limited, restores_from_each, site, slow,
+    under_way,
 };
 use support::units::UnitSeen;
-use support::{Context, Repo, Result, Site, data, ensure, limits, note};
-
-/// The worker that does units and does not keep the session.
-fn beside_the_source(fleet: &Fleet, id: &str) -> Result<usize> {
-    let job = fleet.job(id)?;
-    let source = job["source"].as_str().context("the job's source")?;
-    fleet.workers.iter().position(|worker| worker.name != source).context("another worker")
-}
+use support::{Repo, Result, Site, data, ensure, limits, note};
 
 /// What that worker has done of the job, and what it holds.
 fn of_worker(fleet: &Fleet, site: &Site, id: &str, worker: &str) -> Result<(usize, usize)> {
@@ -45,7 +39,7 @@ fn a_drained_worker_gets_nothing_until_it_may_again_whoever_leads() -> Result<()
     fleet.coordinators[leader].kill()?;
     goes_on(&fleet, &site, &before, Instant::now())?;
     assert_eq!(of_worker(&fleet, &site, &id, &other)?, (done, 0), "the next leader gives it something");
-    assert_eq!(fleet.workers_in_state("draining")?, [other.clone()]);
+    assert_eq!(fleet.workers_in_state("draining")?, std::slice::from_ref(&other));
     fleet.client.run(["workers", "undrain", &other])?.ok()?;
     limits::wait_for("units of the worker that may work again", limits::SOON, || {
         Ok((of_worker(&fleet, &site, &id, &other)?.0 > done).then_some(()))

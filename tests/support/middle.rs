@@ -40,6 +40,18 @@ pub fn under_way(site: &Site, options: &FleetOptions) -> Result<(Fleet, String)>
     Ok((fleet, id))
 }
 
+/// The worker that keeps the session: the only one that has an open backup in PostgreSQL.
+pub fn source_of(fleet: &Fleet, id: &str) -> Result<String> {
+    let job = fleet.job(id)?;
+    Ok(job["source"].as_str().context("the job's source")?.to_owned())
+}
+
+/// The place of a worker that does units and does not keep the session.
+pub fn beside_the_source(fleet: &Fleet, id: &str) -> Result<usize> {
+    let source = source_of(fleet, id)?;
+    fleet.workers.iter().position(|worker| worker.name != source).context("another worker")
+}
+
 pub fn is_done(job: &Json) -> Result<()> {
     ensure!(job["state"] == "done", "{job}");
     Ok(())

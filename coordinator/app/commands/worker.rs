@@ -12,6 +12,7 @@ use crate::signals::{Signals, Word, tell_ready};
 use pgconvoy_core::config::{BackupOptions, Config, PgConfig, restart};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, WorkerName};
+use pgconvoy_repository::RepositorySet;
 use pgconvoy_transport::Role;
 use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::quic::{DialConfig, QuicDialer};
@@ -60,7 +61,6 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let options = policy(context)?;
     let current = Arc::new(Current::new(context.clone()));
     let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
-    let repos: Vec<_> = config.repos.values().cloned().collect();
     let seen = sources(config, &name, options.db_timeout)?;
     let mut archivers = archivers(context, &seen)?;
     let mut worker = Worker::start(WorkerDeps {
@@ -70,7 +70,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         slots: slots(config),
         bandwidth: Some(bandwidth.clone()),
         sources: seen,
-        repositories: repository_set(&repos, options.io_timeout)?,
+        repositories: all_repositories(config, &options)?,
         errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),
         spool: Some(PathBuf::from(&config.paths.spool)),
@@ -107,6 +107,11 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     // What is not said in time is told by silence.
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, dialer.idle()).await;
     Ok(())
+}
+
+fn all_repositories(config: &Config, options: &BackupOptions) -> Result<Arc<RepositorySet>, Failure> {
+    let repos: Vec<_> = config.repos.values().cloned().collect();
+    repository_set(&repos, options.io_timeout)
 }
 
 /// One for each stanza whose data this worker sees.

@@ -51,3 +51,28 @@ async fn what_the_coordinator_tells_of_revoked_certificates_is_kept() {
     tokio::time::timeout(PATIENCE, both).await.expect("it was not kept").unwrap();
     worker.stop();
 }
+
+#[tokio::test]
+async fn an_order_of_an_epoch_that_is_over_is_not_obeyed() {
+    let (worker, Channel { sender, mut receiver, incoming: _incoming }) = worker(Revoked::default());
+    assert!(matches!(heard(&mut receiver).await, ReportBody::Hello(_)));
+    let welcome = Welcome { epoch: Epoch(5), ttl_ms: 60_000, jobs: Vec::new(), same_lease: true };
+    sender.send(&Instruction::Welcome(welcome)).await.unwrap();
+    let job = |number| JobId(Identity::from_random_bytes([number; 16]));
+    // Nobody has a session to close there: the answer is a failure, and an answer.
+    let order = |epoch, number| {
+        let body = OrderBody::CloseSession { repositories: Vec::new() };
+        Instruction::Order(Order { epoch: Epoch(epoch), job: job(number), body })
+    };
+    for (epoch, number) in [(5, 1), (4, 2), (6, 3), (5, 4), (6, 5)] {
+        sender.send(&order(epoch, number)).await.unwrap();
+    }
+    let mut answered = Vec::new();
+    while answered.len() < 3 {
+        let report = tokio::time::timeout(PATIENCE, receiver.recv()).await.expect("nothing was said");
+        answered.extend(report.unwrap().unwrap().job);
+    }
+    answered.sort();
+    assert_eq!(answered, [job(1), job(3), job(5)]);
+    worker.stop();
+}

@@ -1,6 +1,5 @@
 //! From a complete inventory to the first unit: label, plan, and the word to all who read.
 
-use super::units::UnitBoard;
 use super::{Announced, BackupMachine, Effect, Phase};
 use crate::failure::Failure;
 use crate::format::BackupLabel;
@@ -34,7 +33,7 @@ impl BackupMachine {
             ..SplitOptions::new(self.spec.unit_size, self.page_size())
         };
         let plan = plan_backup(&self.inventory, self.foundation.unchanged(), options);
-        self.board = UnitBoard::new(plan, announced.term);
+        self.board.begin_anew(plan, announced.term);
         self.read_leftover(&announced, effects);
         self.clear(announced.label, effects)
     }

@@ -8,6 +8,7 @@ mod pages;
 mod resting;
 mod resuming;
 mod stopping;
+mod stragglers;
 mod takeover;
 mod wal_copy;
 

@@ -1,5 +1,6 @@
 //! The units of a backup and where each stands.
 
+mod draining;
 mod orders;
 mod spread;
 
@@ -211,18 +212,6 @@ impl UnitBoard {
     pub(super) fn asked(&mut self, worker: WorkerName, units: u16) {
         let waiting = self.asked.entry(worker).or_default();
         *waiting = waiting.saturating_add(units);
-    }
-
-    pub(super) fn drain(&mut self, worker: &WorkerName, is_draining: bool) {
-        if is_draining {
-            self.draining.insert(worker.clone());
-        } else {
-            self.draining.remove(worker);
-        }
-    }
-
-    pub(super) fn is_draining(&self, worker: &WorkerName) -> bool {
-        self.draining.contains(worker)
     }
 
     /// What it had asked for counts no more: it will ask again.

@@ -59,6 +59,19 @@ fn a_worker_that_drains_gives_back_what_it_has_not_begun_and_gets_nothing_until_
 }
 
 #[test]
+fn a_worker_that_was_drained_before_there_was_a_plan_gets_nothing_of_it() {
+    let (machine, queue) =
+        BackupMachine::start(spec(), worker(), vec![worker(), other()], Recovered::default());
+    let mut world = World { machine, queue, ..World::new() };
+    world.drain(&other(), true);
+    world.settle();
+    world.tell(Event::Reported { worker: other(), report: ReportBody::Ready { units: 4 } });
+    assert_eq!(world.leased_to(&other()), []);
+    world.do_all_units();
+    assert_eq!(world.outcome().status, Status::Ok);
+}
+
+#[test]
 fn the_worker_that_keeps_the_session_goes_on_with_its_backup() {
     let mut world = World::new();
     world.settle();
