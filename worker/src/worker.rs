@@ -264,11 +264,10 @@ impl State {
 
     async fn hello(&mut self) -> Hello {
         let configured = self.sources.borrow_and_update().clone();
-        let sources =
-            if self.looks { sources::look(&configured).await } else { sources::unseen(&configured) };
-        let repositories = match self.looks {
-            true => sources::look_at(&self.ground.repositories).await,
-            false => Vec::new(),
+        let (sources, repositories) = match self.looks {
+            // At once: what does not answer must not take so long that the lease ends meanwhile.
+            true => tokio::join!(sources::look(&configured), sources::look_at(&self.ground.repositories)),
+            false => (sources::unseen(&configured), Vec::new()),
         };
         let held = self.keepers.iter().map(|(job, keeper)| Held {
             job: *job,

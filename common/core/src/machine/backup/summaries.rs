@@ -37,7 +37,11 @@ impl BackupMachine {
                 .hint("start the backup again, with --delta: then everything is read, whatever summaries say")
                 .retryable());
         }
-        let Some(announced) = self.announced.as_mut() else { return Ok(()) };
+        let Some(announced) = self.announced.as_mut() else {
+            // This leader has not come so far: it is bound to what the first one announced, and to this.
+            self.recovered.announced.iter_mut().for_each(|announced| announced.distrusts_summaries = true);
+            return Ok(());
+        };
         announced.distrusts_summaries = true;
         effects.push(Effect::PersistAnnounced(announced.clone()));
         let again = self.board.do_again_what_skipped();

@@ -114,3 +114,23 @@ fn after_the_stop_it_is_too_late_and_nobody_may_publish_the_backup() {
     assert!(failure.message.contains(WRONG), "{failure}");
     assert_eq!((world.outcome().status, &world.void), (Status::Error, &vec![ONE, TWO]));
 }
+
+#[test]
+fn what_a_worker_tells_a_new_leader_before_that_has_a_plan_is_not_forgotten() {
+    let recovered = Recovered { announced: takeover::announced(), ..Recovered::default() };
+    let (machine, queue) = BackupMachine::start(spec(), worker(), vec![worker()], recovered);
+    let mut world = World { machine, queue, ..World::new() };
+    let (unit, attempt, token) = (UnitId(0), Attempt(1), FencingToken(1));
+    let (failure, failed) = (disk_full(), Vec::new());
+    let report = UnitFailure { unit, attempt, token, failure, failed, wrong_summary: wrong() };
+    world.report(ReportBody::UnitFailed(report));
+    let mut persisted = None;
+    while !world.queue.is_empty() {
+        match world.queue.remove(0) {
+            Effect::PersistAnnounced(announced) => persisted = Some(announced.distrusts_summaries),
+            other => world.carry_out(other),
+        }
+    }
+    assert_eq!(persisted, Some(true));
+    assert!(!world.orders.is_empty() && world.orders.iter().all(|order| order.reads_all));
+}
