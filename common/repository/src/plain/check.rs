@@ -11,7 +11,7 @@ use pgconvoy_core::format::plain::{TABLESPACE_LINKS, link_to, place, tablespace_
 use pgconvoy_core::ids::StanzaName;
 use pgconvoy_storage::IoAction;
 use rustix::io::Errno;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt as _;
 
 const COMPARED_BYTES: usize = 1 << 20;
@@ -97,13 +97,37 @@ impl PlainFiles {
 }
 
 fn is_same(one: impl Read, other: impl Read) -> std::io::Result<bool> {
-    let mut one = BufReader::with_capacity(COMPARED_BYTES, one).bytes();
-    let mut other = BufReader::with_capacity(COMPARED_BYTES, other).bytes();
+    let mut one = BufReader::with_capacity(COMPARED_BYTES, one);
+    let mut other = BufReader::with_capacity(COMPARED_BYTES, other);
     loop {
-        match (one.next().transpose()?, other.next().transpose()?) {
-            (None, None) => return Ok(true),
-            (a, b) if a != b => return Ok(false),
-            _ => {}
+        let (ours, theirs) = (one.fill_buf()?, other.fill_buf()?);
+        let length = ours.len().min(theirs.len());
+        if ours[..length] != theirs[..length] || (length == 0 && ours.len() != theirs.len()) {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(true);
+        }
+        one.consume(length);
+        other.consume(length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn files_are_the_same_if_every_byte_and_the_end_is() {
+        let long = vec![7; 2 * COMPARED_BYTES + 5];
+        let mut changed = long.clone();
+        changed[COMPARED_BYTES + 1] ^= 1;
+        assert!(is_same(&long[..], &long[..]).unwrap());
+        assert!(is_same(&b""[..], &b""[..]).unwrap());
+        for other in [&changed[..], &long[1..], &long[..COMPARED_BYTES], &b""[..]] {
+            assert!(!is_same(&long[..], other).unwrap());
+            assert!(!is_same(other, &long[..]).unwrap());
         }
     }
 }
