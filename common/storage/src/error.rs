@@ -10,6 +10,7 @@ use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
 use rustix::io::Errno;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Which store, and which key in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +116,14 @@ pub enum StorageError {
     /// The store cannot be reached or is busy; nothing is known about the object.
     #[error("{at} is not available: {reason}")]
     Unavailable { at: Place, reason: String },
+    /// It has too much to do and says so; nothing was done.
+    #[error("{at} asks for patience: {reason}")]
+    Throttled {
+        at: Place,
+        reason: String,
+        /// How long to leave it alone, if it said that.
+        retry_after: Option<Duration>,
+    },
     #[error("{at} did not answer in time: {reason}")]
     Timeout { at: Place, reason: String },
     #[error("{at}: {reason}")]
@@ -144,9 +153,18 @@ impl StorageError {
             | StorageError::ReadOnly { at, .. }
             | StorageError::Full { at, .. }
             | StorageError::Unavailable { at, .. }
+            | StorageError::Throttled { at, .. }
             | StorageError::Timeout { at, .. }
             | StorageError::NotSupported { at, .. }
             | StorageError::Io { at, .. } => at,
+        }
+    }
+
+    /// How long the store asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            StorageError::Throttled { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -204,7 +222,9 @@ impl Classify for StorageError {
             StorageError::TooLarge { .. } | StorageError::Obstructed { .. } => ErrorCode::FileInvalid,
             StorageError::Access { .. } => ErrorCode::Access,
             StorageError::ReadOnly { .. } | StorageError::Full { .. } => ErrorCode::FileWrite,
-            StorageError::Unavailable { .. } | StorageError::Timeout { .. } => ErrorCode::HostConnect,
+            StorageError::Unavailable { .. }
+            | StorageError::Throttled { .. }
+            | StorageError::Timeout { .. } => ErrorCode::HostConnect,
             StorageError::NotSupported { .. } => ErrorCode::NotSupported,
             StorageError::Io { action, .. } => action.code(),
         }
@@ -212,7 +232,9 @@ impl Classify for StorageError {
 
     fn retry(&self) -> Retry {
         match self {
-            StorageError::Unavailable { .. } | StorageError::Timeout { .. } => Retry::MayHelp,
+            StorageError::Unavailable { .. }
+            | StorageError::Throttled { .. }
+            | StorageError::Timeout { .. } => Retry::MayHelp,
             _ => Retry::IsFutile,
         }
     }

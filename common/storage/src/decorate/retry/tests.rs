@@ -2,6 +2,7 @@ use super::*;
 use crate::MemoryStorage;
 use crate::decorate::fault::{Effect, FaultStorage, Faults, Kind, Operation, Rule};
 use crate::decorate::metrics::{Counters, MetricsStorage};
+use tokio::time::Instant;
 
 const POLICY: RetryPolicy = RetryPolicy {
     attempts_max: 4,

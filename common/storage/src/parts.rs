@@ -1,0 +1,261 @@
+//! Uploads in parts, several under way at once, for stores that join parts to an object.
+//!
+//! A [`PartStore`] says how one part is stored and how parts are joined; [`PartedUpload`] is the upload that comes of it: it
+//! fills parts, keeps [`PartLimits::in_flight_max`] of them on their way, tries each again by itself, and joins them at the
+//! end. An object that fits one part is one ordinary put.
+//!
+//! Invariants
+//! 1. Nothing is visible before the join: a part alone is no object.
+//! 2. One upload holds the part that is being filled and those that are under way, never more; all uploads of a store together have
+//!    no more parts under way than its [`PartSlots`].
+//! 3. A join whose answer was lost is told from somebody else's object by [`PartStore::is_joined`], never by its size.
+//! 4. An upload that is not finished discards its parts: in `abort` before it returns, else in the background.
+
+use crate::decorate::retry::{RetryPolicy, Tries};
+use crate::{ObjectKey, Place, PutMode, Storage, StorageError, Upload};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinSet};
+
+/// A store that takes an object in parts. A clone is the same store.
+#[async_trait]
+pub trait PartStore: Storage + Clone + 'static {
+    /// What a begun upload is known by.
+    type Ticket: Send + Sync + 'static;
+    /// What the store says of a part that it took.
+    type Part: Send + Sync + 'static;
+
+    async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Self::Ticket, StorageError>;
+
+    /// Stores one part; the first is 0. The same part again replaces it.
+    async fn put_part(
+        &self,
+        ticket: &Self::Ticket,
+        number: u32,
+        body: Bytes,
+    ) -> Result<Self::Part, StorageError>;
+
+    /// Makes the object of these parts, in their order. The mode of the beginning holds here.
+    async fn join_parts(&self, ticket: &Self::Ticket, parts: &[Self::Part]) -> Result<(), StorageError>;
+
+    /// Whether the object under the key is what a join of this very upload made.
+    async fn is_joined(&self, ticket: &Self::Ticket) -> Result<bool, StorageError>;
+
+    /// Removes the parts of an upload that was given up, as far as possible.
+    async fn discard_parts(&self, ticket: &Self::Ticket);
+}
+
+/// How an upload is cut, and how hard it tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartLimits {
+    /// Bytes of each part but the last.
+    pub bytes: usize,
+    /// Parts of one upload that are under way at a time.
+    pub in_flight_max: usize,
+    /// Parts of one object.
+    pub parts_max: u32,
+    /// For each request.
+    pub retry: RetryPolicy,
+}
+
+/// Room for parts that are under way to one store, of all uploads together.
+#[derive(Debug, Clone)]
+pub struct PartSlots(Arc<Semaphore>);
+
+impl PartSlots {
+    /// For a worker with so many slots, each of which has two units in flight: with parts of 5 MiB this stays under
+    /// the 24 MiB that a slot may use for each repository.
+    pub fn for_slots(slots: usize) -> PartSlots {
+        PartSlots(Arc::new(Semaphore::new(4 + slots)))
+    }
+
+    async fn take(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
+    }
+}
+
+/// See the module.
+pub struct PartedUpload<S: PartStore> {
+    store: S,
+    key: ObjectKey,
+    mode: PutMode,
+    limits: PartLimits,
+    slots: PartSlots,
+    /// The part that is being filled.
+    filling: BytesMut,
+    /// From the first part on.
+    begun: Option<Begun<S>>,
+    is_dead: bool,
+}
+
+struct Begun<S: PartStore> {
+    ticket: Arc<S::Ticket>,
+    next: u32,
+    under_way: JoinSet<Result<(u32, S::Part), StorageError>>,
+    done: Vec<(u32, S::Part)>,
+}
+
+impl<S: PartStore> Begun<S> {
+    /// Waits until fewer than `limit` parts are under way.
+    async fn settle(&mut self, limit: usize, at: &Place) -> Result<(), StorageError> {
+        while self.under_way.len() >= limit.max(1) {
+            let Some(ended) = self.under_way.join_next().await else { return Ok(()) };
+            self.done.push(ended.unwrap_or_else(|error| Err(lost(at, &error)))?);
+        }
+        Ok(())
+    }
+}
+
+fn lost(at: &Place, error: &JoinError) -> StorageError {
+    StorageError::Unavailable { at: at.clone(), reason: format!("the upload of a part ended: {error}") }
+}
+
+impl<S: PartStore> PartedUpload<S> {
+    pub fn new(store: S, key: &ObjectKey, mode: PutMode, limits: PartLimits, slots: &PartSlots) -> Self {
+        PartedUpload {
+            store,
+            key: key.clone(),
+            mode,
+            limits,
+            slots: slots.clone(),
+            filling: BytesMut::new(),
+            begun: None,
+            is_dead: false,
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place::new(self.store.describe(), Some(&self.key))
+    }
+
+    fn tries(&self) -> Tries {
+        Tries::new(self.limits.retry, self.place())
+    }
+
+    /// Puts the filled part on its way.
+    async fn send_part(&mut self) -> Result<(), StorageError> {
+        let body = std::mem::take(&mut self.filling).freeze();
+        let at = self.place();
+        if self.begun.is_none() {
+            let ticket = self.tries().repeat(|| self.store.begin_parts(&self.key, self.mode)).await?;
+            let ticket = Arc::new(ticket);
+            self.begun = Some(Begun { ticket, next: 0, under_way: JoinSet::new(), done: Vec::new() });
+        }
+        let begun = self.begun.as_mut().expect("it was begun above");
+        begun.settle(self.limits.in_flight_max, &at).await?;
+        let number = begun.next;
+        if number >= self.limits.parts_max {
+            let reason = format!("an object of more than {number} parts of {} bytes", self.limits.bytes);
+            return Err(StorageError::NotSupported { at, reason });
+        }
+        begun.next += 1;
+        let slot = self.slots.take().await;
+        let (store, ticket) = (self.store.clone(), Arc::clone(&begun.ticket));
+        let tries = Tries::new(self.limits.retry, at);
+        begun.under_way.spawn(async move {
+            let part = tries.repeat(|| store.put_part(&ticket, number, body.clone())).await;
+            drop(slot);
+            part.map(|part| (number, part))
+        });
+        Ok(())
+    }
+
+    async fn add(&mut self, mut chunk: Bytes) -> Result<(), StorageError> {
+        while !chunk.is_empty() {
+            // Not before more follows: the last part may be a short one, and one part alone is a plain put.
+            if self.filling.len() == self.limits.bytes {
+                self.send_part().await?;
+            }
+            self.filling.reserve(chunk.len().min(self.limits.bytes - self.filling.len()));
+            let room = self.limits.bytes - self.filling.len();
+            self.filling.extend_from_slice(&chunk.split_to(room.min(chunk.len())));
+        }
+        Ok(())
+    }
+
+    /// One put, repeated as the retry decorator would.
+    async fn put_whole(&mut self) -> Result<(), StorageError> {
+        let body = std::mem::take(&mut self.filling).freeze();
+        self.tries().put(&self.store, &self.key, self.mode, body).await
+    }
+
+    async fn join(&mut self) -> Result<(), StorageError> {
+        self.send_part().await?;
+        let at = self.place();
+        let mut tries = self.tries();
+        let begun = self.begun.as_mut().expect("a part was sent above");
+        begun.settle(1, &at).await?;
+        begun.done.sort_by_key(|(number, _)| *number);
+        let parts: Vec<S::Part> = std::mem::take(&mut begun.done).into_iter().map(|(_, part)| part).collect();
+        loop {
+            match tries.once(self.store.join_parts(&begun.ticket, &parts)).await {
+                Ok(()) => return Ok(()),
+                // An earlier try may have joined them: then there is an object, or no upload any more.
+                Err(error) if tries.is_repeated() && (error.is_already_exists() || error.is_not_found()) => {
+                    let is_ours = tries.once(self.store.is_joined(&begun.ticket)).await;
+                    match is_ours {
+                        Ok(true) => return Ok(()),
+                        Ok(false) => return Err(error),
+                        Err(unknown) => tries.judge(unknown).await?,
+                    }
+                }
+                Err(error) => tries.judge(error).await?,
+            }
+        }
+    }
+
+    fn dead(&self) -> StorageError {
+        StorageError::Unavailable { at: self.place(), reason: "the upload failed before".to_owned() }
+    }
+}
+
+#[async_trait]
+impl<S: PartStore> Upload for PartedUpload<S> {
+    async fn write(&mut self, chunk: Bytes) -> Result<(), StorageError> {
+        if self.is_dead {
+            return Err(self.dead());
+        }
+        // Until it is done: a cancelled write leaves a hole.
+        self.is_dead = true;
+        self.add(chunk).await?;
+        self.is_dead = false;
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<(), StorageError> {
+        if self.is_dead {
+            return Err(self.dead());
+        }
+        if self.begun.is_none() {
+            return self.put_whole().await;
+        }
+        self.join().await?;
+        self.begun = None;
+        Ok(())
+    }
+
+    async fn abort(mut self: Box<Self>) {
+        if let Some(begun) = self.begun.take() {
+            discard(self.store.clone(), begun).await;
+        }
+    }
+}
+
+/// Parts that are under way end first: one that arrives later would stay.
+async fn discard<S: PartStore>(store: S, mut begun: Begun<S>) {
+    begun.under_way.shutdown().await;
+    store.discard_parts(&begun.ticket).await;
+}
+
+impl<S: PartStore> Drop for PartedUpload<S> {
+    fn drop(&mut self) {
+        if let (Some(begun), Ok(runtime)) = (self.begun.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(discard(self.store.clone(), begun));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

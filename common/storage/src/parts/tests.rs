@@ -1,0 +1,288 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use super::*;
+use crate::{Features, ListAfter, ListDepth, ListPage, MemoryStorage, ObjectInfo};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::Duration;
+
+const LIMITS: PartLimits = PartLimits {
+    bytes: 10,
+    in_flight_max: 3,
+    parts_max: 100,
+    retry: RetryPolicy {
+        attempts_max: 4,
+        backoff_first: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(1),
+        deadline: Duration::from_secs(30),
+        attempt_timeout: Some(Duration::from_secs(5)),
+    },
+};
+
+/// Objects in memory, parts beside them; some requests fail or lose their answer.
+#[derive(Debug, Clone)]
+struct Parts {
+    limits: PartLimits,
+    objects: MemoryStorage,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    begun: u32,
+    /// By upload and number.
+    parts: BTreeMap<(u32, u32), Bytes>,
+    /// Which upload an object was joined by.
+    joined: BTreeMap<String, u32>,
+    running: usize,
+    running_most: usize,
+    /// How many of the next parts fail before they are stored.
+    failures: u32,
+    loses_answer_of_join: bool,
+    discarded: u32,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    number: u32,
+    key: ObjectKey,
+    mode: PutMode,
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        Parts { limits: LIMITS, objects: MemoryStorage::new(), state: Arc::default() }
+    }
+}
+
+impl Parts {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn upload(&self, name: &str, mode: PutMode) -> Box<PartedUpload<Parts>> {
+        Box::new(PartedUpload::new(self.clone(), &key(name), mode, self.limits, &PartSlots::for_slots(4)))
+    }
+
+    fn unavailable(&self) -> StorageError {
+        StorageError::Unavailable { at: Place::new("parts", None), reason: "on order".to_owned() }
+    }
+}
+
+#[async_trait]
+impl PartStore for Parts {
+    type Ticket = Ticket;
+    type Part = u32;
+
+    async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
+        let mut state = self.state();
+        state.begun += 1;
+        Ok(Ticket { number: state.begun, key: key.clone(), mode })
+    }
+
+    async fn put_part(&self, ticket: &Ticket, number: u32, body: Bytes) -> Result<u32, StorageError> {
+        {
+            let mut state = self.state();
+            state.running += 1;
+            state.running_most = state.running_most.max(state.running);
+        }
+        // A request takes its time, on the paused clock.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut state = self.state();
+        state.running -= 1;
+        if state.failures > 0 {
+            state.failures -= 1;
+            return Err(self.unavailable());
+        }
+        state.parts.insert((ticket.number, number), body);
+        Ok(number)
+    }
+
+    async fn join_parts(&self, ticket: &Ticket, parts: &[u32]) -> Result<(), StorageError> {
+        let body: Vec<u8> = {
+            let state = self.state();
+            let stored = parts.iter().map(|number| state.parts.get(&(ticket.number, *number)));
+            let Some(stored) = stored.collect::<Option<Vec<_>>>() else {
+                return Err(StorageError::NotFound { at: Place::new("parts", Some(&ticket.key)) });
+            };
+            stored.into_iter().flatten().copied().collect()
+        };
+        self.objects.put(&ticket.key, ticket.mode, body.into()).await?;
+        let mut state = self.state();
+        state.parts.retain(|(upload, _), _| *upload != ticket.number);
+        state.joined.insert(ticket.key.to_string(), ticket.number);
+        if std::mem::take(&mut state.loses_answer_of_join) { Err(self.unavailable()) } else { Ok(()) }
+    }
+
+    async fn is_joined(&self, ticket: &Ticket) -> Result<bool, StorageError> {
+        Ok(self.state().joined.get(ticket.key.as_str()) == Some(&ticket.number))
+    }
+
+    async fn discard_parts(&self, ticket: &Ticket) {
+        let mut state = self.state();
+        state.parts.retain(|(upload, _), _| *upload != ticket.number);
+        state.discarded += 1;
+    }
+}
+
+#[async_trait]
+impl Storage for Parts {
+    fn describe(&self) -> String {
+        "parts".to_owned()
+    }
+    fn features(&self) -> Features {
+        self.objects.features()
+    }
+    async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
+        self.objects.put(key, mode, body).await
+    }
+    async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
+        Ok(self.upload(key.as_str(), mode))
+    }
+    async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
+        self.objects.get(key, size_max).await
+    }
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StorageError> {
+        self.objects.get_range(key, range).await
+    }
+    async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {
+        self.objects.stat(key).await
+    }
+    async fn list(
+        &self,
+        prefix: Option<&ObjectKey>,
+        depth: ListDepth,
+        after: Option<&ListAfter>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.objects.list(prefix, depth, after, limit).await
+    }
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        self.objects.delete(key).await
+    }
+}
+
+fn key(name: &str) -> ObjectKey {
+    name.parse().unwrap()
+}
+
+fn pattern(bytes: u8) -> Bytes {
+    (0..bytes).collect()
+}
+
+async fn body_of(store: &Parts, name: &str) -> Bytes {
+    store.get(&key(name), 1 << 20).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_in_parts_are_a_store() {
+    let limits = PartLimits { bytes: 64 << 10, parts_max: 10_000, ..LIMITS };
+    crate::conformance::suite(async || Arc::new(Parts { limits, ..Parts::default() }) as Arc<dyn Storage>)
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_any_length_and_chunks_of_any_size_come_back_as_written() {
+    for length in [0u8, 1, 9, 10, 11, 20, 21, 95] {
+        for chunk in [1usize, 3, 10, 25, 100] {
+            let store = Parts::default();
+            let mut upload = store.upload("a", PutMode::Create);
+            for piece in pattern(length).chunks(chunk) {
+                upload.write(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            upload.finish().await.unwrap();
+            assert_eq!(body_of(&store, "a").await, pattern(length), "{length} bytes by {chunk}");
+            assert_eq!(store.state().begun, u32::from(length > 10), "one part alone is a plain put");
+            assert!(store.state().parts.is_empty());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_parts_are_under_way_but_no_more_than_allowed() {
+    let store = Parts::default();
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(200)).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(store.state().running_most, LIMITS.in_flight_max);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_fails_is_sent_again_alone() {
+    let store = Parts::default();
+    store.state().failures = 3;
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(95)).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(body_of(&store, "a").await, pattern(95));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_never_succeeds_ends_the_upload_and_leaves_nothing() {
+    let store = Parts::default();
+    store.state().failures = u32::MAX;
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(25)).await.unwrap();
+    assert!(matches!(upload.finish().await, Err(StorageError::Unavailable { .. })));
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while store.state().discarded == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(store.stat(&key("a")).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_whose_answer_was_lost_is_known_as_ones_own() {
+    let store = Parts::default();
+    store.state().loses_answer_of_join = true;
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(25)).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(body_of(&store, "a").await, pattern(25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_object_is_a_conflict_whatever_was_lost() {
+    let store = Parts::default();
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(25)).await.unwrap();
+    store.put(&key("a"), PutMode::Create, pattern(25)).await.unwrap();
+    let error = upload.finish().await.unwrap_err();
+    assert!(error.is_already_exists(), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_was_cancelled_in_a_write_is_dead() {
+    let store = Parts::default();
+    store.state().failures = 1;
+    let mut upload = store.upload("a", PutMode::Create);
+    let cut = tokio::time::timeout(Duration::from_millis(10), upload.write(pattern(95))).await;
+    assert!(cut.is_err(), "three parts are under way, and the fourth waits");
+    assert!(upload.write(pattern(1)).await.is_err());
+    assert!(upload.finish().await.is_err());
+    assert_eq!(store.stat(&key("a")).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_aborted_upload_has_discarded_its_parts_when_abort_returns() {
+    let store = Parts::default();
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(95)).await.unwrap();
+    upload.abort().await;
+    assert_eq!(store.state().discarded, 1);
+    assert!(store.state().parts.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_too_many_parts_is_refused() {
+    let store = Parts::default();
+    let limits = PartLimits { parts_max: 3, ..LIMITS };
+    let mut upload =
+        PartedUpload::new(store.clone(), &key("a"), PutMode::Create, limits, &PartSlots::for_slots(1));
+    let error = upload.write(pattern(200)).await.unwrap_err();
+    assert!(matches!(error, StorageError::NotSupported { .. }), "{error}");
+}
