@@ -23,12 +23,34 @@ const PEERS_MAX: usize = 4096;
 /// Packets that are under way to one peer: some megabytes, as in a router.
 const PACKETS_WAITING_MAX: usize = 4096;
 
+/// What waits for a narrow line at most: a short queue, so that what matters is who sends and not who queued.
+const QUEUE_MAX: Duration = Duration::from_millis(30);
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Line {
     is_cut: bool,
     delay: Duration,
     /// Of a thousand packets.
     lost_per_mille: u64,
+    bytes_per_second: Option<u32>,
+    /// When what was taken so far has left, at that rate.
+    busy_until: Option<Instant>,
+}
+
+impl Line {
+    /// How long a packet waits for those before it; `None` if the queue has no room for it.
+    fn queue(&mut self, bytes: usize) -> Option<Duration> {
+        let Some(rate) = self.bytes_per_second else { return Some(Duration::ZERO) };
+        let now = Instant::now();
+        let start = self.busy_until.map_or(now, |busy| busy.max(now));
+        if start - now > QUEUE_MAX {
+            return None;
+        }
+        let bytes = u32::try_from(bytes).expect("a datagram is short");
+        let end = start + Duration::from_secs(1) * bytes / rate;
+        self.busy_until = Some(end);
+        Some(end - now)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,23 +80,26 @@ impl Lines {
 
     /// Puts a packet to or from a peer on its way, or loses it.
     fn send(&self, direction: Direction, peer: SocketAddr, post: &Post, packet: &[u8]) {
-        if let Some(delay) = self.fate(direction, peer) {
+        if let Some(delay) = self.fate(direction, peer, packet.len()) {
             // A queue that is full loses packets, as a router's does.
             let _ = post.try_send((Instant::now() + delay, packet.to_vec()));
         }
     }
 
     /// How much later a packet arrives; `None` if it never does.
-    fn fate(&self, direction: Direction, peer: SocketAddr) -> Option<Duration> {
-        let mut now = Line::default();
-        self.change(direction, |line| now = *line);
+    fn fate(&self, direction: Direction, peer: SocketAddr, bytes: usize) -> Option<Duration> {
+        let is_isolated = self.isolated().contains(&peer.port());
         let step = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let random = self.random.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or_default();
-        let is_cut = now.is_cut || self.isolated().contains(&peer.port());
-        let is_lost = is_cut || (random >> 33) % 1000 < now.lost_per_mille;
-        let counter = if is_lost { &self.dropped } else { &self.passed };
+        let mut fate = None;
+        self.change(direction, |line| {
+            let is_lost = line.is_cut || is_isolated || (random >> 33) % 1000 < line.lost_per_mille;
+            let waits = if is_lost { None } else { line.queue(bytes) };
+            fate = waits.map(|waits| waits + line.delay);
+        });
+        let counter = if fate.is_none() { &self.dropped } else { &self.passed };
         counter.fetch_add(1, Ordering::Relaxed);
-        (!is_lost).then_some(now.delay)
+        fate
     }
 }
 
@@ -137,6 +162,11 @@ impl UdpProxy {
     /// Of a thousand packets, this many are lost.
     pub fn lose(&self, per_mille: u64) {
         self.both(|line| line.lost_per_mille = per_mille);
+    }
+
+    /// Each direction carries so many bytes a second from now on; a queue that is full loses packets.
+    pub fn narrow(&self, bytes_per_second: u32) {
+        self.both(|line| line.bytes_per_second = Some(bytes_per_second));
     }
 
     /// Packets that arrived, and those that did not.

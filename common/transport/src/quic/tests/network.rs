@@ -10,7 +10,10 @@ use crate::quic::{HANDSHAKE_TIMEOUT, KEEP_ALIVE_INTERVAL};
 use crate::reconnect::Reconnect;
 use crate::reconnect::{Dial, Redial};
 use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// What a cut may take beyond the idle timeout: the timer starts with the last packet, sent or received, and a busy
 /// machine is late.
@@ -132,4 +135,52 @@ async fn a_redial_finds_the_leader_among_coordinators() {
     near.unwrap().send(Bytes::from_static(b"hello")).await.unwrap();
     drop(far);
     within(following).await.unwrap();
+}
+
+/// Of a link that carries this many bytes a second, all of it wanted by these streams.
+const NARROW: u32 = 4 << 20;
+const BULK_STREAMS: usize = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_frames_overtake_bulk_data_on_a_link_that_is_full() {
+    const FRAMES: usize = 64;
+    const FRAME_BYTES: usize = 16 << 10;
+    let fleet = Fleet::new();
+    let listener = fleet.listen();
+    let proxy = UdpProxy::start(listener.local_address().unwrap()).await.unwrap();
+    let (near, mut far) = fleet.connect(&listener, proxy.address()).await;
+    proxy.narrow(NARROW);
+    let bulk = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..BULK_STREAMS {
+        let mut stream = within(near.open_stream()).await.unwrap();
+        tasks
+            .spawn(async move { while stream.writer.write(Bytes::from(vec![7; 64 << 10])).await.is_ok() {} });
+        let mut stream = within(far.accept_stream()).await.unwrap();
+        let bulk = Arc::clone(&bulk);
+        tasks.spawn(async move {
+            while let Ok(Some(chunk)) = stream.reader.read().await {
+                bulk.fetch_add(chunk.len(), Ordering::Relaxed);
+            }
+        });
+    }
+    // Every stream has its share before the first frame is sent, within the step's timeout.
+    let passed = || bulk.load(Ordering::Relaxed);
+    within(async {
+        while passed() < BULK_STREAMS * (64 << 10) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let before = passed();
+    for _ in 0..FRAMES {
+        near.send(Bytes::from(vec![1; FRAME_BYTES])).await.unwrap();
+    }
+    for _ in 0..FRAMES {
+        assert_eq!(within(far.recv()).await.unwrap().unwrap().len(), FRAME_BYTES);
+    }
+    let overtaken = passed() - before;
+    let control = FRAMES * FRAME_BYTES;
+    // In fair shares it would be sixteen times as much as of control; what was on its way before is let through.
+    assert!(overtaken < control, "{overtaken} bytes of bulk data arrived before {control} of control");
 }
