@@ -14,6 +14,7 @@ use crate::ending::{self, Labelled};
 use crate::leader::Leadership;
 use crate::listing::Listing;
 use crate::prepare::{give_up_unfinished, prepare};
+use crate::progress::Unwritten;
 use crate::recall::{self, Packs};
 use crate::records::JobKeeper;
 use crate::registry::Registry;
@@ -55,6 +56,7 @@ pub(crate) struct Effects {
     pub heartbeats: BTreeMap<RepoKey, CancellationToken>,
     /// As in the lease store.
     pub accepted: BTreeMap<u32, Vec<AcceptedUnit>>,
+    pub unwritten: Unwritten,
     /// Keeps what the job is bound to; absent where no other leader can come.
     pub record: Option<Arc<JobKeeper>>,
 }
@@ -340,6 +342,7 @@ impl Effects {
         }
         self.leadership().commit(writes).await?;
         for (worker, units) in settled {
+            units.iter().for_each(|(unit, _)| self.unwritten.remove(*unit));
             self.settle(&worker, units);
         }
         Ok(())

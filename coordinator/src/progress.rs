@@ -1,11 +1,12 @@
 //! What watchers of a job see: a value, replaced whenever it changes.
 
 use pgconvoy_core::format::BackupLabel;
-use pgconvoy_core::ids::WorkerName;
+use pgconvoy_core::ids::{UnitId, WorkerName};
 use pgconvoy_core::machine::backup::stages::Stage;
 use pgconvoy_core::machine::backup::{BackupMachine, Phase};
 use pgconvoy_core::machine::restore::RestoreMachine;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -25,21 +26,49 @@ pub struct Progress {
     pub limiting_stage: Option<Stage>,
 }
 
+/// Units that were accepted, with their bytes, while no record says so yet: a new leader would not know of them. Shared by
+/// who wants them written down and who writes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unwritten(Arc<Mutex<BTreeMap<UnitId, u64>>>);
+
+impl Unwritten {
+    pub(crate) fn add(&self, unit: UnitId, bytes: u64) {
+        self.lock().insert(unit, bytes);
+    }
+
+    pub(crate) fn remove(&self, unit: UnitId) {
+        self.lock().remove(&unit);
+    }
+
+    /// How many, and their bytes.
+    pub(crate) fn sum(&self) -> (u32, u64) {
+        let units = self.lock();
+        (u32::try_from(units.len()).unwrap_or(u32::MAX), units.values().sum())
+    }
+
+    /// Every change is whole before the lock is given back.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<UnitId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Progress {
-    pub fn of(machine: &BackupMachine) -> Self {
+    /// What is done is what is written down: it never shrinks when another coordinator leads.
+    pub(crate) fn of(machine: &BackupMachine, unwritten: &Unwritten) -> Self {
         let board = machine.board();
         let (bytes_total, bytes_done) = board.bytes();
+        let (units_unwritten, bytes_unwritten) = unwritten.sum();
         Progress {
             phase: machine.phase(),
             is_paused: machine.is_paused(),
             label: machine.label(),
             units_total: board.total(),
-            units_done: board.done(),
+            units_done: board.done().saturating_sub(units_unwritten),
             units_held: board.held(),
             units_retried: board.retried(),
             busy: board.busy().clone(),
             bytes_total,
-            bytes_done,
+            bytes_done: bytes_done.saturating_sub(bytes_unwritten),
             limiting_stage: machine.limiting_stage(),
         }
     }

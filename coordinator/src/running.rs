@@ -2,7 +2,7 @@
 
 use crate::actors::backup::{BackupActor, Happened};
 use crate::effects::{Effects, by_record};
-use crate::progress::Progress;
+use crate::progress::{Progress, Unwritten};
 use crate::records::JobKeeper;
 use crate::registry::Registry;
 use crate::units::{ListUnits, UnitView};
@@ -88,7 +88,9 @@ impl Stage {
         let (effects, queue) = mpsc::unbounded_channel();
         let readers = self.registry.sources_of(&spec.stanza).into_iter().map(|worker| worker.name).collect();
         let accepted = by_record(&recovered.accepted);
-        let (actor, progress) = BackupActor::new(spec.clone(), source, readers, recovered, effects);
+        let unwritten = Unwritten::default();
+        let (actor, progress) =
+            BackupActor::new(spec.clone(), source, readers, recovered, effects, unwritten.clone());
         let actor = actor.start();
         self.registry.bind(spec.job, Some(spec.stanza.clone()), actor.clone().recipient());
         let (finished, outcome) = oneshot::channel();
@@ -101,6 +103,7 @@ impl Stage {
             locks,
             heartbeats: Default::default(),
             accepted,
+            unwritten,
             record,
         };
         self.runtime.spawn(effects.run(queue, finished));

@@ -1,7 +1,7 @@
 //! One backup: events in, effects out. What it decides is [`BackupMachine`]'s business.
 
 use super::worker_link::FromWorker;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unwritten};
 use crate::units::{self, ListUnits, UnitView};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use pgconvoy_core::ids::WorkerName;
@@ -22,24 +22,31 @@ pub struct BackupActor {
     machine: BackupMachine,
     effects: mpsc::UnboundedSender<Vec<Effect>>,
     progress: watch::Sender<Progress>,
+    unwritten: Unwritten,
 }
 
 impl BackupActor {
-    pub fn new(
+    pub(crate) fn new(
         spec: BackupSpec,
         source: WorkerName,
         readers: Vec<WorkerName>,
         recovered: Recovered,
         effects: mpsc::UnboundedSender<Vec<Effect>>,
+        unwritten: Unwritten,
     ) -> (Self, watch::Receiver<Progress>) {
         let (machine, first) = BackupMachine::start(spec, source, readers, recovered);
-        let (progress, watcher) = watch::channel(Progress::of(&machine));
-        let actor = BackupActor { machine, effects, progress };
+        let (progress, watcher) = watch::channel(Progress::of(&machine, &unwritten));
+        let actor = BackupActor { machine, effects, progress, unwritten };
         actor.want(first);
         (actor, watcher)
     }
 
     fn want(&self, effects: Vec<Effect>) {
+        for effect in &effects {
+            if let Effect::PersistAccepted { unit, .. } = effect {
+                self.unwritten.add(*unit, self.machine.board().bytes_of(*unit));
+            }
+        }
         if !effects.is_empty() {
             // The other end lives until it has carried out `Finish`.
             let _ = self.effects.send(effects);
@@ -50,7 +57,7 @@ impl BackupActor {
         let effects = self.machine.on_event(now(), event);
         self.want(effects);
         self.progress.send_if_modified(|known| {
-            let before = std::mem::replace(known, Progress::of(&self.machine));
+            let before = std::mem::replace(known, Progress::of(&self.machine, &self.unwritten));
             before != *known
         });
     }

@@ -77,6 +77,7 @@ fn accepted(unit: u32) -> Effect {
 struct Site {
     store: Arc<Counting>,
     leadership: Arc<Leadership>,
+    unwritten: Unwritten,
 }
 
 impl Site {
@@ -84,7 +85,7 @@ impl Site {
         let store = Arc::new(Counting { store: EmbeddedStore::start(), commits: AtomicUsize::new(0) });
         let keys = FleetKeys::new("blue").unwrap();
         let leadership = Leadership::acquire(store.clone(), keys, "one", Ttls::FLEET.leader).await.unwrap();
-        Site { store, leadership: Arc::new(leadership) }
+        Site { store, leadership: Arc::new(leadership), unwritten: Unwritten::default() }
     }
 
     fn keys(&self) -> JobKeys {
@@ -103,7 +104,8 @@ impl Site {
             Default::default(),
         );
         let (unheard, _) = mpsc::unbounded_channel();
-        let (actor, _) = BackupActor::new(spec(), worker(), Vec::new(), Recovered::default(), unheard);
+        let (actor, _) =
+            BackupActor::new(spec(), worker(), Vec::new(), Recovered::default(), unheard, Default::default());
         let effects = Effects {
             spec: spec(),
             registry,
@@ -113,6 +115,7 @@ impl Site {
             locks: Vec::new(),
             heartbeats: BTreeMap::new(),
             accepted: BTreeMap::new(),
+            unwritten: self.unwritten.clone(),
             record: None,
         };
         let (queue, waiting) = mpsc::unbounded_channel();
@@ -138,6 +141,16 @@ async fn units_whose_acceptance_waits_are_written_down_in_one_transaction() {
     assert_eq!(site.carry_out(batches).await, 1);
     let units: Vec<u32> = site.recovered().await.accepted.iter().map(|one| one.unit.0).collect();
     assert_eq!(units, (0..40).collect::<Vec<_>>());
+}
+
+#[actix::test]
+async fn what_is_told_as_done_is_what_was_written_down() {
+    let site = Site::new().await;
+    (0..5).for_each(|unit| site.unwritten.add(UnitId(unit), 100));
+    assert_eq!(site.unwritten.sum(), (5, 500));
+    site.carry_out(vec![vec![accepted(0), accepted(1)], vec![Effect::PersistStopOrder, accepted(2)]]).await;
+    assert_eq!(site.unwritten.sum(), (2, 200));
+    assert_eq!(site.recovered().await.accepted.len(), 3);
 }
 
 #[actix::test]

@@ -128,6 +128,11 @@ impl UnitBoard {
         (self.bytes, self.done_bytes)
     }
 
+    /// Planned bytes of one unit.
+    pub fn bytes_of(&self, unit: UnitId) -> u64 {
+        self.unit(unit).map_or(0, |unit| unit.bytes)
+    }
+
     pub fn read(&self) -> u64 {
         self.read
     }
