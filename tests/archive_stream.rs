@@ -247,3 +247,41 @@ fn a_copy_that_took_over_is_streamed_on_a_timeline_of_its_own() -> Result<()> {
     }
     Ok(())
 }
+
+/// The worker beside the standby waits while the primary is streamed, and goes on where that ends.
+#[test]
+fn a_standby_that_is_promoted_is_streamed_from_then_on() -> Result<()> {
+    let mut streamed = start(SiteOptions { without_data: true, ..SiteOptions::default() }, &[])?;
+    let site = &streamed.site;
+    let standby = site.standby("standby", support::site::copy_overrides())?;
+    let beside = site.config.clone().for_cluster(&standby);
+    let mut worker = streamed.fleet.worker(site, 1, &beside)?;
+    worker.start()?;
+    streamed.fleet.await_workers(2)?;
+    site.cluster.psql("create table kept (who text); insert into kept values ('primary')")?;
+    streamed.await_stream()?;
+    let slots = "select count(*) from pg_replication_slots";
+    ensure!(standby.psql(slots)? == "0", "nothing is streamed from a standby");
+    limits::wait_for("the standby's replay", limits::RECOVERY, || {
+        Ok((standby.psql("select count(*) from pg_class where relname = 'kept'")? == "1").then_some(()))
+    })?;
+    let left = streamed.site.cluster.psql("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
+    streamed.kill_host()?;
+
+    standby.psql("select pg_promote()")?;
+    standby.psql("insert into kept values ('standby')")?;
+    streamed.await_stream_of(&standby)?;
+    standby.crash()?;
+    worker.kill()?;
+
+    let site = &streamed.site;
+    for number in ["1", "2"] {
+        let copy = site.restore(&format!("copy{number}"), &[&format!("--repo={number}")])?;
+        let refused = site.pgconvoy.archive_get(copy.data(), &left, &site.scratch.join("old"), &[])?;
+        refused.with_code(1).context("the old timeline is no end any more")?;
+        copy.start_and_recover()?;
+        assert_eq!(copy.psql("select string_agg(who, ' ' order by who) from kept")?, "primary standby");
+        copy.stop()?;
+    }
+    Ok(())
+}

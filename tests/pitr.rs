@@ -162,18 +162,7 @@ fn configured_for(site: &Site, cluster: &Cluster) -> Result<Pgconvoy> {
 
 /// A standby that streams from the original takes over, and archives on the next timeline.
 fn fail_over(site: &Site) -> Result<Cluster> {
-    let from = format!(
-        "--recovery-option=primary-conninfo=host={} port={} user=postgres",
-        site.cluster.socket_dir().display(),
-        site.cluster.port()
-    );
-    let standby = successor(site, "standby", &["--type=standby", &from])?;
-    standby.start()?;
-    support::limits::wait_for("the standby's stream", support::limits::RECOVERY, || {
-        let streaming =
-            site.cluster.psql("select count(*) from pg_stat_replication where state = 'streaming'")?;
-        Ok((streaming == "1").then_some(()))
-    })?;
+    let standby = site.standby("standby", vec!["fsync=off".to_owned()])?;
     site.cluster.stop()?;
     standby.psql("select pg_promote()")?;
     Ok(standby)

@@ -3,7 +3,7 @@
 use super::{
     Cluster, ClusterOptions, Config, Finished, Json, Pgconvoy, Repo, Result, Scratch, data, tmpfs::Tmpfs,
 };
-use super::{Context, repository::RepositoryFiles};
+use super::{Context, limits, repository::RepositoryFiles};
 use std::path::Path;
 
 /// Fields drop in this order: the server stops before its folder goes, and mounts go before the folder they lie in.
@@ -92,6 +92,23 @@ impl Site {
         let copy = self.copy(name)?;
         self.try_restore(copy.data(), more)?.ok()?;
         Ok(copy)
+    }
+
+    /// A standby made from the newest backup, which streams from the original when this returns.
+    pub fn standby(&self, name: &str, overrides: Vec<String>) -> Result<Cluster> {
+        let standby = Cluster::attach(&self.scratch, name, overrides)?;
+        let from = format!(
+            "--recovery-option=primary-conninfo=host={} port={} user=postgres",
+            self.cluster.socket_dir().display(),
+            self.cluster.port()
+        );
+        self.try_restore(standby.data(), &["--type=standby", &from])?.ok()?;
+        standby.start()?;
+        let streaming = "select count(*) from pg_stat_replication where application_name = 'walreceiver' and state = 'streaming'";
+        limits::wait_for("the standby's stream", limits::RECOVERY, || {
+            Ok((self.cluster.psql(streaming)? == "1").then_some(()))
+        })?;
+        Ok(standby)
     }
 
     /// A configuration that knows only the repositories with these numbers.
