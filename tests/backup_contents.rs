@@ -187,3 +187,22 @@ fn a_crashed_cluster_is_backed_up_as_it_is_only_by_force() -> Result<()> {
     copy.start_and_recover()?;
     same_data(&copy, &expected)
 }
+
+#[test]
+fn a_repository_gets_no_more_bytes_a_second_than_it_may() -> Result<()> {
+    let site = Site::start()?;
+    let stored = |report: &Json| report["repos"][0]["bytes-stored"].as_u64().context("bytes-stored");
+    let free = stored(&site.backup(&[])?)?;
+    // Four seconds for what one repository gets; the other one has no limit.
+    let rate = (free / 4) >> 10;
+    let limited = site
+        .pgconvoy
+        .call(["backup", "--type=full", "--output=json"])?
+        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", &format!("{rate}KiB"));
+    let begin = std::time::Instant::now();
+    let report = limited.run(support::limits::LARGE_COMMAND)?.ok()?.json()?;
+    let took = begin.elapsed().as_secs_f64();
+    let needed = stored(&report)? as f64 / (rate << 10) as f64;
+    ensure!(took >= needed - 0.5, "{took} s for what takes {needed} s");
+    Ok(())
+}

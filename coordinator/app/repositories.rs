@@ -8,6 +8,8 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
+use pgconvoy_storage::bandwidth::Bandwidth;
+use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::{PosixStorage, Storage};
 use std::path::PathBuf;
@@ -40,12 +42,9 @@ fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
         return Err(Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix"));
     }
     let path = PathBuf::from(&repo.path);
-    // One stalled try must leave time for another.
-    let policy = RetryPolicy {
-        deadline: io_timeout,
-        attempt_timeout: Some(io_timeout.mul_f64(0.4)),
-        ..RetryPolicy::default()
-    };
+    let policy = RetryPolicy::within(io_timeout);
+    // Of all connections together, however often the repository is opened.
+    let bandwidth = repo.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0)));
     Ok(Place {
         description: format!("posix:{}", repo.path),
         connect: Arc::new(move |purpose| {
@@ -53,7 +52,11 @@ fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
                 Purpose::Use => PosixStorage::open(&path)?,
                 Purpose::Create => PosixStorage::create(&path)?,
             };
-            Ok(Arc::new(RetryStorage::new(Arc::new(store), policy)) as Arc<dyn Storage>)
+            let store = Arc::new(RetryStorage::new(Arc::new(store), policy));
+            Ok(match &bandwidth {
+                Some(bandwidth) => Arc::new(LimitStorage::new(store, bandwidth.clone())),
+                None => store as Arc<dyn Storage>,
+            })
         }),
         settings: settings(repo),
     })

@@ -7,7 +7,6 @@ mod summaries;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use crate::bandwidth::Bandwidth;
 pub use given_up::GivenUp;
 pub use packs::{PackMap, PackShelf};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -19,6 +18,7 @@ use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_postgres::tablespaces::{AskTablespaces, is_dropped};
 use pgconvoy_repository::Repository;
+use pgconvoy_storage::bandwidth::Bandwidth;
 use sha1::{Digest, Sha1};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

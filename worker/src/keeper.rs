@@ -26,7 +26,6 @@ mod spool;
 mod summaries;
 mod supplying;
 
-use crate::bandwidth::Bandwidth;
 use crate::errand::Errands;
 use crate::job::{JobContext, Source, Tablespaces};
 use crate::outbox::Reporter;
@@ -45,6 +44,7 @@ use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{Client, ConnectOptions};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
+use pgconvoy_storage::bandwidth::Bandwidth;
 use sharing::Sharing;
 use spool::Scan;
 use std::panic::AssertUnwindSafe;

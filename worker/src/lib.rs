@@ -12,7 +12,6 @@
 //! 3. Work that is not under a current order is dropped without a trace that anybody would believe.
 
 pub mod archive;
-pub mod bandwidth;
 pub mod check;
 pub mod errand;
 mod holdings;

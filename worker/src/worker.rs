@@ -10,7 +10,6 @@
 //!
 //! Failure story: without a coordinator a keeper's session is kept for the orphan time-out and then ended.
 
-use crate::bandwidth::Bandwidth;
 use crate::errand::Errands;
 use crate::keeper::{Ground, Keeper, KeeperHandle};
 use crate::lease::{Right, boot_time};
@@ -20,6 +19,7 @@ use crate::sources::{self, SourceConfigs, Sources};
 use pgconvoy_core::ids::{Epoch, Identity, WorkerName};
 use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
 use pgconvoy_repository::RepositorySet;
+use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::reconnect::Reconnect;
 use pgconvoy_transport::{

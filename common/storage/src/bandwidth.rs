@@ -1,6 +1,6 @@
-//! How fast a worker reads data files: a limit that all its slots share.
+//! Bytes a second, shared by everybody who moves some: data files that a worker reads, what a repository gets and gives.
 //!
-//! Whoever wants to read reserves the time that its bytes take, right behind what others have reserved, and sleeps until
+//! Whoever wants to move bytes reserves the time that they take, right behind what others have reserved, and sleeps until
 //! that time begins. So the rate holds for the sum, nobody starves, and the last bytes need not be waited for twice.
 
 use std::num::NonZeroU64;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What may be read at once after a pause: a rate that is kept within this time is smooth enough for a disk.
+/// What may be moved at once after a pause: a rate that is kept within this time is smooth enough for a disk.
 const BURST: Duration = Duration::from_millis(100);
 /// A sleeper looks this often whether it still needs to wait.
 const NAP_MAX: Duration = Duration::from_millis(100);
@@ -38,8 +38,14 @@ impl Bandwidth {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Blocks until so many bytes may be read, or `is_over` says that nobody wants them.
-    pub(crate) fn take(&self, bytes: u64, is_over: impl Fn() -> bool) {
+    /// Waits until so many bytes may be moved.
+    pub async fn pass(&self, bytes: u64) {
+        let begin = self.reserve(bytes, Instant::now());
+        tokio::time::sleep_until(begin.into()).await;
+    }
+
+    /// Blocks until so many bytes may be moved, or `is_over` says that nobody wants them.
+    pub fn take(&self, bytes: u64, is_over: impl Fn() -> bool) {
         let begin = self.reserve(bytes, Instant::now());
         loop {
             let wait = begin.saturating_duration_since(Instant::now());
@@ -50,7 +56,7 @@ impl Bandwidth {
         }
     }
 
-    /// When reading may begin.
+    /// When moving may begin.
     fn reserve(&self, bytes: u64, now: Instant) -> Instant {
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = (*reserved).max(now.checked_sub(BURST).unwrap_or(now));

@@ -23,6 +23,7 @@
 //! `AlreadyExists`, which [`decorate::retry`] does for puts. A process that dies leaves complete objects and perhaps
 //! unlisted leftovers, which [`Storage::sweep_temporary`] removes.
 
+pub mod bandwidth;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod decorate;

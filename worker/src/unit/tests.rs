@@ -6,11 +6,11 @@ mod known;
 mod pages;
 
 use super::*;
-use crate::bandwidth::Bandwidth;
 use crate::job::Tablespaces;
 use crate::job::testing::{ONE, PATIENCE, STALL, Site, TWO, order, part};
 use pgconvoy_core::ids::{Oid, RepoKey};
 use pgconvoy_postgres::catalog::Tablespace;
+use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_storage::decorate::fault::{Effect, Kind, Operation, Rule};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

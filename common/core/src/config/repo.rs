@@ -4,6 +4,7 @@ use super::choices::{CipherType, Layout, RetentionArchiveType, RetentionFullType
 use super::sheet::Reader;
 use super::store::RepoKind;
 use crate::ids::RepoKey;
+use crate::units::ByteCount;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoConfig {
@@ -15,6 +16,8 @@ pub struct RepoConfig {
     pub cipher: CipherType,
     pub key_source: KeySource,
     pub retention: Retention,
+    /// Bytes a second, to and from it.
+    pub bandwidth_max: Option<ByteCount>,
     /// A backup that misses a required repository is a failure.
     pub required: bool,
 }
@@ -72,6 +75,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
             archive: repo.get("retention-archive"),
             history_days: repo.get("retention-history"),
         },
+        bandwidth_max: repo.get("bandwidth-max"),
         required: repo.get_default("required"),
     };
     check(&config, repo);
