@@ -206,3 +206,24 @@ fn a_repository_gets_no_more_bytes_a_second_than_it_may() -> Result<()> {
     ensure!(took >= needed - 0.5, "{took} s for what takes {needed} s");
     Ok(())
 }
+
+#[test]
+fn a_restore_takes_most_from_the_repository_that_is_quick() -> Result<()> {
+    let site = Site::start()?;
+    let report = site.backup(&["--unit-size=1MiB"])?;
+    let stored = report["repos"][0]["bytes-stored"].as_u64().context("bytes-stored")?;
+    // Half a minute, were everything taken from the first one.
+    let rate = (stored / 30) >> 10;
+    let copy = site.copy("copy")?;
+    let target = format!("--pg-path={}", copy.data().display());
+    let limited = site
+        .pgconvoy
+        .call(["restore", &target, "--type=immediate", "--target-action=promote"])?
+        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", &format!("{rate}KiB"));
+    let begin = std::time::Instant::now();
+    limited.run(support::limits::LARGE_COMMAND)?.ok()?;
+    let took = begin.elapsed().as_secs_f64();
+    ensure!(took < 15.0, "{took} s");
+    copy.start_and_recover()?;
+    same_data(&copy, &data::fingerprint(&site.cluster)?)
+}

@@ -13,6 +13,7 @@ pub mod incremental;
 pub mod inventory;
 pub mod leftover;
 pub mod prior;
+pub mod quickest;
 pub mod recovery;
 pub mod render;
 pub mod restore;

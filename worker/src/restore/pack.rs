@@ -10,7 +10,7 @@ mod parts;
 mod trouble;
 
 use super::data::Work;
-use super::source::Origin;
+use super::origin::Origin;
 use super::stock::InHand;
 use super::sync::SyncQueue;
 use blocks::{Piece, Wanted, Window};
@@ -21,6 +21,7 @@ use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
+use pgconvoy_core::plan::quickest::{Giver, quickest};
 use pgconvoy_core::plan::restore::PackWork;
 use pgconvoy_repository::RepositoryError;
 use pgconvoy_repository::codec::Decompressor;
@@ -67,7 +68,7 @@ impl<'a> PackSlot<'a> {
             return Ok(());
         }
         let mut complaints: Vec<Complaint> = Vec::new();
-        let mut origins = Origins::new(self.work);
+        let mut origins = Origins::new(self.work, pack.bytes);
         while let Some(origin) = origins.next() {
             let mut trouble = Trouble::default();
             wanted = self.take(&origin, pack, wanted, &mut parts, &mut trouble)?;
@@ -84,12 +85,13 @@ impl<'a> PackSlot<'a> {
     /// or a signal; what the repository cannot do is trouble.
     fn take(
         &mut self,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         pack: &PackWork,
         wanted: Vec<Wanted>,
         parts: &mut Parts<'_>,
         trouble: &mut Trouble,
     ) -> Result<Vec<Wanted>, Failure> {
+        let _busy = origin.busy_with(pack.bytes);
         let mut missing = Vec::new();
         let reader = match self.open(origin, pack)? {
             Ok(reader) => reader,
@@ -113,7 +115,7 @@ impl<'a> PackSlot<'a> {
         });
         let opened = Opened { objects, body, pieces };
         let runtime = &self.work.around.runtime;
-        let mut fetcher = Fetcher::new(runtime, origin.repository(), &opened.objects, &windows);
+        let mut fetcher = Fetcher::new(runtime, origin, &opened.objects, &windows);
         while let Some((window, fetching)) = fetcher.next() {
             let fetched = self.wait(fetching)?;
             match fetched.unwrap_or(Err(RepositoryError::Interrupted { what: "reading a pack" })) {
@@ -283,7 +285,7 @@ async fn referred(
     Ok(objects)
 }
 
-/// The chosen repository, then the others that have the backup; who does not answer comes last.
+/// The repositories that have the backup, the one first that will have given the pack first; who does not answer comes last.
 struct Origins<'a> {
     work: &'a Work<'a>,
     waiting: VecDeque<Arc<Origin>>,
@@ -291,15 +293,25 @@ struct Origins<'a> {
 }
 
 impl<'a> Origins<'a> {
-    fn new(work: &'a Work<'a>) -> Self {
-        let waiting = VecDeque::from([work.chosen.origin.clone()]);
-        Origins { work, waiting, knows_all: false }
+    fn new(work: &'a Work<'a>, bytes: u64) -> Self {
+        let chosen = work.chosen;
+        let mut waiting = VecDeque::from([chosen.origin.clone()]);
+        waiting.extend(chosen.others.known().iter().cloned());
+        waiting.make_contiguous().sort_by_key(|origin| origin.is_away());
+        let present = waiting.iter().filter(|origin| !origin.is_away());
+        let givers: Vec<Giver> = present.map(|origin| origin.giver()).collect();
+        if let Some(first) = quickest(&givers, bytes) {
+            waiting.swap(0, first);
+        }
+        let knows_all = waiting.len() > 1;
+        Origins { work, waiting, knows_all }
     }
 
     fn next(&mut self) -> Option<Arc<Origin>> {
         if !self.knows_all && self.waiting.front().is_none_or(|first| first.is_away()) {
             self.knows_all = true;
-            self.waiting.extend(self.work.chosen.alternates(&self.work.around.runtime).iter().cloned());
+            let others = &self.work.chosen.others;
+            self.waiting.extend(self.work.around.runtime.block_on(others.find()).iter().cloned());
             self.waiting.make_contiguous().sort_by_key(|origin| origin.is_away());
         }
         self.waiting.pop_front()

@@ -4,52 +4,16 @@ use super::RestoreOrder;
 use super::Surroundings;
 use super::choice::{self, Place};
 use super::error::as_failure;
+use super::origin::{Origin, Others};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
+use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::format::{HashSecret, layout};
-use pgconvoy_core::ids::{Identity, RepoKey, StanzaName};
+use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::plan::restore::{RestorePlan, RestorePlanError, RestorePlanner, RestoreTarget};
 use pgconvoy_repository::manifest::ManifestReader;
-use pgconvoy_repository::object::ObjectReader;
-use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use tokio::runtime::Handle;
-
-/// A repository that has the backup.
-#[derive(Debug)]
-pub(super) struct Origin {
-    repository: Arc<Repository>,
-    /// It did not answer: the others are asked first from now on.
-    is_away: AtomicBool,
-}
-
-impl Origin {
-    pub(super) fn new(repository: Arc<Repository>) -> Arc<Origin> {
-        Arc::new(Origin { repository, is_away: AtomicBool::new(false) })
-    }
-
-    pub(super) fn key(&self) -> RepoKey {
-        self.repository.number()
-    }
-
-    pub(super) fn identity(&self) -> Identity {
-        self.repository.identity()
-    }
-
-    pub(super) fn repository(&self) -> &Arc<Repository> {
-        &self.repository
-    }
-
-    pub(super) fn is_away(&self) -> bool {
-        self.is_away.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_away_now(&self) {
-        self.is_away.store(true, Ordering::Relaxed);
-    }
-}
+use pgconvoy_repository::{Repository, RepositoryError};
+use std::sync::Arc;
 
 /// The backup that is restored.
 #[derive(Debug)]
@@ -60,8 +24,7 @@ pub(super) struct Chosen {
     pub(super) head: ManifestHead,
     pub(super) plan: RestorePlan,
     pub(super) secret: HashSecret,
-    set: Arc<RepositorySet>,
-    alternates: OnceLock<Vec<Arc<Origin>>>,
+    pub(super) others: Arc<Others>,
 }
 
 /// Which backup, and its manifest from the first repository that can give it.
@@ -114,13 +77,12 @@ async fn read(order: &RestoreOrder, Place { repository, record }: Place) -> Resu
     let (head, plan) = read_manifest(&repository, stanza, &record, &order.target).await?;
     Ok(Chosen {
         stanza: stanza.clone(),
+        others: Others::new(order.repositories.clone(), stanza.clone(), &head, repository.number()),
         origin: Origin::new(repository),
         record,
         head,
         plan,
         secret: cluster.hash_secret,
-        set: order.repositories.clone(),
-        alternates: OnceLock::new(),
     })
 }
 
@@ -162,41 +124,5 @@ fn judge(error: RestorePlanError) -> Refusal {
             Refusal::Repository(error.into())
         }
         _ => Refusal::Request(error.into()),
-    }
-}
-
-impl Chosen {
-    /// The other repositories that have this very backup. They are looked for when the first one fails, and once.
-    pub(super) fn alternates(&self, runtime: &Handle) -> &[Arc<Origin>] {
-        self.alternates.get_or_init(|| {
-            let others = self.set.keys().filter(|key| *key != self.origin.key());
-            others.filter_map(|key| runtime.block_on(self.alternate(key))).collect()
-        })
-    }
-
-    async fn alternate(&self, key: RepoKey) -> Option<Arc<Origin>> {
-        let label = self.head.label;
-        let ask = async {
-            let repository = self.set.open(key).await?;
-            let entry = repository.catalogue_entry(&self.stanza, label).await?;
-            Ok::<_, RepositoryError>((repository, entry))
-        };
-        match ask.await {
-            Ok((repository, Some(CatalogueBody::Published(record)))) if record.backup == self.head.backup => {
-                Some(Origin::new(repository))
-            }
-            Ok((_, Some(CatalogueBody::Published(_)))) => {
-                tracing::warn!(
-                    "repo {key} has another backup under the label {label}: nothing is taken from there"
-                );
-                None
-            }
-            Ok(_) => None,
-            Err(error) if ObjectReader::is_absence(&error) => None,
-            Err(error) => {
-                tracing::warn!("repo {key} cannot help out: {error}");
-                None
-            }
-        }
     }
 }

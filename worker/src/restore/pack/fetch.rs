@@ -1,10 +1,12 @@
 //! Fetches a pack's windows one ahead of the slot, so that the store and the processor work at once.
 
+use super::super::origin::Origin;
 use super::blocks::Window;
 use bytes::BytesMut;
+use pgconvoy_repository::RepositoryError;
 use pgconvoy_repository::object::ObjectReader;
-use pgconvoy_repository::{Repository, RepositoryError};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -12,7 +14,7 @@ type Fetching = JoinHandle<Result<BytesMut, RepositoryError>>;
 
 pub(super) struct Fetcher<'a> {
     runtime: &'a Handle,
-    repository: Arc<Repository>,
+    origin: Arc<Origin>,
     objects: &'a [Arc<ObjectReader>],
     windows: std::slice::Iter<'a, Window>,
     ahead: Option<(&'a Window, Fetching)>,
@@ -21,17 +23,12 @@ pub(super) struct Fetcher<'a> {
 impl<'a> Fetcher<'a> {
     pub(super) fn new(
         runtime: &'a Handle,
-        repository: &Arc<Repository>,
+        origin: &Arc<Origin>,
         objects: &'a [Arc<ObjectReader>],
         windows: &'a [Window],
     ) -> Self {
-        let mut fetcher = Fetcher {
-            runtime,
-            repository: repository.clone(),
-            objects,
-            windows: windows.iter(),
-            ahead: None,
-        };
+        let mut fetcher =
+            Fetcher { runtime, origin: origin.clone(), objects, windows: windows.iter(), ahead: None };
         fetcher.begin_next();
         fetcher
     }
@@ -57,10 +54,12 @@ impl<'a> Fetcher<'a> {
 
     fn begin_next(&mut self) {
         self.ahead = self.windows.next().map(|window| {
-            let (object, repository) = (self.objects[window.object].clone(), self.repository.clone());
+            let (object, origin) = (self.objects[window.object].clone(), self.origin.clone());
             let frames = window.frames.clone();
             let fetching = self.runtime.spawn(async move {
-                let bytes = object.fetch(&repository, frames).await?;
+                let begin = Instant::now();
+                let bytes = object.fetch(origin.repository(), frames).await?;
+                origin.gave(bytes.len() as u64, begin.elapsed());
                 Ok(bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
             });
             (window, fetching)

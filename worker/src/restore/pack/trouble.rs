@@ -1,7 +1,7 @@
 //! What a repository could not give of a pack, and how that is told.
 
 use super::super::error::as_failure;
-use super::super::source::Origin;
+use super::super::origin::Origin;
 use pgconvoy_core::failure::{ErrorCode, Failure, Retry};
 use pgconvoy_repository::RepositoryError;
 use pgconvoy_repository::object::ObjectReader;
