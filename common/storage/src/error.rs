@@ -119,6 +119,9 @@ pub enum StorageError {
     Timeout { at: Place, reason: String },
     #[error("{at}: {reason}")]
     NotSupported { at: Place, reason: String },
+    /// What is configured to reach the store does not fit it: a key, a certificate, a name.
+    #[error("unable to use {at}: {reason}")]
+    Setup { at: Place, code: ErrorCode, reason: String, hint: String },
     #[error("unable to {} {at}: {reason}", action.words())]
     Io { at: Place, action: IoAction, reason: String },
 }
@@ -146,6 +149,7 @@ impl StorageError {
             | StorageError::Unavailable { at, .. }
             | StorageError::Timeout { at, .. }
             | StorageError::NotSupported { at, .. }
+            | StorageError::Setup { at, .. }
             | StorageError::Io { at, .. } => at,
         }
     }
@@ -206,6 +210,7 @@ impl Classify for StorageError {
             StorageError::ReadOnly { .. } | StorageError::Full { .. } => ErrorCode::FileWrite,
             StorageError::Unavailable { .. } | StorageError::Timeout { .. } => ErrorCode::HostConnect,
             StorageError::NotSupported { .. } => ErrorCode::NotSupported,
+            StorageError::Setup { code, .. } => *code,
             StorageError::Io { action, .. } => action.code(),
         }
     }
@@ -235,6 +240,7 @@ impl Classify for StorageError {
                 "the object is damaged or was written by something else; verify finds what else is"
             }
             StorageError::Obstructed { .. } => "something other than this program put it there; move it away",
+            StorageError::Setup { hint, .. } => hint,
             StorageError::Io { .. } => "look into the kernel's log for errors of the disk or the mount",
             _ => return Vec::new(),
         };
