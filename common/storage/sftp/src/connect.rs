@@ -233,6 +233,10 @@ async fn authenticate(
             "the server wants more than a key to log in with".to_owned(),
             "let a key suffice for this user (AuthenticationMethods publickey)".to_owned(),
         ),
+        // A refusal names the methods that may be tried: without any it was the connection that ended.
+        AuthResult::Failure { remaining_methods, .. } if remaining_methods.is_empty() => {
+            return Err(unavailable(at, "the connection was lost at the login"));
+        }
         AuthResult::Failure { .. } => (
             format!(
                 "the server does not let user {} in with the key in '{}' ({} {})",
