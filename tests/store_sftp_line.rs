@@ -19,8 +19,8 @@ use support::{Context, Result, Scratch, ensure, note};
 /// Each way, so a question and its answer take twice that.
 const DELAY: Duration = Duration::from_millis(25);
 const LARGE_BYTES: usize = 64 << 20;
-/// Of several, since others use the machine too.
-const ROUNDS: usize = 3;
+/// The best of several counts, since others use the machine too; the first one also makes sessions.
+const ROUNDS: usize = 4;
 
 fn key(text: &str) -> ObjectKey {
     text.parse().expect("a valid key")
@@ -63,8 +63,10 @@ async fn upload(store: &dyn Storage, to: &ObjectKey, body: &Bytes) -> Result<(),
 /// The best times for an upload and a download.
 async fn measure(store: &dyn Storage, body: &Bytes) -> Result<(Duration, Duration)> {
     let size = u64::try_from(body.len())?;
+    // So that the directory stays when the large object goes.
+    store.put(&key("dir/small"), PutMode::Overwrite, Bytes::from_static(b"small")).await?;
     let mut best = (Duration::MAX, Duration::MAX);
-    for _ in 0..=ROUNDS {
+    for _ in 0..ROUNDS {
         let begun = Instant::now();
         upload(store, &key("dir/large"), body).await?;
         let uploaded = begun.elapsed();

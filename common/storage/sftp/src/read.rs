@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Bytes asked for and not yet there, of one call.
-const IN_FLIGHT_BYTES_MAX: u64 = 8 << 20;
-/// Bytes asked for before the size of the object is known.
+const IN_FLIGHT_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a whole object that are asked for before its size is known. What is not there costs an answer and no memory.
 const SPECULATIVE_BYTES_MAX: u64 = 1 << 20;
 
 /// What is wanted of an object.
@@ -83,11 +83,11 @@ impl Tree {
         let file = self.open_object(&lane, key).await?;
         let facts = lane.send(wire::fstat(&file.handle));
         let (begin, guess) = match &wanted {
-            Wanted::Whole(size_max) => (0, *size_max),
+            Wanted::Whole(size_max) => (0, *size_max.min(&SPECULATIVE_BYTES_MAX)),
             Wanted::Range(range) => (range.start, range.end),
         };
         let mut pieces = Pieces { lane: &lane, file: &file, asked: begin, in_flight: VecDeque::new() };
-        pieces.ask(guess.min(begin.saturating_add(SPECULATIVE_BYTES_MAX)));
+        pieces.ask(guess);
         let error = |fault| self.error(Some(key), IoAction::Read, fault);
         let Some(found) = self.info(key, facts.attributes().await.map_err(error)?)? else {
             return Err(self.absent(&lane, key).await);

@@ -136,15 +136,12 @@ impl Temporary {
                     });
                 }
                 Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => {
-                    if directory.is_none() {
-                        tree.check_still_there(tree.ask_root(&lane)).await?;
-                    }
+                    tree.check_still_there(tree.ask_root(&lane)).await?;
                     tree.make_parents(&lane, key).await?;
                 }
                 Err(fault) => return Err(tree.write_error(&lane, key, IoAction::Open, fault).await),
             }
         }
-        tree.check_still_there(tree.ask_root(&lane)).await?;
         let reason = "its directory is removed as often as it is made".to_owned();
         Err(StorageError::Unavailable { at: tree.place(Some(key)), reason })
     }
@@ -208,7 +205,9 @@ impl Temporary {
             {
                 return Ok(least);
             }
-            self.seek_another();
+            if total < IN_FLIGHT_BYTES_MAX {
+                self.seek_another();
+            }
             self.wait().await?;
         }
     }
