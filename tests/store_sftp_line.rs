@@ -11,10 +11,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::stores::slow_link::SlowLink;
 use support::stores::sshd::Sshd;
-use support::{Context, Result, Scratch, ensure, note};
+use support::{Context, Result, Scratch, ensure, limits, note};
 
 /// Each way, so a question and its answer take twice that.
 const DELAY: Duration = Duration::from_millis(25);
@@ -138,22 +139,25 @@ async fn calls_whose_connection_breaks_go_on_with_another_one() -> Result<()> {
     let line = SlowLink::delaying(sshd.address(), Duration::from_millis(1))?;
     let store = store_at(&scratch, &sshd, line.address())?;
     let store = Arc::new(RetryStorage::new(Arc::new(store), RetryPolicy::default()));
-    let body = pattern(100_000);
+    let (body, stored) = (pattern(100_000), Arc::new(AtomicUsize::new(0)));
     let writer = |number: usize| {
-        let (store, body) = (store.clone(), body.clone());
+        let (store, body, stored) = (store.clone(), body.clone(), stored.clone());
         tokio::spawn(async move {
             for round in 0..10 {
                 let to = key(&format!("a/{number}/{round}"));
                 store.put(&to, PutMode::Create, body.clone()).await?;
                 ensure!(store.get(&to, 100_000).await? == body);
+                stored.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
         })
     };
     let writers: Vec<_> = (0..4).map(writer).collect();
-    while writers.iter().any(|writer| !writer.is_finished()) {
-        // Until the writers are done, which their own limits see to.
-        tokio::time::sleep(Duration::from_millis(150)).await;
+    for cut in 1..=6 {
+        limits::wait_for("some more objects", limits::SOON, || {
+            let is_over = writers.iter().all(|writer| writer.is_finished());
+            Ok((is_over || stored.load(Ordering::Relaxed) >= cut * 5).then_some(()))
+        })?;
         line.cut();
     }
     for writer in writers {

@@ -57,7 +57,9 @@ fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
     };
     Ok(Place {
         description,
-        connect: Arc::new(move |purpose| Ok(Arc::new(RetryStorage::new(open(purpose)?, policy)))),
+        connect: Arc::new(move |purpose| {
+            Ok(Arc::new(RetryStorage::new(open(purpose)?, policy)) as Arc<dyn Storage>)
+        }),
         settings: settings(repo),
     })
 }
@@ -70,7 +72,7 @@ fn posix(path: &str) -> (String, Open) {
             Purpose::Use => PosixStorage::open(&path)?,
             Purpose::Create => PosixStorage::create(&path)?,
         };
-        Ok(Arc::new(store))
+        Ok(Arc::new(store) as Arc<dyn Storage>)
     });
     (description, open)
 }
@@ -81,7 +83,8 @@ fn sftp(config: &SftpConfig, path: &str) -> (String, Open) {
     let description = options.describe();
     let open: Open = Box::new(move |purpose| {
         let creates_path = purpose == Purpose::Create;
-        Ok(Arc::new(SftpStorage::new(SftpOptions { creates_path, ..options.clone() })))
+        let store = SftpStorage::new(SftpOptions { creates_path, ..options.clone() });
+        Ok(Arc::new(store) as Arc<dyn Storage>)
     });
     (description, open)
 }

@@ -15,7 +15,7 @@ use crate::pool::SESSIONS_MAX;
 use crate::session::{Answer, Fault, Lane, OpenFile};
 use crate::tree::{FILE_MODE, Tree};
 use crate::wire::{self, Attributes, Kind, Request, code, flags};
-use futures::FutureExt;
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use pgconvoy_storage::{IoAction, ObjectKey, PutMode, StorageError};
 use std::pin::Pin;
@@ -58,7 +58,9 @@ pub(crate) struct Temporary {
     path: String,
     /// The first one made the file.
     stripes: Vec<Stripe>,
-    joining: Option<Pending<Result<Stripe, Fault>>>,
+    joining: FuturesUnordered<Pending<Result<Stripe, Fault>>>,
+    /// The sessions of all stripes but the first, joined or not.
+    asked: Vec<Lane>,
     /// No further session can open the file.
     is_alone: bool,
     in_flight: FuturesUnordered<Pending<Written>>,
@@ -126,7 +128,8 @@ impl Temporary {
                         key: key.clone(),
                         path,
                         stripes: vec![Stripe { lane, file, outstanding: 0 }],
-                        joining: None,
+                        joining: FuturesUnordered::new(),
+                        asked: Vec::new(),
                         is_alone: false,
                         in_flight: FuturesUnordered::new(),
                         piece: None,
@@ -194,7 +197,7 @@ impl Temporary {
             while let Some(Some(written)) = self.in_flight.next().now_or_never() {
                 self.account(written).await?;
             }
-            if let Some(Some(joined)) = self.joining.as_mut().map(FutureExt::now_or_never) {
+            while let Some(Some(joined)) = self.joining.next().now_or_never() {
                 self.join(joined);
             }
             let total: usize = self.stripes.iter().map(|stripe| stripe.outstanding).sum();
@@ -206,30 +209,27 @@ impl Temporary {
                 return Ok(least);
             }
             if total < IN_FLIGHT_BYTES_MAX {
-                self.seek_another();
+                self.seek_others();
             }
             self.wait().await?;
         }
     }
 
-    /// Opens the file in a further session, beside what goes on.
-    fn seek_another(&mut self) {
-        if self.joining.is_some() || self.is_alone || self.stripes.len() >= SESSIONS_MAX {
-            return;
-        }
-        let used: Vec<&Lane> = self.stripes.iter().map(|stripe| &stripe.lane).collect();
-        if let Some(lane) = self.tree.pool.another(&used) {
+    /// Opens the file in all further sessions that there are, beside what goes on: one after the other would cost a journey each.
+    fn seek_others(&mut self) {
+        while !self.is_alone && self.asked.len() + 1 < SESSIONS_MAX {
+            let used: Vec<&Lane> = self.asked.iter().chain([self.lane()]).collect();
+            let Some(lane) = self.tree.pool.another(&used) else { return };
+            self.asked.push(lane.clone());
             let path = self.path.clone();
-            let opening = async move {
+            self.joining.push(Box::pin(async move {
                 let file = lane.open(&path, flags::WRITE, None).await?;
                 Ok(Stripe { lane, file, outstanding: 0 })
-            };
-            self.joining = Some(Box::pin(opening));
+            }));
         }
     }
 
     fn join(&mut self, joined: Result<Stripe, Fault>) {
-        self.joining = None;
         match joined {
             Ok(stripe) => self.stripes.push(stripe),
             Err(fault) => {
@@ -241,15 +241,12 @@ impl Temporary {
 
     /// Until something was acknowledged or another session joined.
     async fn wait(&mut self) -> Result<(), StorageError> {
-        let written = match &mut self.joining {
-            Some(joining) => tokio::select! {
-                written = self.in_flight.next() => written,
-                joined = joining => {
-                    self.join(joined);
-                    return Ok(());
-                }
-            },
-            None => self.in_flight.next().await,
+        let written = tokio::select! {
+            written = self.in_flight.next() => written,
+            Some(joined) = self.joining.next(), if !self.joining.is_empty() => {
+                self.join(joined);
+                return Ok(());
+            }
         };
         match written {
             Some(written) => self.account(written).await,
@@ -268,7 +265,7 @@ impl Temporary {
     /// Syncs, gives the final name, syncs the directory. Whatever fails, fails for good.
     pub(crate) async fn publish(mut self, mode: PutMode) -> Result<(), StorageError> {
         self.send_piece();
-        self.joining = None;
+        self.joining.clear();
         while let Some(written) = self.in_flight.next().await {
             self.account(written).await?;
         }
@@ -363,7 +360,7 @@ impl Temporary {
 
     /// Gives up, and waits until what can be removed is.
     pub(crate) async fn abandon(mut self) {
-        self.joining = None;
+        self.joining.clear();
         self.is_mine = false;
         // What cannot be cleaned up now is left to a sweep.
         let _ = self.lane().send(wire::remove(&self.path)).done().await;
