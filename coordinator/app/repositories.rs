@@ -3,15 +3,17 @@
 //! Nothing is looked at here: a repository that is away, or whose key is wrong, says so when it is opened, so that a
 //! command can go on with the others.
 
-use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind};
+use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind, SftpConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
 use pgconvoy_storage::bandwidth::Bandwidth;
+use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
-use pgconvoy_storage::{PosixStorage, Storage};
+use pgconvoy_storage::{PosixStorage, Storage, StorageError};
+use pgconvoy_storage_sftp::{SftpOptions, SftpStorage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,31 +37,65 @@ pub async fn open_all(repos: &[RepoConfig], io_timeout: Duration) -> Result<Vec<
     Ok(opened)
 }
 
+/// Makes the store of a place, for one purpose.
+type Open = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
+
 fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
-    if !matches!(repo.kind, RepoKind::Posix) {
-        let kind = repo.kind.repo_type();
-        let message = format!("repo {} has type {kind}, which is not part of this build", repo.key);
-        return Err(Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix"));
-    }
-    let path = PathBuf::from(&repo.path);
+    let (description, open) = match &repo.kind {
+        RepoKind::Posix => posix(&repo.path),
+        RepoKind::Sftp(config) => sftp(config, &repo.path),
+        other => {
+            let kind = other.repo_type();
+            let message = format!("repo {} has type {kind}, which is not part of this build", repo.key);
+            return Err(
+                Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix or sftp")
+            );
+        }
+    };
     let policy = RetryPolicy::within(io_timeout);
+    let is_remote = !matches!(repo.kind, RepoKind::Posix);
     // Of all connections together, however often the repository is opened.
     let bandwidth = repo.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0)));
     Ok(Place {
-        description: format!("posix:{}", repo.path),
+        description,
         connect: Arc::new(move |purpose| {
-            let store = match purpose {
-                Purpose::Use => PosixStorage::open(&path)?,
-                Purpose::Create => PosixStorage::create(&path)?,
-            };
-            let store = Arc::new(RetryStorage::new(Arc::new(store), policy));
-            Ok(match &bandwidth {
-                Some(bandwidth) => Arc::new(LimitStorage::new(store, bandwidth.clone())),
-                None => store as Arc<dyn Storage>,
-            })
+            let mut store = open(purpose)?;
+            if is_remote {
+                store = Arc::new(HedgeStorage::new(store));
+            }
+            store = Arc::new(RetryStorage::new(store, policy));
+            if let Some(bandwidth) = &bandwidth {
+                store = Arc::new(LimitStorage::new(store, bandwidth.clone()));
+            }
+            Ok(store)
         }),
         settings: settings(repo),
     })
+}
+
+fn posix(path: &str) -> (String, Open) {
+    let description = format!("posix:{path}");
+    let path = PathBuf::from(path);
+    let open: Open = Box::new(move |purpose| {
+        let store = match purpose {
+            Purpose::Use => PosixStorage::open(&path)?,
+            Purpose::Create => PosixStorage::create(&path)?,
+        };
+        Ok(Arc::new(store) as Arc<dyn Storage>)
+    });
+    (description, open)
+}
+
+/// It connects when it is first used.
+fn sftp(config: &SftpConfig, path: &str) -> (String, Open) {
+    let options = SftpOptions::new(config, path, false);
+    let description = options.describe();
+    let open: Open = Box::new(move |purpose| {
+        let creates_path = purpose == Purpose::Create;
+        let store = SftpStorage::new(SftpOptions { creates_path, ..options.clone() });
+        Ok(Arc::new(store) as Arc<dyn Storage>)
+    });
+    (description, open)
 }
 
 fn settings(repo: &RepoConfig) -> RepositorySettings {

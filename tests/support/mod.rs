@@ -37,6 +37,7 @@ pub mod random;
 pub mod repository;
 pub mod scratch;
 pub mod site;
+pub mod stores;
 pub mod tmpfs;
 pub mod tools;
 pub mod units;

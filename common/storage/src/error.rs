@@ -128,6 +128,9 @@ pub enum StorageError {
     Timeout { at: Place, reason: String },
     #[error("{at}: {reason}")]
     NotSupported { at: Place, reason: String },
+    /// What is configured to reach the store does not fit it: a key, a certificate, a name.
+    #[error("unable to use {at}: {reason}")]
+    Setup { at: Place, code: ErrorCode, reason: String, hint: String },
     #[error("unable to {} {at}: {reason}", action.words())]
     Io { at: Place, action: IoAction, reason: String },
 }
@@ -156,6 +159,7 @@ impl StorageError {
             | StorageError::Throttled { at, .. }
             | StorageError::Timeout { at, .. }
             | StorageError::NotSupported { at, .. }
+            | StorageError::Setup { at, .. }
             | StorageError::Io { at, .. } => at,
         }
     }
@@ -226,6 +230,7 @@ impl Classify for StorageError {
             | StorageError::Throttled { .. }
             | StorageError::Timeout { .. } => ErrorCode::HostConnect,
             StorageError::NotSupported { .. } => ErrorCode::NotSupported,
+            StorageError::Setup { code, .. } => *code,
             StorageError::Io { action, .. } => action.code(),
         }
     }
@@ -257,6 +262,7 @@ impl Classify for StorageError {
                 "the object is damaged or was written by something else; verify finds what else is"
             }
             StorageError::Obstructed { .. } => "something other than this program put it there; move it away",
+            StorageError::Setup { hint, .. } => hint,
             StorageError::Io { .. } => "look into the kernel's log for errors of the disk or the mount",
             _ => return Vec::new(),
         };

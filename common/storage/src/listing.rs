@@ -57,7 +57,7 @@ impl From<ObjectKey> for ListAfter {
 }
 
 /// The order of two entries, each a key and whether it is a prefix.
-pub(crate) fn order(left: (&ObjectKey, bool), right: (&ObjectKey, bool)) -> Ordering {
+pub fn order(left: (&ObjectKey, bool), right: (&ObjectKey, bool)) -> Ordering {
     listed_bytes(left).cmp(listed_bytes(right))
 }
 
