@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// Starts with a dot, so that no key can name it. The same as in local directories, so that either sweeps both.
 pub(crate) const TEMPORARY_PREFIX: &str = ".pgconvoy-";
 /// Bytes written and not yet acknowledged, of one upload.
-const IN_FLIGHT_BYTES_MAX: usize = 12 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// The same of one session: what OpenSSH lets be on its way.
 const STRIPE_BYTES_MAX: usize = 2 << 20;
 /// How often a put may lose its directory to deletes that empty it, before something else must be wrong.
@@ -329,6 +329,7 @@ impl Temporary {
             match self.lane().send(request).done().await {
                 Ok(()) => {
                     self.is_mine = mode == PutMode::Create;
+                    self.tree.met().add_file(&self.key);
                     return Ok(());
                 }
                 Err(lost @ Fault::Lost(_)) => return Err(self.error(IoAction::Publish, lost).await),
