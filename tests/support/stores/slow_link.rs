@@ -133,14 +133,14 @@ fn take(from: &mut TcpStream, queue: &SyncSender<(Instant, Vec<u8>)>, state: &St
         if queue.send((idle + state.line.delay, chunk)).is_err() || count == 0 {
             return;
         }
-        // The sender is to notice a narrow line; this waits for the time that the bytes take.
+        // The sender is to notice a narrow line. Bounded by the time that this chunk takes: no timeout is needed beside it.
         thread::sleep(idle.saturating_duration_since(now).saturating_sub(AHEAD_MAX));
     }
 }
 
 fn give(to: &mut TcpStream, held: &Receiver<(Instant, Vec<u8>)>) {
     while let Ok((due, chunk)) = held.recv() {
-        // The delay is what this is for.
+        // The delay is what this is for, and its own timeout: never longer than the line makes it.
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let ended = chunk.is_empty();
         if ended || to.write_all(&chunk).is_err() {
