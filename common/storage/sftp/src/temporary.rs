@@ -336,7 +336,7 @@ impl Temporary {
                 Err(refused) => self.judge_obstacle(mode, &to, refused).await?,
             }
         }
-        let reason = "a directory keeps appearing in its place".to_owned();
+        let reason = "what bears its name comes and goes".to_owned();
         Err(StorageError::Obstructed { at: self.tree.place(Some(&self.key)), reason })
     }
 
@@ -355,6 +355,16 @@ impl Temporary {
             },
             Ok(_) if mode == PutMode::Create => Err(StorageError::AlreadyExists { at }),
             Err(lost @ Fault::Lost(_)) => Err(self.error(IoAction::Publish, lost).await),
+            Err(gone)
+                if is_refused_with(&gone, code::NO_SUCH_FILE)
+                    && !is_refused_with(&refused, code::NO_SUCH_FILE) =>
+            {
+                match self.error(IoAction::Publish, refused).await {
+                    // It was there, and was removed before it was looked at.
+                    StorageError::Io { .. } => Ok(()),
+                    error => Err(error),
+                }
+            }
             _ => Err(self.error(IoAction::Publish, refused).await),
         }
     }
