@@ -22,7 +22,7 @@ const AHEAD_MAX: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Line {
     pub delay: Duration,
-    /// Bytes a second; `None`: no limit.
+    /// Bytes a second, of all connections together; `None`: no limit.
     pub bandwidth: Option<u64>,
 }
 
@@ -36,6 +36,8 @@ struct State {
     line: Line,
     is_over: AtomicBool,
     streams: Mutex<Vec<TcpStream>>,
+    /// When the line has carried all that was put on it, there and back.
+    idle: [Mutex<Instant>; 2],
 }
 
 impl SlowLink {
@@ -43,7 +45,8 @@ impl SlowLink {
         let listener = TcpListener::bind("127.0.0.1:0").context("a port for the line")?;
         let address = listener.local_addr()?;
         let (is_over, streams) = (AtomicBool::new(false), Mutex::default());
-        let state = Arc::new(State { target, line, is_over, streams });
+        let idle = [Mutex::new(Instant::now()), Mutex::new(Instant::now())];
+        let state = Arc::new(State { target, line, is_over, streams, idle });
         let accepting = state.clone();
         thread::spawn(move || accept(&listener, &accepting));
         Ok(SlowLink { address, state })
@@ -78,6 +81,18 @@ impl Drop for SlowLink {
     }
 }
 
+impl State {
+    /// Puts bytes on the line, and says when it has carried them.
+    fn carry(&self, way: usize, now: Instant, count: usize) -> Instant {
+        let Some(bandwidth) = self.line.bandwidth else { return now };
+        let mut idle = self.idle[way].lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = u64::try_from(count).unwrap_or(u64::MAX);
+        let takes = Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / bandwidth.max(1));
+        *idle = (*idle).max(now) + takes;
+        *idle
+    }
+}
+
 fn accept(listener: &TcpListener, state: &Arc<State>) {
     for client in listener.incoming() {
         if state.is_over.load(Ordering::Relaxed) {
@@ -98,40 +113,34 @@ fn connect(client: &TcpStream, server: &TcpStream, state: &Arc<State>) -> std::i
         let kept = stream.try_clone()?;
         state.streams.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }
-    for (from, to) in [(client, server), (server, client)] {
+    for (way, (from, to)) in [(client, server), (server, client)].into_iter().enumerate() {
         let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
         let (queue, held) = sync_channel(CHUNKS_MAX);
-        let line = state.line;
-        thread::spawn(move || take(&mut from, &queue, line));
+        let state = state.clone();
+        thread::spawn(move || take(&mut from, &queue, &state, way));
         thread::spawn(move || give(&mut to, &held));
     }
     Ok(())
 }
 
 /// Ends with the connection, which ends the other side of the queue.
-fn take(from: &mut TcpStream, queue: &SyncSender<(Instant, Vec<u8>)>, line: Line) {
+fn take(from: &mut TcpStream, queue: &SyncSender<(Instant, Vec<u8>)>, state: &State, way: usize) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    // When the line has carried all that was put on it.
-    let mut idle = Instant::now();
     while let Ok(count) = from.read(&mut buffer) {
         let now = Instant::now();
-        idle = idle.max(now);
-        if let Some(bandwidth) = line.bandwidth {
-            let bytes = u64::try_from(count).unwrap_or(u64::MAX);
-            idle += Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / bandwidth.max(1));
-        }
+        let idle = state.carry(way, now, count);
         let chunk = buffer.get(..count).unwrap_or_default().to_vec();
-        if queue.send((idle + line.delay, chunk)).is_err() || count == 0 {
+        if queue.send((idle + state.line.delay, chunk)).is_err() || count == 0 {
             return;
         }
-        // The sender is to notice a narrow line; this waits for the time that the bytes take.
+        // The sender is to notice a narrow line. Bounded by the time that this chunk takes: no timeout is needed beside it.
         thread::sleep(idle.saturating_duration_since(now).saturating_sub(AHEAD_MAX));
     }
 }
 
 fn give(to: &mut TcpStream, held: &Receiver<(Instant, Vec<u8>)>) {
     while let Ok((due, chunk)) = held.recv() {
-        // The delay is what this is for.
+        // The delay is what this is for, and its own timeout: never longer than the line makes it.
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let ended = chunk.is_empty();
         if ended || to.write_all(&chunk).is_err() {

@@ -24,8 +24,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// So many questions without an answer, and the connection counts as lost: after 20 s, less than one try of a call.
 const KEEP_ALIVE_UNANSWERED_MAX: usize = 3;
-/// Bytes that the server may send ahead on one session. Half of it at least is always open: enough for 160 MB/s over 100 ms.
-const WINDOW_BYTES: u32 = 32 << 20;
+/// Bytes that the server may send ahead on one session. Half of it at least is always open: enough for 320 MB/s over 100 ms.
+const WINDOW_BYTES: u32 = 64 << 20;
 /// known_hosts of thousands of hosts are smaller.
 const KNOWN_HOSTS_BYTES_MAX: u64 = 16 << 20;
 

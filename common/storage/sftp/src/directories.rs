@@ -123,7 +123,11 @@ impl Tree {
             Ok(Some(kind)) => Err(self.not_an_object(parent, kind)),
             Err(_) if is_refused_with(&refused, code::NO_SUCH_FILE) => Ok(()),
             Err(lost @ Fault::Lost(_)) => Err(self.error(Some(key), IoAction::CreatePath, lost)),
-            Err(_) => Err(self.write_error(lane, key, IoAction::CreatePath, refused).await),
+            Err(_) => match self.write_error(lane, key, IoAction::CreatePath, refused).await {
+                // It was there, and was removed before it was looked at: the caller tries again.
+                StorageError::Io { .. } => Ok(()),
+                error => Err(error),
+            },
         }
     }
 

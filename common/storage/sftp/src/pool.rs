@@ -140,7 +140,7 @@ impl Pool {
                 Ok(Some(session)) => drop(pool.add(session)),
                 Ok(None) => pool.members().paused_until = Some(Instant::now() + GROWTH_PAUSE),
                 Err(error) => {
-                    tracing::debug!(%error, "no further SFTP session for now");
+                    tracing::debug!(%error, "no further SFTP session could be made");
                     pool.members().paused_until = Some(Instant::now() + GROWTH_PAUSE);
                 }
             }

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Bytes asked for and not yet there, of one call.
-const IN_FLIGHT_BYTES_MAX: u64 = 16 << 20;
+const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
 /// Bytes of a whole object that are asked for before its size is known. What is not there costs an answer and no memory.
 const SPECULATIVE_BYTES_MAX: u64 = 1 << 20;
 

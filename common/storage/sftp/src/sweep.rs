@@ -79,7 +79,7 @@ impl Tree {
         let kept = Swept { removed: 0, is_empty: false };
         let path = self.path_in(directory, &name);
         if attributes.kind() == Some(Kind::File) && name.starts_with(TEMPORARY_PREFIX) {
-            if !attributes.modified.is_some_and(|modified| time(modified) <= limit) {
+            if attributes.modified.is_none_or(|modified| time(modified) > limit) {
                 return Ok(kept);
             }
             return match lane.send(wire::remove(&path)).done().await {

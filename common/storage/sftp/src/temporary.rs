@@ -24,7 +24,7 @@ use std::sync::Arc;
 /// Starts with a dot, so that no key can name it. The same as in local directories, so that either sweeps both.
 pub(crate) const TEMPORARY_PREFIX: &str = ".pgconvoy-";
 /// Bytes written and not yet acknowledged, of one upload.
-const IN_FLIGHT_BYTES_MAX: usize = 12 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
 /// The same of one session: what OpenSSH lets be on its way.
 const STRIPE_BYTES_MAX: usize = 2 << 20;
 /// How often a put may lose its directory to deletes that empty it, before something else must be wrong.
@@ -329,13 +329,14 @@ impl Temporary {
             match self.lane().send(request).done().await {
                 Ok(()) => {
                     self.is_mine = mode == PutMode::Create;
+                    self.tree.met().add_file(&self.key);
                     return Ok(());
                 }
                 Err(lost @ Fault::Lost(_)) => return Err(self.error(IoAction::Publish, lost).await),
                 Err(refused) => self.judge_obstacle(mode, &to, refused).await?,
             }
         }
-        let reason = "a directory keeps appearing in its place".to_owned();
+        let reason = "what bears its name comes and goes".to_owned();
         Err(StorageError::Obstructed { at: self.tree.place(Some(&self.key)), reason })
     }
 
@@ -354,6 +355,16 @@ impl Temporary {
             },
             Ok(_) if mode == PutMode::Create => Err(StorageError::AlreadyExists { at }),
             Err(lost @ Fault::Lost(_)) => Err(self.error(IoAction::Publish, lost).await),
+            Err(gone)
+                if is_refused_with(&gone, code::NO_SUCH_FILE)
+                    && !is_refused_with(&refused, code::NO_SUCH_FILE) =>
+            {
+                match self.error(IoAction::Publish, refused).await {
+                    // It was there, and was removed before it was looked at.
+                    StorageError::Io { .. } => Ok(()),
+                    error => Err(error),
+                }
+            }
             _ => Err(self.error(IoAction::Publish, refused).await),
         }
     }
