@@ -1,12 +1,11 @@
 //! `repo-sync`: a repository is filled from its sibling while PostgreSQL is stopped, and stands alone afterwards.
 //!
-//! Seeds of random moments are printed and can be given again.
+//! Seeds of random choices are printed and can be given again.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 use support::checks::repo_report;
 use support::fleet::{Fleet, FleetOptions};
 use support::outage::Outage;
@@ -19,6 +18,8 @@ use support::{
 const SYNC: [&str; 4] = ["repo-sync", "--from=1", "--to=2", "--output=json"];
 /// Kills of a synchronisation, each followed by one that ends.
 const KILLS: u32 = 15;
+/// What is published when it is killed, and what is there afterwards, after every so many: the expensive proof.
+const VERIFY_EVERY: u32 = 3;
 /// A kill may come before the first pack or after the last: so many tries for a backup that is resumed.
 const TRIES: u32 = 20;
 /// An incremental backup of a small change: far below the 30 MB of a full one.
@@ -216,14 +217,15 @@ fn a_synchronisation_killed_at_any_moment_is_gone_on_with_and_copies_nothing_twi
     site.cluster.switch_and_archive()?;
     site.cluster.stop()?;
     let mut random = Random::from_environment()?;
-    let undisturbed = pair.both.run(SYNC)?.ok()?;
+    pair.sync(&[])?;
     let total = (stored_packs(site, 2)?, wal(site, 2)?);
-    let span = undisturbed.elapsed + undisturbed.elapsed / 10;
+    let objects = u64::try_from(whole(&site.repository(2)?.stanza())?.len())?;
+    let mut interrupted = 0;
     for round in 1..=KILLS {
         std::fs::remove_dir_all(&site.repos[1].path)?;
-        kill(&pair, random.moment_within(span), round)?;
+        interrupted += u32::from(kill(&pair, random.below(objects), round)?);
         let is_begun = site.repos[1].path.join("pgconvoy.repo").exists();
-        if is_begun {
+        if is_begun && round % VERIFY_EVERY == 0 {
             for label in labels(&pair.both, 2)? {
                 pair.both.run(["verify", "--repo=2", "--set", &label])?.ok().context("what was published")?;
             }
@@ -237,21 +239,27 @@ fn a_synchronisation_killed_at_any_moment_is_gone_on_with_and_copies_nothing_twi
         let files = report["archive"][0]["files"].as_u64().unwrap_or_default();
         assert_eq!(usize::try_from(files)? + left.1.len(), total.1.len(), "{report}");
         assert_eq!((stored_packs(site, 2)?, wal(site, 2)?), total);
-        if round % 5 == 0 {
+        if round % VERIFY_EVERY == 0 {
             pair.both.run(["verify", "--repo=2"])?.ok()?;
         }
     }
+    ensure!(interrupted * 3 >= KILLS * 2, "only {interrupted} of {KILLS} were killed before their end");
     Ok(())
 }
 
-fn kill(pair: &Pair, moment: Duration, round: u32) -> Result<()> {
-    let finished = pair.both.start(SYNC)?.kill_after(moment)?;
-    note(format!(
-        "round {round}: killed after {moment:?}: code {:?} signal {:?}",
-        finished.code, finished.signal
-    ));
+/// Kills it as soon as so many objects are there, which is a better spread than moments are; false: it had ended by then.
+fn kill(pair: &Pair, objects: u64, round: u32) -> Result<bool> {
+    let stanza = pair.site.repository(2)?.stanza();
+    let running = pair.both.start(SYNC)?;
+    limits::wait_for("some objects in the target", limits::COMMAND, || {
+        let there = u64::try_from(whole(&stanza)?.len())?;
+        Ok((there >= objects || running.has_ended()?).then_some(()))
+    })?;
+    let finished = running.kill_and_wait()?;
+    let (code, signal, after) = (finished.code, finished.signal, finished.elapsed);
+    note(format!("round {round}: killed at {objects} objects after {after:?}: {code:?} {signal:?}"));
     ensure!(finished.code.is_none_or(|code| code == 0), "it failed before it was killed\n{finished}");
-    Ok(())
+    Ok(finished.signal.is_some())
 }
 
 #[test]
