@@ -161,7 +161,7 @@ impl Sync {
             Err(Trouble::Failed(failure) | Trouble::Fatal(failure)) => Some(failure),
             Err(Trouble::Interrupted) => {
                 let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Some(fatal.ok_or_else(|| RepositoryError::Interrupted { what: "repo-sync" })?)
+                Some(fatal.ok_or(RepositoryError::Interrupted { what: "repo-sync" })?)
             }
         };
         Ok(report)
