@@ -81,6 +81,8 @@ pub enum Command {
     RepoLs(RepoLsArgs),
     /// Print an object of a repository, decrypted and decompressed
     RepoGet(RepoGetArgs),
+    /// Copy backups and WAL that one repository lacks from another, without asking PostgreSQL
+    RepoSync(RepoSyncArgs),
     /// Keys of repositories
     #[command(subcommand)]
     RepoKey(RepoKeyCommand),
@@ -128,6 +130,7 @@ impl Command {
             Command::Manifest(_) => "manifest",
             Command::RepoLs(_) => "repo-ls",
             Command::RepoGet(_) => "repo-get",
+            Command::RepoSync(_) => "repo-sync",
             Command::RepoKey(_) => "repo-key",
             Command::Job(_) => "job",
             Command::Coordinator => "coordinator",
@@ -322,6 +325,22 @@ pub struct VerifyArgs {
     /// Only this repository
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Form of the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RepoSyncArgs {
+    /// Repository to copy from
+    #[arg(long, value_name = "N", value_parser = definition::repo_number())]
+    pub from: u16,
+    /// Repository to copy to; it is made if it is not there
+    #[arg(long, value_name = "M", value_parser = definition::repo_number())]
+    pub to: u16,
+    /// Only this backup, what it refers to, and the WAL that these need
+    #[arg(long, value_name = "LABEL")]
+    pub set: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,

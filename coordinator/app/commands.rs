@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod repo_get;
 pub mod repo_key;
 pub mod repo_ls;
+pub mod repo_sync;
 pub mod restore;
 pub mod stanza_create;
 pub mod token;

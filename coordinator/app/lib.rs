@@ -33,7 +33,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::job::JobKind;
 use settings::{
     ArchivePushRequest, BackupRequest, CheckRequest, InfoRequest, ManifestRequest, RepoGetRequest,
-    RepoLsRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest,
+    RepoLsRequest, RepoSyncRequest, RestoreRequest, StanzaCreateRequest, VerifyRequest,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -113,6 +113,7 @@ fn submission<'a>(context: &Context, typed: &'a Typed) -> Option<Submission<'a>>
             (JobKind::Backup, args.detach, args.output)
         }
         Command::Verify(args) if is_wanted(context) => (JobKind::Verify, false, args.output),
+        Command::RepoSync(args) if is_wanted(context) => (JobKind::RepoSync, false, args.output),
         Command::Restore(args) if !args.worker.is_empty() => (JobKind::Restore, false, args.output),
         _ => return None,
     };
@@ -132,6 +133,7 @@ fn work(context: &Context, command: &Command) -> Result<ExitCode, Failure> {
         Command::Manifest(args) => commands::manifest::run(&ManifestRequest::new(context, args)?),
         Command::RepoLs(args) => commands::repo_ls::run(&RepoLsRequest::new(context, args)?),
         Command::RepoGet(args) => commands::repo_get::run(&RepoGetRequest::new(context, args)?),
+        Command::RepoSync(args) => commands::repo_sync::run(&RepoSyncRequest::new(context, args)?),
         Command::ArchivePush(args) => {
             commands::archive_push::run(context, &ArchivePushRequest::new(context, args)?)
         }

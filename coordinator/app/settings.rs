@@ -10,11 +10,13 @@ mod backup;
 mod look;
 mod moment;
 mod restore;
+mod sync;
 
 pub use archive::{ArchiveGetRequest, ArchivePushRequest};
 pub use backup::{BackupRequest, CheckRequest, StanzaCreateRequest};
 pub use look::{InfoRequest, ManifestRequest, RepoGetRequest, RepoLsRequest, VerifyRequest};
 pub use restore::RestoreRequest;
+pub use sync::RepoSyncRequest;
 
 use crate::args::BackupType;
 use crate::context::Context;

@@ -1,4 +1,4 @@
-//! A job that one worker does by itself and reports once: verify.
+//! A job that one worker does by itself and reports once: verify, repo-sync.
 //!
 //! It goes to a worker that can open all repositories which it looks at, the very same ones. If nobody has said so, some other one
 //! tries: what a worker could open was told when it connected, and may be better by now.

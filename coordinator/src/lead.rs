@@ -10,6 +10,7 @@
 
 mod auditing;
 mod commands;
+mod errands;
 mod forgetting;
 mod sources;
 
@@ -18,14 +19,12 @@ pub use crate::audit::Caller;
 use crate::actors::backup::now;
 use crate::actors::worker_link::WorkerLink;
 use crate::audit;
-use crate::errand::Errand;
 use crate::jobs::{JobView, Live, RunControl};
 use crate::leader::{Leadership, Ttls};
 use crate::progress::Progress;
 use crate::recall;
 use crate::records::{self, JobKeeper, job_keys};
 use crate::registry::Registry;
-use crate::restore;
 use crate::running::{BackupRun, Stage, Task};
 use crate::workshop::Workshop;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -378,58 +377,6 @@ impl Lead {
             self.touch();
         }
         std::future::pending().await
-    }
-
-    async fn begin_errand(self: &Arc<Self>, keeper: &Arc<JobKeeper>) -> Result<(), Failure> {
-        keeper
-            .change(|record| {
-                if !record.state.is_under_way() {
-                    record.state = JobState::Running;
-                }
-                record.started.get_or_insert(now());
-            })
-            .await?;
-        let record = keeper.record();
-        let registry = self.registry.clone();
-        let errand = match record.kind {
-            JobKind::Restore => restore::start(registry, keeper.clone(), self.deps.runtime.clone())?,
-            JobKind::Backup | JobKind::Verify => {
-                let set = self.deps.workshop.looked_at(&record.stanza, &record.options)?;
-                Errand::start(registry, &record, set, &self.deps.runtime)
-            }
-        };
-        if let Some(job) = self.lock().jobs.get_mut(&record.id) {
-            job.control = RunControl::Errand(errand.control.clone());
-            job.progress = errand.progress.clone();
-        }
-        self.touch();
-        self.deps.runtime.spawn(Arc::clone(self).see_errand_to_its_end(keeper.clone(), errand));
-        Ok(())
-    }
-
-    async fn see_errand_to_its_end(self: Arc<Self>, keeper: Arc<JobKeeper>, mut errand: Errand) {
-        let id = keeper.record().id;
-        let ended = match errand.progress.clone() {
-            Some(progress) => tokio::select! {
-                ended = errand.end() => ended,
-                never = self.follow(id, progress) => match never {},
-            },
-            None => errand.end().await,
-        };
-        let is_cancelled = self.lock().jobs.get(&id).is_some_and(|job| job.is_cancelled);
-        let (state, failure, result) = match ended {
-            _ if is_cancelled => {
-                (JobState::Cancelled, Some(Failure::new(ErrorCode::Term, "cancelled")), None)
-            }
-            Ok(end) if end.failure.is_none() => (JobState::Done, None, end.result),
-            Ok(end) => (JobState::Failed, end.failure, end.result),
-            Err(failure) => (JobState::Failed, Some(failure), None),
-        };
-        if let Err(failure) = self.conclude(&keeper, state, failure, result).await {
-            tracing::warn!("the end of job {id} was not written down: {failure}");
-        }
-        self.lock().queue.remove(id);
-        self.touch();
     }
 
     async fn fail(&self, keeper: &Arc<JobKeeper>, failure: Failure) {

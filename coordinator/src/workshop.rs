@@ -21,7 +21,7 @@ pub trait Workshop: Send + Sync {
     /// Whether the configuration gives the stanza's data to that worker.
     fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure>;
 
-    /// Whether such a job makes sense here; if it does, the repositories that it writes to. What is wrong with it is for
+    /// Whether such a job makes sense here; if it does, the repositories that are its own meanwhile. What is wrong with it is for
     /// whoever submits it to read.
     fn check(
         &self,
@@ -30,8 +30,13 @@ pub trait Workshop: Send + Sync {
         options: &JobOptions,
     ) -> Result<Vec<RepoKey>, Failure>;
 
-    /// Where a verify looks.
-    fn looked_at(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Arc<RepositorySet>, Failure>;
+    /// The repositories of a job that one worker does by itself.
+    fn looked_at(
+        &self,
+        kind: JobKind,
+        stanza: &StanzaName,
+        options: &JobOptions,
+    ) -> Result<Arc<RepositorySet>, Failure>;
 
     /// What a backup is to do. Called once in its life.
     fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure>;

@@ -13,16 +13,18 @@ pub enum JobKind {
     Backup,
     Verify,
     Restore,
+    RepoSync,
 }
 
 impl JobKind {
-    pub const ALL: [JobKind; 3] = [JobKind::Backup, JobKind::Verify, JobKind::Restore];
+    pub const ALL: [JobKind; 4] = [JobKind::Backup, JobKind::Verify, JobKind::Restore, JobKind::RepoSync];
 
     pub const fn name(self) -> &'static str {
         match self {
             JobKind::Backup => "backup",
             JobKind::Verify => "verify",
             JobKind::Restore => "restore",
+            JobKind::RepoSync => "repo-sync",
         }
     }
 }
@@ -39,7 +41,7 @@ impl FromStr for JobKind {
         JobKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| IdError {
             what: "kind of job",
             text: text.to_owned(),
-            reason: "it is none of backup, verify and restore",
+            reason: "it is none of backup, verify, restore and repo-sync",
         })
     }
 }

@@ -19,4 +19,5 @@ pub mod render;
 pub mod restore;
 pub mod shares;
 pub mod summaries;
+pub mod sync;
 pub mod wal_end;

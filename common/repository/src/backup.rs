@@ -46,7 +46,7 @@ impl Repository {
         }
     }
 
-    /// Labels that are not published: undecided and void ones.
+    /// Labels that are not published: undecided and void ones. One that is being copied is nobody's unfinished backup.
     pub async fn unfinished(&self, stanza: &StanzaName) -> Result<Vec<Begun>, RepositoryError> {
         let mut unfinished = Vec::new();
         for label in self.started_labels(stanza).await? {
@@ -61,12 +61,13 @@ impl Repository {
                     continue;
                 }
             };
-            unfinished.push(self.begun(stanza, label, is_void).await?);
+            let (begun, is_copied) = self.look(stanza, label, is_void).await?;
+            unfinished.extend((is_void || !is_copied).then_some(begun));
         }
         Ok(unfinished)
     }
 
-    /// Labels that somebody began and nobody decided yet. Costs two listings, whatever was ever published.
+    /// Labels that somebody began and nobody decided yet, without those that are being copied. Costs two listings, whatever was ever published.
     pub async fn undecided(&self, stanza: &StanzaName) -> Result<Vec<Begun>, RepositoryError> {
         // Begun ones first: one that is decided between the listings is then seen as decided.
         let mut labels = self.started_labels(stanza).await?;
@@ -75,7 +76,8 @@ impl Repository {
         }
         let mut undecided = Vec::new();
         for label in labels {
-            undecided.push(self.begun(stanza, label, false).await?);
+            let (begun, is_copied) = self.look(stanza, label, false).await?;
+            undecided.extend((!is_copied).then_some(begun));
         }
         Ok(undecided)
     }
@@ -87,6 +89,16 @@ impl Repository {
         label: BackupLabel,
         is_void: bool,
     ) -> Result<Begun, RepositoryError> {
+        Ok(self.look(stanza, label, is_void).await?.0)
+    }
+
+    /// The same, and whether a copy of another repository's backup is made there.
+    async fn look(
+        &self,
+        stanza: &StanzaName,
+        label: BackupLabel,
+        is_void: bool,
+    ) -> Result<(Begun, bool), RepositoryError> {
         let listing =
             list_children(self.storage(), Some(&object_key(&layout::backup(stanza, label)))).await?;
         let names = || listing.objects.iter().map(|object| object.key.name());
@@ -98,7 +110,8 @@ impl Repository {
             None
         });
         let beating = self.beating(stanza, label).await;
-        Ok(Begun { label, is_void, plan, beating, has_manifest })
+        let is_copied = names().any(|name| name == layout::COPY);
+        Ok((Begun { label, is_void, plan, beating, has_manifest }, is_copied))
     }
 
     /// Who put the newest heartbeat. One that is removed just now, because the next one is there, tells of nobody.
@@ -198,7 +211,6 @@ impl Repository {
         contents: Arc<BackupContents>,
         mut record: BackupRecord,
     ) -> Result<(), RepositoryError> {
-        let (label, backup) = (record.label, record.backup);
         let head = contents.head_in(&record);
         record.manifest = match self.write_manifest(stanza, head.clone(), contents.clone()).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {
@@ -208,6 +220,16 @@ impl Repository {
         };
         // Only whoever wrote the manifest, or wrote the same, may give that name.
         self.put_in_place(stanza, head, contents).await?;
+        self.publish_entry(stanza, record).await
+    }
+
+    /// The entry alone: everything else is in place. Repeating it finds its own, and is content.
+    pub(crate) async fn publish_entry(
+        &self,
+        stanza: &StanzaName,
+        record: BackupRecord,
+    ) -> Result<(), RepositoryError> {
+        let (label, backup) = (record.label, record.backup);
         let name = layout::catalogue_entry(stanza, label);
         match self.put_object(Kind::Catalogue, &name, &CatalogueBody::Published(Box::new(record))).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {}

@@ -2,9 +2,9 @@
 //!
 //! Code map: [`keys`], [`seal`] and [`codec`] turn bytes into frames and back; [`object`] writes and reads whole objects;
 //! [`open`] finds out what a place is and yields a [`Repository`]; the other modules each own one part of the tree:
-//! [`stanza`] clusters, [`backup`] plans, heartbeats, void records and publication, [`catalogue`] entries, [`manifest`],
+//! [`stanza`] clusters, [`copying`] records of copies, [`backup`] plans, heartbeats, void records and publication, [`catalogue`] entries, [`manifest`],
 //! [`pack`], [`stop`], [`wal`], [`plain`] the files of a plain repository. For people: [`verify`] reads everything, [`info`] tells what there is, [`manifest_view`] shows a
-//! manifest, [`browse`] looks at single objects; [`coverage`] and [`filter`] serve them.
+//! manifest, [`sync`] fills one repository from another, [`browse`] looks at single objects; [`coverage`] and [`filter`] serve them.
 //!
 //! It is not: a connection to PostgreSQL, a schedule, or a decision about what to back up.
 //!
@@ -20,6 +20,7 @@ pub mod backup;
 pub mod browse;
 pub mod catalogue;
 pub mod codec;
+pub mod copying;
 pub mod coverage;
 pub mod error;
 pub mod filter;
@@ -35,6 +36,7 @@ pub mod seal;
 pub mod set;
 pub mod stanza;
 pub mod stop;
+pub mod sync;
 pub mod verify;
 pub mod wal;
 

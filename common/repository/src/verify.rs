@@ -24,11 +24,13 @@
 mod backup;
 mod expected;
 mod foundation;
-mod pack;
+pub(crate) mod pack;
 mod report;
 mod threads;
 mod wal;
 
+pub(crate) use backup::difference;
+pub(crate) use expected::Expected;
 pub use report::{
     ArchiveVerification, BackupStatus, BackupVerification, Finding, RepoVerification, StanzaVerification,
     json_to_text, to_json, to_text,
@@ -83,25 +85,16 @@ pub async fn verify(
     let cancel = options.cancel.child_token();
     // Who drops this future wants no more of it, and threads cannot be dropped.
     let _guard = cancel.clone().drop_guard();
-    let job = Job {
-        repository,
-        stanza: stanza.clone(),
-        set: options.set,
-        threads: options.process_max.max(1),
-        runtime: Handle::current(),
-        cancel,
-        progress,
-        bytes: AtomicU64::new(0),
-    };
+    let job = Job::new(repository, stanza, VerifyOptions { cancel, ..options.clone() }, progress);
     tokio::task::spawn_blocking(move || job.run())
         .await
         .unwrap_or_else(|_| Err(Failure::new(ErrorCode::Assert, "a thread of verify ended without a result")))
 }
 
 /// One check, as its threads see it.
-struct Job {
-    repository: Arc<Repository>,
-    stanza: StanzaName,
+pub(crate) struct Job {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) stanza: StanzaName,
     set: Option<BackupLabel>,
     threads: usize,
     runtime: Handle,
@@ -111,10 +104,10 @@ struct Job {
 }
 
 /// What the check of one thing yields, unless all of it was interrupted.
-type Checked<T> = Result<T, Interrupted>;
+pub(crate) type Checked<T> = Result<T, Interrupted>;
 
 #[derive(Debug)]
-struct Interrupted;
+pub(crate) struct Interrupted;
 
 impl From<Interrupted> for Failure {
     fn from(_: Interrupted) -> Failure {
@@ -126,6 +119,25 @@ impl From<Interrupted> for Failure {
 type Entries = BTreeMap<BackupLabel, Result<BackupRecord, RepositoryError>>;
 
 impl Job {
+    /// Must be called on the runtime that its threads will wait with.
+    pub(crate) fn new(
+        repository: Arc<Repository>,
+        stanza: &StanzaName,
+        options: VerifyOptions,
+        progress: OnProgress,
+    ) -> Job {
+        Job {
+            repository,
+            stanza: stanza.clone(),
+            set: options.set,
+            threads: options.process_max.max(1),
+            runtime: Handle::current(),
+            cancel: options.cancel,
+            progress,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     fn run(self) -> Result<RepoVerification, Failure> {
         let mut report = RepoVerification::new(self.repository.number());
         let entries = self.entries()?;
@@ -216,11 +228,11 @@ impl Job {
         report.errors.retain(|finding| !is_of_gone(finding));
     }
 
-    fn wait<F: Future>(&self, future: F) -> F::Output {
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
 
-    fn finding(&self, object: &str, reason: &dyn fmt::Display) -> Finding {
+    pub(crate) fn finding(&self, object: &str, reason: &dyn fmt::Display) -> Finding {
         Finding {
             repository: self.repository.number(),
             object: object.to_owned(),
@@ -228,15 +240,15 @@ impl Job {
         }
     }
 
-    fn go_on(&self) -> Checked<()> {
+    pub(crate) fn go_on(&self) -> Checked<()> {
         if self.cancel.is_cancelled() { Err(Interrupted) } else { Ok(()) }
     }
 
-    fn count(&self, bytes: u64) {
+    pub(crate) fn count(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn tell(&self, what: &str, done: usize, total: usize) {
+    pub(crate) fn tell(&self, what: &str, done: usize, total: usize) {
         let bytes = self.bytes.load(Ordering::Relaxed);
         (self.progress)(VerifyProgress { what: what.to_owned(), done, total, bytes });
     }

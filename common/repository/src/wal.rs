@@ -33,7 +33,7 @@ const FRAMES_AHEAD: usize = 4;
 /// A stored WAL file, its footer read.
 #[derive(Debug)]
 pub struct WalReader {
-    object: ObjectReader,
+    pub(crate) object: ObjectReader,
     pub body: WalBody,
 }
 

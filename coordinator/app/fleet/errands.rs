@@ -4,9 +4,9 @@
 
 use super::workshop::{not_that, of_job};
 use crate::args::Command;
-use crate::commands::{restore, verify};
+use crate::commands::{repo_sync, restore, verify};
 use crate::context::{Context, Current};
-use crate::settings::{RestoreRequest, VerifyRequest};
+use crate::settings::{RepoSyncRequest, RestoreRequest, VerifyRequest};
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder};
@@ -53,6 +53,11 @@ impl Errands for CommandErrands {
             (context, Command::Verify(args)) => {
                 let verified = verify::verified(&VerifyRequest::new(&context, &args)?, cancel).await?;
                 let (result, failure) = (verified.to_json(), verified.verdict().err());
+                Ok(ErrandEnd { result: Some(result.to_string()), failure })
+            }
+            (context, Command::RepoSync(args)) => {
+                let synced = repo_sync::synced(&RepoSyncRequest::new(&context, &args)?, cancel).await?;
+                let (result, failure) = (synced.to_json(), synced.verdict().err());
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }
             (_, other) => Err(not_that(&other)),

@@ -9,7 +9,7 @@ use crate::output;
 use crate::runtime::block_on;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::job::{JobKind, JobOptions};
-use pgconvoy_repository::verify::json_to_text;
+use pgconvoy_repository::{sync, verify};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -70,7 +70,8 @@ fn tell(submission: &Submission<'_>, job: &Value) -> Result<ExitCode, Failure> {
     if !result.is_null() {
         match (submission.output, submission.kind) {
             (Output::Json, _) => output::json(result)?,
-            (Output::Text, JobKind::Verify) => output::text(&json_to_text(result))?,
+            (Output::Text, JobKind::Verify) => output::text(&verify::json_to_text(result))?,
+            (Output::Text, JobKind::RepoSync) => output::text(&sync::json_to_text(result))?,
             (Output::Text, _) => output::text(&commands::restore::to_text(result))?,
         };
     }

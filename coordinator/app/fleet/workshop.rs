@@ -4,7 +4,7 @@ use crate::args::{Command, as_typed};
 use crate::commands::backup;
 use crate::context::{Context, Current};
 use crate::repositories::repository_set;
-use crate::settings::{BackupRequest, RestoreRequest, VerifyRequest};
+use crate::settings::{BackupRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
 use pgconvoy_coordinator::workshop::{Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -40,6 +40,14 @@ impl CommandWorkshop {
         let (context, command) = of_job(&self.0.get(), JobKind::Verify, stanza, options)?;
         match command {
             Command::Verify(args) => VerifyRequest::new(&context, &args),
+            other => Err(not_that(&other)),
+        }
+    }
+
+    fn sync(&self, stanza: &StanzaName, options: &JobOptions) -> Result<RepoSyncRequest, Failure> {
+        let (context, command) = of_job(&self.0.get(), JobKind::RepoSync, stanza, options)?;
+        match command {
+            Command::RepoSync(args) => RepoSyncRequest::new(&context, &args),
             other => Err(not_that(&other)),
         }
     }
@@ -90,11 +98,24 @@ impl Workshop for CommandWorkshop {
                 Ok(request.repos.iter().map(|repo| repo.key).collect())
             }
             JobKind::Verify => self.verify(stanza, options).map(|_| Vec::new()),
+            JobKind::RepoSync => {
+                let request = self.sync(stanza, options)?;
+                Ok(vec![request.from.key, request.to.key])
+            }
             JobKind::Restore => check_restore(&self.0.get(), stanza, options).map(|()| Vec::new()),
         }
     }
 
-    fn looked_at(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Arc<RepositorySet>, Failure> {
+    fn looked_at(
+        &self,
+        kind: JobKind,
+        stanza: &StanzaName,
+        options: &JobOptions,
+    ) -> Result<Arc<RepositorySet>, Failure> {
+        if kind == JobKind::RepoSync {
+            let request = self.sync(stanza, options)?;
+            return repository_set(&[request.from, request.to], request.options.io_timeout);
+        }
         let request = self.verify(stanza, options)?;
         repository_set(&request.repos, request.options.io_timeout)
     }

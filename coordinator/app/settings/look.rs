@@ -62,7 +62,7 @@ impl VerifyRequest {
 }
 
 /// Here `latest` is no answer to "which one": all are meant where none is named.
-fn one_set(typed: Option<&str>) -> Result<Option<BackupLabel>, Failure> {
+pub(super) fn one_set(typed: Option<&str>) -> Result<Option<BackupLabel>, Failure> {
     match typed {
         Some("latest") => {
             let failure =

@@ -95,6 +95,13 @@ pub fn heartbeat(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber, sequ
     format!("{}/{:04}-{sequence:08}", heartbeats(stanza, label), plan.0)
 }
 
+/// The last part of the name of what says that a backup is being copied here.
+pub const COPY: &str = "copy";
+
+pub fn copy(stanza: &StanzaName, label: BackupLabel) -> String {
+    format!("{}/{COPY}", backup(stanza, label))
+}
+
 pub fn stop(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> String {
     format!("{}/stop-{:04}", backup(stanza, label), plan.0)
 }

@@ -35,10 +35,11 @@ pub enum Kind {
     Wal = 9,
     Heartbeat = 10,
     Dropped = 20,
+    Copy = 21,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Repository,
         Kind::KeySlot,
         Kind::Cluster,
@@ -50,6 +51,7 @@ impl Kind {
         Kind::Wal,
         Kind::Heartbeat,
         Kind::Dropped,
+        Kind::Copy,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -65,6 +67,7 @@ impl Kind {
             Kind::Wal => "WAL object",
             Kind::Heartbeat => "heartbeat",
             Kind::Dropped => "record of dropped WAL",
+            Kind::Copy => "record of a copy",
         }
     }
 

@@ -48,6 +48,19 @@ pub struct HeartbeatBody {
     pub sequence: u64,
 }
 
+/// A backup that another repository has published is being copied under its label. Written before anything else of the copy: a
+/// label that has it belongs to the next copy of that backup, however dead the one that wrote it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CopyBody {
+    pub label: BackupLabel,
+    pub backup: Identity,
+    /// The repository that it comes from.
+    pub source: Identity,
+    pub writer: Writer,
+    pub begun: Timestamp,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

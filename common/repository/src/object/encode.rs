@@ -70,7 +70,19 @@ impl ObjectEncoder {
         body: &B,
         compressor: &mut Compressor,
     ) -> Result<Bytes, RepositoryError> {
-        let raw = encode_named(&(&self.frames, body));
+        self.finish_encoded(&encode_named(body), compressor)
+    }
+
+    /// The same with a body that is MessagePack already.
+    pub(crate) fn finish_encoded(
+        &mut self,
+        body: &[u8],
+        compressor: &mut Compressor,
+    ) -> Result<Bytes, RepositoryError> {
+        // `[frames, body]`: a two-element array.
+        let mut raw = vec![0x92];
+        raw.extend_from_slice(&encode_named(&self.frames));
+        raw.extend_from_slice(body);
         let raw_bytes = self.length(raw.len())?;
         let mut content = Vec::with_capacity(raw.len() / 2 + 64);
         content.extend_from_slice(&[0; 5]);

@@ -180,6 +180,11 @@ impl ObjectReader {
         })
     }
 
+    /// As it is stored, with what a newer version may have put in.
+    pub(crate) fn encoded_body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Its frames are parts of files that lie beside it.
     pub(crate) fn has_plain(&mut self, plain: PlainFrames) {
         self.frames = plain.entries();
@@ -190,6 +195,10 @@ impl ObjectReader {
         };
         self.offsets = self.frames.iter().scan(0, begin).collect();
         self.plain = Some(plain);
+    }
+
+    pub(crate) fn is_plain(&self) -> bool {
+        self.plain.is_some()
     }
 
     pub fn frames(&self) -> &[FrameEntry] {

@@ -90,7 +90,7 @@ fn read_manifest(
 }
 
 /// The first thing that manifest and entry tell differently.
-fn difference(head: &ManifestHead, record: &BackupRecord) -> Option<&'static str> {
+pub(crate) fn difference(head: &ManifestHead, record: &BackupRecord) -> Option<&'static str> {
     let told = [
         ("UUID", head.backup == record.backup),
         ("type", head.kind == record.kind),

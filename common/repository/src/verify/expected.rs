@@ -16,13 +16,13 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 /// A range that a pack must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ExpectedRange {
+pub(crate) struct ExpectedRange {
     /// Index into [`Expected::packs`].
-    pub(super) pack: u32,
-    pub(super) place: u32,
+    pub(crate) pack: u32,
+    pub(crate) place: u32,
     fingerprint: u64,
     /// Where the checksum of a range goes that is not alone in its file.
-    pub(super) slot: Option<u32>,
+    pub(crate) slot: Option<u32>,
 }
 
 /// A file of several ranges: its checksum is known once all of theirs are.
@@ -34,12 +34,12 @@ struct SplitFile {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Expected {
-    pub(super) packs: Vec<PackName>,
+pub(crate) struct Expected {
+    pub(crate) packs: Vec<PackName>,
     /// In order of pack and place.
-    pub(super) ranges: Vec<ExpectedRange>,
+    pub(crate) ranges: Vec<ExpectedRange>,
     /// Plans that wrote packs of the backup itself.
-    pub(super) plans: BTreeSet<PlanNumber>,
+    pub(crate) plans: BTreeSet<PlanNumber>,
     numbers: BTreeMap<PackName, u32>,
     split: Vec<SplitFile>,
     checksums: Vec<Option<BlockHash>>,
@@ -60,7 +60,7 @@ fn fingerprint(path: &str, offset: u64, length: u64, checksum: Option<BlockHash>
 }
 
 impl ExpectedRange {
-    pub(super) fn fits(&self, range: &PackRange) -> bool {
+    pub(crate) fn fits(&self, range: &PackRange) -> bool {
         let checksum = self.slot.is_none().then_some(range.checksum);
         fingerprint(&range.path, range.offset, range.length, checksum) == self.fingerprint
     }
@@ -68,7 +68,7 @@ impl ExpectedRange {
 
 impl Expected {
     /// Reads a manifest to its end.
-    pub(super) fn read(
+    pub(crate) fn read(
         job: &Job,
         manifest: &mut ManifestReader,
         secret: &HashSecret,
@@ -153,19 +153,19 @@ impl Expected {
     }
 
     /// The ranges that one of the packs must hold.
-    pub(super) fn of_pack(&self, number: usize) -> &[ExpectedRange] {
+    pub(crate) fn of_pack(&self, number: usize) -> &[ExpectedRange] {
         let number = u32::try_from(number).expect("it is an index into packs");
         let begin = self.ranges.partition_point(|range| range.pack < number);
         let end = self.ranges.partition_point(|range| range.pack <= number);
         &self.ranges[begin..end]
     }
 
-    pub(super) fn set_checksum(&mut self, slot: u32, checksum: BlockHash) {
+    pub(crate) fn set_checksum(&mut self, slot: u32, checksum: BlockHash) {
         self.checksums[slot as usize] = Some(checksum);
     }
 
     /// Files whose ranges are all good and yet are not what the manifest says.
-    pub(super) fn check_split_files(&self, job: &Job, manifest: &str, secret: &HashSecret) -> Vec<Finding> {
+    pub(crate) fn check_split_files(&self, job: &Job, manifest: &str, secret: &HashSecret) -> Vec<Finding> {
         let wrong = |file: &&SplitFile| {
             let checksums: Option<Vec<BlockHash>> =
                 self.checksums[file.slots.clone()].iter().copied().collect();

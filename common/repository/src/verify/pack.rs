@@ -6,7 +6,7 @@ use crate::codec::Decompressor;
 use crate::error::RepositoryError;
 use crate::pack::PackReader;
 use pgconvoy_core::format::layout::PackName;
-use pgconvoy_core::format::object::Protection;
+use pgconvoy_core::format::object::{FrameEntry, Protection};
 use pgconvoy_core::format::pack::{ForeignPack, PackRange};
 use pgconvoy_core::format::{BackupLabel, BlockHash, HashSecret};
 use pgconvoy_core::ids::Identity;
@@ -17,29 +17,29 @@ use std::ops::Range;
 const FETCH_BYTES: u64 = 4 << 20;
 
 /// What all packs of one backup are checked with.
-pub(super) struct PackCheck<'a> {
-    pub(super) job: &'a Job,
-    pub(super) secret: &'a HashSecret,
-    pub(super) backups: BTreeMap<BackupLabel, Identity>,
+pub(crate) struct PackCheck<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) secret: &'a HashSecret,
+    pub(crate) backups: BTreeMap<BackupLabel, Identity>,
     /// Labels that the backup says it rests on.
-    pub(super) references: &'a [BackupLabel],
+    pub(crate) references: &'a [BackupLabel],
 }
 
-pub(super) struct PackTask<'a> {
-    pub(super) name: PackName,
-    pub(super) expected: &'a [ExpectedRange],
+pub(crate) struct PackTask<'a> {
+    pub(crate) name: PackName,
+    pub(crate) expected: &'a [ExpectedRange],
     /// False for a pack whose frames were checked with an earlier backup.
-    pub(super) reads_data: bool,
+    pub(crate) reads_data: bool,
 }
 
 #[derive(Default)]
-pub(super) struct PackResult {
+pub(crate) struct PackResult {
     /// What is wrong with the pack itself.
-    pub(super) finding: Option<Finding>,
+    pub(crate) finding: Option<Finding>,
     /// What is wrong between this manifest and the pack.
-    pub(super) mismatch: Option<Finding>,
-    pub(super) foreign: Vec<PackName>,
-    pub(super) checksums: Vec<(u32, BlockHash)>,
+    pub(crate) mismatch: Option<Finding>,
+    pub(crate) foreign: Vec<PackName>,
+    pub(crate) checksums: Vec<(u32, BlockHash)>,
 }
 
 /// Why a pack's check ended early.
@@ -61,7 +61,7 @@ impl From<Interrupted> for Flaw {
     }
 }
 
-pub(super) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackResult> {
+pub(crate) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackResult> {
     let job = check.job;
     let key = task.name.key(&job.stanza);
     let finding = |flaw| match flaw {
@@ -100,7 +100,7 @@ fn open(check: &PackCheck<'_>, name: PackName, backup: Option<&Identity>) -> Res
     Ok(job.wait(PackReader::open(&job.repository, &job.stanza, name, backup.copied(), check.secret))?)
 }
 
-fn name_of(foreign: &ForeignPack) -> PackName {
+pub(crate) fn name_of(foreign: &ForeignPack) -> PackName {
     PackName { label: foreign.label, plan: foreign.plan, unit: foreign.unit, attempt: foreign.attempt }
 }
 
@@ -117,7 +117,7 @@ fn mismatch(pack: &PackReader, place: u32) -> String {
 }
 
 /// A run of blocks in a frame of this pack.
-struct OwnRun<'a> {
+pub(crate) struct OwnRun<'a> {
     frame: usize,
     range: &'a PackRange,
     first_block: usize,
@@ -143,7 +143,7 @@ fn block_length(range: &PackRange, number: usize) -> usize {
     usize::try_from(left.min(u64::from(range.block_size))).expect("a block is smaller than its frame")
 }
 
-fn own_runs(pack: &PackReader) -> Vec<OwnRun<'_>> {
+pub(crate) fn own_runs(pack: &PackReader) -> Vec<OwnRun<'_>> {
     let mut runs = Vec::new();
     for range in &pack.body.ranges {
         let mut first_block = 0;
@@ -166,7 +166,7 @@ fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
     let runs = own_runs(pack);
     let mut decompressor = Decompressor::new();
     let mut raw = Vec::new();
-    for batch in batches(pack) {
+    for batch in batches(pack.object.frames()) {
         job.go_on()?;
         let fetched = job.wait(pack.object.fetch(&job.repository, batch.clone()))?;
         job.count(fetched.len() as u64);
@@ -177,25 +177,31 @@ fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
             let (bytes, after) = rest.split_at_mut(length);
             rest = after;
             pack.object.decode_frame(frame, bytes, &mut decompressor, &mut raw)?;
-            let begin = runs.partition_point(|run| run.frame < frame);
-            for run in runs[begin..].iter().take_while(|run| run.frame == frame) {
-                if let Some(index) = run.first_bad(&raw, check.secret) {
-                    let at =
-                        run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
-                    return Err(Flaw::Reason(format!(
-                        "the block of {} at {at} does not match its hash",
-                        run.range.path
-                    )));
-                }
+            if let Some(reason) = flaw_of_frame(&runs, frame, &raw, check.secret) {
+                return Err(Flaw::Reason(reason));
             }
         }
     }
     Ok(())
 }
 
+/// The first block in a frame whose bytes are not what its hash says. `runs` are the pack's own.
+pub(crate) fn flaw_of_frame(
+    runs: &[OwnRun<'_>],
+    frame: usize,
+    raw: &[u8],
+    secret: &HashSecret,
+) -> Option<String> {
+    let begin = runs.partition_point(|run| run.frame < frame);
+    runs[begin..].iter().take_while(|run| run.frame == frame).find_map(|run| {
+        let index = run.first_bad(raw, secret)?;
+        let at = run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
+        Some(format!("the block of {} at {at} does not match its hash", run.range.path))
+    })
+}
+
 /// Runs of frames that are fetched together.
-fn batches(pack: &PackReader) -> Vec<Range<usize>> {
-    let frames = pack.object.frames();
+pub(crate) fn batches(frames: &[FrameEntry]) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut begin, mut bytes) = (0, 0);
     for (number, frame) in frames.iter().enumerate() {
@@ -246,14 +252,28 @@ fn is_same_object(foreign: &ForeignPack, lender: &PackReader) -> bool {
             *generation == foreign.generation && salt.as_slice() == foreign.salt
         }
     };
-    is_sealed_so
-        && foreign.frames.iter().all(|frame| {
-            let number = frame.0 as usize;
-            lender.object.frames().get(number).is_some_and(|entry| {
-                lender.object.stored_range(number..number + 1).start == frame.1
-                    && (entry.stored_bytes(), entry.raw_bytes(), entry.codec()) == (frame.2, frame.3, frame.4)
-            })
+    is_sealed_so && has_frames(foreign, lender)
+}
+
+fn has_frames(foreign: &ForeignPack, lender: &PackReader) -> bool {
+    foreign.frames.iter().all(|frame| {
+        let number = frame.0 as usize;
+        lender.object.frames().get(number).is_some_and(|entry| {
+            lender.object.stored_range(number..number + 1).start == frame.1
+                && (entry.stored_bytes(), entry.raw_bytes(), entry.codec()) == (frame.2, frame.3, frame.4)
         })
+    })
+}
+
+/// Whether all blocks that `ranges` borrow from `foreign`, entry `number - 1` of theirs, lie in that pack as they say, whatever it is sealed with.
+pub(crate) fn lends_all(
+    ranges: &[PackRange],
+    number: u32,
+    foreign: &ForeignPack,
+    lender: &PackReader,
+) -> bool {
+    let hashes = hashes_by_place(lender);
+    has_frames(foreign, lender) && ranges.iter().all(|range| has_borrowed(range, number, foreign, &hashes))
 }
 
 /// Hashes of a pack's own blocks by frame and first byte.

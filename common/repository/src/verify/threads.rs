@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 impl Job {
     /// Does `work` for every item, several at once, and gives what it told, in order of the items.
-    pub(super) fn each<T: Sync, R: Send>(
+    pub(crate) fn each<T: Sync, R: Send>(
         &self,
         what: &str,
         items: &[T],

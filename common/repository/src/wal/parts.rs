@@ -89,7 +89,7 @@ impl Repository {
     }
 
     /// `None` is known absence.
-    async fn open_wal_part(
+    pub(crate) async fn open_wal_part(
         &self,
         stanza: &StanzaName,
         archive: ArchiveId,

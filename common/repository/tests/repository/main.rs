@@ -11,4 +11,5 @@ mod plain;
 mod publishing;
 mod stopping;
 mod support;
+mod syncing;
 mod verifying;

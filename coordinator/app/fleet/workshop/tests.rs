@@ -144,6 +144,17 @@ fn where_a_restore_goes_is_for_the_worker_to_know() {
 }
 
 #[test]
+fn a_copy_between_repositories_has_both_to_itself() {
+    let check = |pairs: &[(&str, &str)]| workshop().check(JobKind::RepoSync, &main(), &options(pairs));
+    assert_eq!(check(&[("from", "2"), ("to", "1")]).unwrap(), [RepoKey(2), RepoKey(1)]);
+    assert_eq!(check(&[("from", "2"), ("to", "2")]).unwrap_err().code.number(), 32);
+    assert_eq!(check(&[("from", "2")]).unwrap_err().code.number(), 37);
+    let set =
+        workshop().looked_at(JobKind::RepoSync, &main(), &options(&[("from", "2"), ("to", "1")])).unwrap();
+    assert_eq!(set.keys().collect::<Vec<_>>(), [RepoKey(1), RepoKey(2)]);
+}
+
+#[test]
 fn a_backup_reaches_all_repositories_of_its_stanza_though_it_writes_to_one() {
     let tools = workshop().tools(&main(), &options(&[("repo", "2")])).unwrap();
     assert_eq!(tools.repositories.keys().collect::<Vec<_>>(), [RepoKey(1), RepoKey(2)]);

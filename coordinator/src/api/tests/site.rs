@@ -46,7 +46,7 @@ impl Workshop for Shop {
         }
     }
 
-    fn looked_at(&self, _: &StanzaName, _: &JobOptions) -> Result<Arc<RepositorySet>, Failure> {
+    fn looked_at(&self, _: JobKind, _: &StanzaName, _: &JobOptions) -> Result<Arc<RepositorySet>, Failure> {
         Err(Failure::new(ErrorCode::Assert, "nothing begins here"))
     }
 

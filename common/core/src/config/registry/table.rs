@@ -29,7 +29,7 @@ const BACKUP_PUSH: &[&str] = &["backup", "archive-push"];
 const BACKUP_CHECK_PUSH: &[&str] = &["backup", "check", "archive-push"];
 const BACKUP_CHECK_ARCHIVE: &[&str] = &["backup", "check", "archive-push", "archive-get"];
 const DATABASE: &[&str] = &["backup", "check", "stanza-create"];
-const PARALLEL: &[&str] = &["backup", "restore", "verify", "archive-push", "archive-get"];
+const PARALLEL: &[&str] = &["backup", "restore", "verify", "repo-sync", "archive-push", "archive-get"];
 const REPOSITORY: &[&str] = &[
     "stanza-create",
     "check",
@@ -42,6 +42,7 @@ const REPOSITORY: &[&str] = &[
     "manifest",
     "repo-ls",
     "repo-get",
+    "repo-sync",
 ];
 
 const fn repo(name: &'static str, value_type: ValueType, help: &'static str) -> OptionSpec {

@@ -10,7 +10,7 @@ use pgconvoy_core::pg::{Lsn, PgVersion, TimelineId, WalFileName, WalSegmentName,
 use pgconvoy_core::units::{MIB, Timestamp};
 use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::keys::KeySource;
-use pgconvoy_repository::verify::{RepoVerification, VerifyOptions, verify};
+use pgconvoy_repository::verify::{BackupVerification, RepoVerification, VerifyOptions, verify};
 use pgconvoy_repository::wal::push_wal;
 use pgconvoy_repository::{Repository, RepositorySettings};
 use pgconvoy_storage::{MemoryStorage, ObjectKey, PosixStorage, PutMode, Storage, list_all};
@@ -162,6 +162,14 @@ impl Site {
     ) -> Result<RepoVerification, pgconvoy_core::failure::Failure> {
         let options = VerifyOptions { set, process_max: 2, cancel: CancellationToken::new() };
         verify(self.repository.clone(), &self.stanza, &options, Arc::new(|_| {})).await
+    }
+
+    /// Its backups; none if the stanza is not there yet.
+    pub(crate) async fn verify_if_there(&self) -> Vec<BackupVerification> {
+        match self.repository.clusters(&self.stanza).await.unwrap().is_empty() {
+            true => Vec::new(),
+            false => self.verify().await.backups,
+        }
     }
 
     pub(crate) async fn labels(&self) -> Vec<BackupLabel> {

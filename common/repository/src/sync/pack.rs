@@ -1,0 +1,162 @@
+//! Packs: every block proved by its hash, every borrowed block looked up in the target's own packs.
+
+use super::Sync;
+use super::object::{Proof, Put};
+use super::trouble::Trouble;
+use crate::error::RepositoryError;
+use crate::object::{ObjectReader, object_key};
+use crate::pack::PackReader;
+use crate::verify::pack::{OwnRun, flaw_of_frame, lends_all, name_of, own_runs};
+use pgconvoy_core::format::layout::PackName;
+use pgconvoy_core::format::object::{Kind, Protection};
+use pgconvoy_core::format::pack::PackBody;
+use pgconvoy_core::format::{BackupLabel, HashSecret, encode_named};
+use pgconvoy_core::ids::KeyGeneration;
+use std::collections::BTreeSet;
+
+/// A pack that is in the target.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub(super) is_new: bool,
+    /// What it takes there, and what it took in the source.
+    pub(super) bytes: u64,
+    pub(super) source_bytes: u64,
+}
+
+struct BlockProof<'a> {
+    pack: &'a PackReader,
+    runs: Vec<OwnRun<'a>>,
+    secret: &'a HashSecret,
+}
+
+impl Proof for BlockProof<'_> {
+    fn frame(&mut self, number: usize, raw: &[u8]) -> Result<(), RepositoryError> {
+        match flaw_of_frame(&self.runs, number, raw, self.secret) {
+            None => Ok(()),
+            Some(reason) => Err(RepositoryError::Contradiction {
+                place: self.pack.object.place().to_owned(),
+                object: self.pack.object.name().to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), RepositoryError> {
+        Ok(())
+    }
+}
+
+impl Sync {
+    /// `references` are the labels that blocks may be borrowed from, beside the pack's own.
+    pub(super) fn pack(&self, name: PackName, references: &[BackupLabel]) -> Result<Moved, Trouble> {
+        let pack = self.opened(&self.source.repository, name)?;
+        let source_bytes = pack.object.size();
+        if let Some(bytes) = self.has_this_pack(&pack, name)? {
+            return Ok(Moved { is_new: false, bytes, source_bytes });
+        }
+        let body = self.rehomed(&pack, references)?;
+        // What was not touched stays as it is, with what a newer version may have put in.
+        let encoded = match body {
+            Some(body) => encode_named(&body),
+            None => pack.object.encoded_body().to_vec(),
+        };
+        let mut proof = BlockProof { pack: &pack, runs: own_runs(&pack), secret: &self.secret };
+        match self.reseal(&pack.object, Kind::Pack, &encoded, &mut proof)? {
+            Put::New(bytes) => Ok(Moved { is_new: true, bytes, source_bytes }),
+            Put::Exists => match self.has_this_pack(&pack, name)? {
+                Some(bytes) => Ok(Moved { is_new: false, bytes, source_bytes }),
+                None => Err(RepositoryError::Interrupted { what: "comparing a pack" }.into()),
+            },
+        }
+    }
+
+    fn opened(&self, repository: &crate::Repository, name: PackName) -> Result<PackReader, Trouble> {
+        let opening = PackReader::open(repository, &self.source.stanza, name, None, &self.secret);
+        Ok(self.source.wait(opening)?)
+    }
+
+    /// Its size, if the target has it. Compared is what the footers say, which includes the hash of every block: an object is complete or
+    /// it is not there.
+    fn has_this_pack(&self, pack: &PackReader, name: PackName) -> Result<Option<u64>, Trouble> {
+        let key = object_key(&name.key(&self.target.stanza));
+        if self.target.wait(self.target.repository.storage().stat(&key))?.is_none() {
+            return Ok(None);
+        }
+        let there = self.opened(&self.target.repository, name)?;
+        let raw_bytes = |object: &ObjectReader| -> Vec<u32> {
+            object.frames().iter().map(|frame| frame.raw_bytes()).collect()
+        };
+        let is_same = without_seals(&there.body) == without_seals(&pack.body)
+            && raw_bytes(&there.object) == raw_bytes(&pack.object);
+        if is_same { Ok(Some(there.object.size())) } else { Err(self.differs(pack.object.name()).into()) }
+    }
+
+    /// The footer as it must be in the target; `None`: as it is.
+    fn rehomed(&self, pack: &PackReader, references: &[BackupLabel]) -> Result<Option<PackBody>, Trouble> {
+        if pack.body.foreign.is_empty() && !pack.body.plain {
+            return Ok(None);
+        }
+        let mut body = PackBody { plain: false, ..pack.body.clone() };
+        for (foreign, number) in body.foreign.iter_mut().zip(1u32..) {
+            self.source.go_on()?;
+            let name = name_of(foreign);
+            let contradiction = |reason: String| RepositoryError::Contradiction {
+                place: pack.object.place().to_owned(),
+                object: pack.object.name().to_owned(),
+                reason,
+            };
+            if name.label != pack.body.label && !references.contains(&name.label) {
+                let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
+                return Err(contradiction(reason).into());
+            }
+            let lender = self.opened(&self.target.repository, name)?;
+            if !lends_all(&pack.body.ranges, number, foreign, &lender) {
+                let place = self.target.repository.describe();
+                let reason = format!("blocks that it borrows are not in {place}/{}", lender.object.name());
+                return Err(contradiction(reason).into());
+            }
+            (foreign.generation, foreign.salt) = match lender.object.protection() {
+                Protection::None => (KeyGeneration(0), vec![0; 32]),
+                Protection::Aes256Gcm { generation, salt } => (*generation, salt.to_vec()),
+            };
+        }
+        Ok(Some(body))
+    }
+
+    /// All packs of the backup's own label that these need, themselves included. Packs refer to those of earlier plans, so plans are
+    /// gone through from the newest on.
+    pub(super) fn with_lenders(&self, packs: BTreeSet<PackName>) -> Result<BTreeSet<PackName>, Trouble> {
+        let mut needed = packs;
+        let Some(first) = needed.first().copied() else { return Ok(needed) };
+        let newest = needed.iter().map(|pack| pack.plan).max().unwrap_or(first.plan);
+        let mut plan = newest;
+        // A first plan has nothing of its own before it.
+        while plan.0 > 1 {
+            let of_plan: Vec<PackName> = needed.iter().filter(|pack| pack.plan == plan).copied().collect();
+            let lent = self.source.each("packs of earlier attempts", &of_plan, |name| {
+                let lenders = self.opened(&self.source.repository, *name).map(|pack| {
+                    let own =
+                        pack.body.foreign.iter().map(name_of).filter(|lender| lender.label == name.label);
+                    own.collect::<Vec<PackName>>()
+                });
+                self.gathered(lenders)
+            })?;
+            for (_, lenders) in lent {
+                // One that cannot be opened is told of when its turn comes.
+                needed.extend(lenders.unwrap_or_default());
+            }
+            plan.0 -= 1;
+        }
+        Ok(needed)
+    }
+}
+
+/// What a pack is, wherever it lies.
+fn without_seals(body: &PackBody) -> PackBody {
+    let mut body = PackBody { plain: false, ..body.clone() };
+    for foreign in &mut body.foreign {
+        foreign.generation = KeyGeneration(0);
+        foreign.salt.clear();
+    }
+    body
+}

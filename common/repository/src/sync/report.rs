@@ -1,0 +1,216 @@
+//! What came of a synchronisation, and how it is shown.
+
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::format::layout::ArchiveId;
+use pgconvoy_core::ids::{RepoKey, StanzaName};
+use pgconvoy_core::units::ByteCount;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncStatus {
+    Copied,
+    Present,
+    /// The label is another backup's in the target.
+    Conflict,
+    /// The target has given it up.
+    Void,
+    /// What it refers to is not in the target.
+    LeftOut,
+    Error,
+}
+
+impl SyncStatus {
+    pub const fn name(self) -> &'static str {
+        match self {
+            SyncStatus::Copied => "copied",
+            SyncStatus::Present => "present",
+            SyncStatus::Conflict => "conflict",
+            SyncStatus::Void => "void",
+            SyncStatus::LeftOut => "left-out",
+            SyncStatus::Error => "error",
+        }
+    }
+}
+
+/// Things that were copied, and those that were there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub copied: u64,
+    pub present: u64,
+}
+
+impl Counted {
+    fn add(&mut self, is_new: bool) {
+        if is_new { self.copied += 1 } else { self.present += 1 }
+    }
+
+    fn json(self) -> Value {
+        json!({"copied": self.copied, "present": self.present})
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSync {
+    pub label: BackupLabel,
+    pub status: SyncStatus,
+    pub reason: Option<String>,
+    pub packs: Counted,
+    /// Plans, stop records, the manifest.
+    pub objects: Counted,
+    /// That were written to the target.
+    pub bytes: u64,
+}
+
+impl BackupSync {
+    pub(super) fn of(label: BackupLabel, status: SyncStatus, reason: Option<String>) -> BackupSync {
+        let (packs, objects) = (Counted::default(), Counted::default());
+        BackupSync { label, status, reason, packs, objects, bytes: 0 }
+    }
+
+    /// Bytes of a new one.
+    pub(super) fn add_object(&mut self, bytes: Option<u64>) {
+        self.objects.add(bytes.is_some());
+        self.bytes += bytes.unwrap_or_default();
+    }
+
+    pub(super) fn add_pack(&mut self, bytes: Option<u64>) {
+        self.packs.add(bytes.is_some());
+        self.bytes += bytes.unwrap_or_default();
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveSync {
+    pub id: String,
+    pub files: u64,
+    pub parts: u64,
+    /// Files that somebody else has brought meanwhile.
+    pub present: u64,
+    pub bytes: u64,
+}
+
+impl ArchiveSync {
+    pub(super) fn new(id: ArchiveId) -> ArchiveSync {
+        ArchiveSync { id: id.to_string(), files: 0, parts: 0, present: 0, bytes: 0 }
+    }
+
+    pub(super) fn add_file(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn add_part(&mut self, bytes: u64) {
+        self.parts += 1;
+        self.bytes += bytes;
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncReport {
+    pub from: RepoKey,
+    pub to: RepoKey,
+    pub stanza: StanzaName,
+    /// In the order in which they were copied.
+    pub backups: Vec<BackupSync>,
+    /// Those that lacked something.
+    pub archives: Vec<ArchiveSync>,
+    pub errors: Vec<Failure>,
+    /// Why it ended before all was tried.
+    pub ended_by: Option<Failure>,
+}
+
+impl SyncReport {
+    pub(super) fn new(from: RepoKey, to: RepoKey, stanza: &StanzaName) -> SyncReport {
+        SyncReport {
+            from,
+            to,
+            stanza: stanza.clone(),
+            backups: Vec::new(),
+            archives: Vec::new(),
+            errors: Vec::new(),
+            ended_by: None,
+        }
+    }
+
+    /// How the command ends.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        if let Some(failure) = &self.ended_by {
+            return Err(failure.clone());
+        }
+        let Some(first) = self.errors.first() else { return Ok(()) };
+        let mut failure = first.clone();
+        if self.errors.iter().any(|other| other.code != first.code) {
+            failure.code = ErrorCode::Command;
+        }
+        if self.errors.len() > 1 {
+            failure.message = format!("{} (and {} more)", first.message, self.errors.len() - 1);
+        }
+        Err(failure)
+    }
+
+    pub fn to_json(&self) -> Value {
+        let backup = |backup: &BackupSync| {
+            json!({
+                "label": backup.label.to_string(),
+                "status": backup.status.name(),
+                "bytes": backup.bytes,
+                "packs": backup.packs.json(),
+                "objects": backup.objects.json(),
+                "reason": backup.reason,
+            })
+        };
+        let archive = |archive: &ArchiveSync| {
+            json!({
+                "id": archive.id,
+                "files": archive.files,
+                "parts": archive.parts,
+                "present": archive.present,
+                "bytes": archive.bytes,
+            })
+        };
+        let error = |failure: &Failure| json!({"code": failure.code.number(), "message": failure.message});
+        json!({
+            "from": self.from.0,
+            "to": self.to.0,
+            "stanza": self.stanza.as_str(),
+            "backup": self.backups.iter().map(backup).collect::<Vec<_>>(),
+            "archive": self.archives.iter().map(archive).collect::<Vec<_>>(),
+            "errors": self.ended_by.iter().chain(&self.errors).map(error).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// For people, from the JSON: a job's result comes as such.
+pub fn json_to_text(result: &Value) -> String {
+    let mut text = String::new();
+    let bytes = |value: &Value| ByteCount(value["bytes"].as_u64().unwrap_or_default());
+    let each = |name: &str| result[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    for backup in each("backup") {
+        let word = |name: &str| backup[name].as_str().unwrap_or_default();
+        let _ = write!(text, "{}: {}", word("label"), word("status"));
+        let _ = match word("reason") {
+            "" if word("status") == "copied" => {
+                let packs = &backup["packs"];
+                writeln!(
+                    text,
+                    ", {} ({} packs, {} were there)",
+                    bytes(backup),
+                    packs["copied"],
+                    packs["present"]
+                )
+            }
+            "" => writeln!(text),
+            reason => writeln!(text, ", {reason}"),
+        };
+    }
+    for archive in each("archive") {
+        let id = archive["id"].as_str().unwrap_or_default();
+        let _ = writeln!(text, "archive {id}: {} WAL files, {}", archive["files"], bytes(archive));
+    }
+    if text.is_empty() {
+        text.push_str("nothing to copy\n");
+    }
+    text
+}

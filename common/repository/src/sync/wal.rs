@@ -1,0 +1,238 @@
+//! WAL: histories, segments, what was streamed of segments, and records of what was given up.
+
+use super::Sync;
+use super::object::{Proof, Put};
+use super::report::{ArchiveSync, SyncReport};
+use super::trouble::Trouble;
+use crate::error::RepositoryError;
+use crate::object::ObjectReader;
+use crate::wal::WalReader;
+use pgconvoy_core::format::layout::{self, ArchiveId};
+use pgconvoy_core::format::object::Kind;
+use pgconvoy_core::format::wal::WalBody;
+use pgconvoy_core::ids::ClusterNumber;
+use pgconvoy_core::pg::{WalFileName, WalPart, WalSegmentName, WalSegmentSize};
+use pgconvoy_core::plan::sync::{ArchiveStep, Published, SyncPlan};
+use sha1::{Digest, Sha1};
+use std::collections::BTreeSet;
+
+/// What is to be copied of all archives, and what of it is done.
+pub(super) struct Archives<'a> {
+    sync: &'a Sync,
+    archives: Vec<Lacking<'a>>,
+}
+
+struct Lacking<'a> {
+    cluster: ClusterNumber,
+    size: WalSegmentSize,
+    step: &'a ArchiveStep,
+    /// In order; files leave it when they were tried.
+    files: Vec<WalFileName>,
+    /// They are in the source, and could not be copied.
+    lost: BTreeSet<WalSegmentName>,
+    told: ArchiveSync,
+}
+
+impl<'a> Archives<'a> {
+    pub(super) fn new(sync: &'a Sync, plan: &'a SyncPlan) -> Archives<'a> {
+        let lacking = |step: &'a ArchiveStep| {
+            let cluster = sync.clusters.iter().find(|cluster| cluster.archive_id() == step.archive)?;
+            Some(Lacking {
+                cluster: cluster.number,
+                size: cluster.wal_segment_size,
+                step,
+                files: step.files.clone(),
+                lost: BTreeSet::new(),
+                told: ArchiveSync::new(step.archive),
+            })
+        };
+        Archives { sync, archives: plan.archives.iter().filter_map(lacking).collect() }
+    }
+
+    /// They lead to all else.
+    pub(super) fn histories(&mut self, report: &mut SyncReport) -> Result<(), Trouble> {
+        let is_history = |file: &WalFileName| matches!(file, WalFileName::History(_));
+        self.archives.iter_mut().try_for_each(|archive| archive.copy(self.sync, is_history, report))
+    }
+
+    /// The segments of a backup. Those that the source does not have either are no reason not to copy it.
+    pub(super) fn of_backup(&mut self, backup: &Published, report: &mut SyncReport) -> Result<(), Trouble> {
+        let Some(archive) = self.archives.iter_mut().find(|archive| archive.cluster == backup.cluster) else {
+            return Ok(());
+        };
+        let needed: BTreeSet<WalSegmentName> = backup.segments(archive.size).collect();
+        let is_needed =
+            |file: &WalFileName| matches!(file, WalFileName::Segment(segment) if needed.contains(segment));
+        archive.copy(self.sync, is_needed, report)?;
+        match archive.lost.intersection(&needed).next() {
+            None => Ok(()),
+            Some(segment) => Err(RepositoryError::Missing {
+                place: self.sync.target.repository.describe(),
+                object: layout::wal_file(
+                    &self.sync.target.stanza,
+                    archive.step.archive,
+                    &WalFileName::Segment(*segment),
+                ),
+            }
+            .into()),
+        }
+    }
+
+    pub(super) fn rest(&mut self, report: &mut SyncReport) -> Result<(), Trouble> {
+        for archive in &mut self.archives {
+            archive.copy(self.sync, |_| true, report)?;
+            archive.parts(self.sync, report)?;
+            archive.dropped(self.sync, report)?;
+        }
+        Ok(())
+    }
+
+    /// What was done of each.
+    pub(super) fn told(self) -> impl Iterator<Item = ArchiveSync> {
+        self.archives.into_iter().map(|archive| archive.told)
+    }
+}
+
+impl Lacking<'_> {
+    fn copy(
+        &mut self,
+        sync: &Sync,
+        is_meant: impl Fn(&WalFileName) -> bool,
+        report: &mut SyncReport,
+    ) -> Result<(), Trouble> {
+        let (now, later): (Vec<_>, Vec<_>) = self.files.iter().copied().partition(is_meant);
+        self.files = later;
+        let id = self.step.archive;
+        let told = sync
+            .source
+            .each(&format!("archive {id}"), &now, |file| sync.gathered(sync.wal_file(id, file)))?;
+        for (number, copied) in told {
+            match (copied, now[number]) {
+                (Ok(Copied::New(bytes)), _) => self.told.add_file(bytes),
+                (Ok(Copied::Present), _) => self.told.present += 1,
+                (Ok(Copied::Gone), _) => {}
+                (Err(failure), file) => {
+                    if let WalFileName::Segment(segment) = file {
+                        self.lost.insert(segment);
+                    }
+                    report.errors.push(failure.context(format!("WAL {file}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn parts(&mut self, sync: &Sync, report: &mut SyncReport) -> Result<(), Trouble> {
+        let id = self.step.archive;
+        let what = format!("parts of segments in archive {id}");
+        let told =
+            sync.source.each(&what, &self.step.parts, |part| sync.gathered(sync.wal_part(id, part)))?;
+        for (number, copied) in told {
+            match copied {
+                Ok(Copied::New(bytes)) => self.told.add_part(bytes),
+                Ok(Copied::Present | Copied::Gone) => {}
+                Err(failure) => {
+                    report.errors.push(failure.context(format!("WAL {}", self.step.parts[number])))
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn dropped(&self, sync: &Sync, report: &mut SyncReport) -> Result<(), Trouble> {
+        let (source, target, stanza) =
+            (&sync.source.repository, &sync.target.repository, &sync.source.stanza);
+        for file in &self.step.dropped {
+            let copying = async {
+                match source.dropped_record(stanza, self.step.archive, file).await? {
+                    Some(record) => target.record_dropped(stanza, self.step.archive, file, &record).await,
+                    None => Ok(()),
+                }
+            };
+            if let Err(error) = sync.source.wait(copying) {
+                match Trouble::from(error) {
+                    Trouble::Failed(failure) => {
+                        report.errors.push(failure.context(format!("record of dropped WAL {file}")));
+                    }
+                    other => return Err(other),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Copied {
+    New(u64),
+    Present,
+    /// From the source: it was expired, or something stands for it now.
+    Gone,
+}
+
+/// The whole content, by its SHA-1.
+struct DigestProof<'a> {
+    place: &'a str,
+    object: &'a str,
+    body: &'a WalBody,
+    size: u64,
+    sha1: Sha1,
+}
+
+impl Proof for DigestProof<'_> {
+    fn frame(&mut self, _: usize, raw: &[u8]) -> Result<(), RepositoryError> {
+        self.size += raw.len() as u64;
+        self.sha1.update(raw);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), RepositoryError> {
+        let found: [u8; 20] = self.sha1.clone().finalize().into();
+        if self.size == self.body.size && found == self.body.sha1 {
+            return Ok(());
+        }
+        Err(RepositoryError::Contradiction {
+            place: self.place.to_owned(),
+            object: self.object.to_owned(),
+            reason: "its content does not match its SHA-1".into(),
+        })
+    }
+}
+
+impl Sync {
+    fn wal_file(&self, archive: ArchiveId, file: &WalFileName) -> Result<Copied, Trouble> {
+        let stanza = &self.source.stanza;
+        let opened = self.source.wait(self.source.repository.open_wal(stanza, archive, file))?;
+        let there = || self.target.wait(self.target.repository.open_wal(stanza, archive, file));
+        self.wal_object(opened, there)
+    }
+
+    fn wal_part(&self, archive: ArchiveId, part: &WalPart) -> Result<Copied, Trouble> {
+        let stanza = &self.source.stanza;
+        let opened = self.source.wait(self.source.repository.open_wal_part(stanza, archive, part))?;
+        let there = || self.target.wait(self.target.repository.open_wal_part(stanza, archive, part));
+        self.wal_object(opened, there)
+    }
+
+    fn wal_object(
+        &self,
+        opened: Option<WalReader>,
+        there: impl Fn() -> Result<Option<WalReader>, RepositoryError>,
+    ) -> Result<Copied, Trouble> {
+        let Some(reader) = opened else { return Ok(Copied::Gone) };
+        let object: &ObjectReader = &reader.object;
+        let (place, body) = (object.place(), &reader.body);
+        let mut proof = DigestProof { place, object: object.name(), body, size: 0, sha1: Sha1::new() };
+        match self.reseal(object, Kind::Wal, object.encoded_body(), &mut proof)? {
+            Put::New(bytes) => Ok(Copied::New(bytes)),
+            Put::Exists => match there()? {
+                Some(other) if other.body == reader.body => Ok(Copied::Present),
+                Some(_) => Err(RepositoryError::Duplicate {
+                    place: self.target.repository.describe(),
+                    name: reader.body.name.clone(),
+                }
+                .into()),
+                None => Err(RepositoryError::Interrupted { what: "comparing a WAL file" }.into()),
+            },
+        }
+    }
+}

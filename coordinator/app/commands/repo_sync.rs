@@ -1,0 +1,86 @@
+//! `repo-sync`: copies what one repository lacks from another. PostgreSQL need not run.
+
+use crate::args::Output;
+use crate::host::{HostLock, cores, now, writer};
+use crate::output;
+use crate::repositories::repository_set;
+use crate::runtime::{block_on, terminated};
+use crate::settings::RepoSyncRequest;
+use pgconvoy_core::config::CipherType;
+use pgconvoy_core::failure::{Context as _, Failure};
+use pgconvoy_core::ids::RepoKey;
+use pgconvoy_core::units::ByteCount;
+use pgconvoy_repository::sync::{SyncOptions, SyncReport, json_to_text, sync};
+use pgconvoy_repository::verify::VerifyProgress;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// What is copied must not expire on its way, neither here nor there; backups may go on.
+const LOCK_KIND: &str = "expire";
+/// Often enough to see that it goes on, seldom enough for a log of a night.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
+    let synced = block_on(async {
+        let cancel = CancellationToken::new();
+        tokio::select! {
+            synced = synced(request, cancel.clone()) => synced,
+            failure = terminated() => {
+                cancel.cancel();
+                Err(failure.hint("the same command goes on where this one ended"))
+            }
+        }
+    })??;
+    match request.output {
+        Output::Json => output::json(&synced.to_json())?,
+        Output::Text => output::text(&json_to_text(&synced.to_json()))?,
+    };
+    for error in synced.errors.iter().skip(1) {
+        tracing::error!("[{}] {error}", error.code);
+    }
+    synced.verdict().map(|()| ExitCode::SUCCESS)
+}
+
+/// Copies it all, until it is told to stop.
+pub async fn synced(request: &RepoSyncRequest, cancel: CancellationToken) -> Result<SyncReport, Failure> {
+    let (from, to) = (request.from.key, request.to.key);
+    let _locks = locks(request)?;
+    let set = repository_set(&[request.from.clone(), request.to.clone()], request.options.io_timeout)?;
+    let source = set.open(from).await.context(format!("repo {from}"))?;
+    let (target, is_new) = set.open_or_create(to, now()).await.context(format!("repo {to}"))?;
+    if is_new && request.to.cipher != CipherType::None {
+        tracing::warn!(
+            "repo {to} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
+        );
+    }
+    let options = SyncOptions {
+        set: request.set,
+        process_max: request.options.slots(cores()),
+        writer: writer(),
+        now: now(),
+        cancel,
+    };
+    let last = Mutex::new(Instant::now());
+    sync(source, target, &request.stanza, &options, Arc::new(move |progress| note(&last, &progress))).await
+}
+
+/// In order of number, so that two that go opposite ways do not wait for each other.
+fn locks(request: &RepoSyncRequest) -> Result<Vec<HostLock>, Failure> {
+    let mut keys: Vec<RepoKey> = vec![request.from.key, request.to.key];
+    keys.sort_unstable();
+    let lock = |key| HostLock::acquire(&request.lock_path, &request.stanza, LOCK_KIND, key);
+    keys.into_iter().map(lock).collect()
+}
+
+fn note(last: &Mutex<Instant>, progress: &VerifyProgress) {
+    let VerifyProgress { what, done, total, bytes } = progress;
+    let bytes = ByteCount(*bytes);
+    tracing::debug!("{what}: {done} of {total}, {bytes} copied");
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.elapsed() >= LINE_EVERY {
+        *last = Instant::now();
+        tracing::info!("{what}: {done} of {total}, {bytes} copied");
+    }
+}

@@ -1,0 +1,43 @@
+//! The request of `repo-sync`.
+
+use super::look::one_set;
+use crate::args::{Output, RepoSyncArgs};
+use crate::context::Context;
+use pgconvoy_core::config::{BackupOptions, RepoConfig};
+use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::BackupLabel;
+use pgconvoy_core::ids::StanzaName;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoSyncRequest {
+    pub stanza: StanzaName,
+    pub from: RepoConfig,
+    pub to: RepoConfig,
+    /// `None`: all.
+    pub set: Option<BackupLabel>,
+    pub options: BackupOptions,
+    pub lock_path: String,
+    pub output: Output,
+}
+
+impl RepoSyncRequest {
+    pub fn new(context: &Context, args: &RepoSyncArgs) -> Result<Self, Failure> {
+        if args.from == args.to {
+            let message = "options '--from' and '--to' name the same repository";
+            return Err(Failure::new(ErrorCode::OptionInvalidValue, message));
+        }
+        let stanza = context.stanza_named()?;
+        let one = |number: u16| -> Result<RepoConfig, Failure> {
+            Ok(context.repositories(Some(&stanza), &[number])?.swap_remove(0))
+        };
+        Ok(RepoSyncRequest {
+            from: one(args.from)?,
+            to: one(args.to)?,
+            set: one_set(args.set.as_deref())?,
+            options: context.policy(Some(&stanza))?,
+            lock_path: context.config.paths.lock.clone(),
+            output: args.output,
+            stanza,
+        })
+    }
+}
