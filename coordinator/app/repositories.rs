@@ -3,6 +3,8 @@
 //! Nothing is looked at here: a repository that is away, or whose key is wrong, says so when it is opened, so that a
 //! command can go on with the others.
 
+#[cfg(feature = "s3")]
+use pgconvoy_core::config::S3Config;
 use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind, SftpConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
@@ -12,6 +14,7 @@ use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
+use pgconvoy_storage::parts::PartSlots;
 use pgconvoy_storage::{PosixStorage, Storage, StorageError};
 use pgconvoy_storage_sftp::{SftpOptions, SftpStorage};
 use std::path::PathBuf;
@@ -21,15 +24,24 @@ use std::time::Duration;
 /// A repository, or why it is not to be had.
 pub type Opened = (RepoKey, Result<Arc<Repository>, Failure>);
 
-/// A store may take up to `io_timeout` for one call, its repetitions included.
-pub fn repository_set(repos: &[RepoConfig], io_timeout: Duration) -> Result<Arc<RepositorySet>, Failure> {
-    let places: Vec<Place> = repos.iter().map(|repo| place(repo, io_timeout)).collect::<Result<_, _>>()?;
+/// A store may take up to `io_timeout` for one call, its repetitions included. `slots` is how many units are worked on at once.
+pub fn repository_set(
+    repos: &[RepoConfig],
+    io_timeout: Duration,
+    slots: usize,
+) -> Result<Arc<RepositorySet>, Failure> {
+    let policy = RetryPolicy::within(io_timeout);
+    let places: Vec<Place> = repos.iter().map(|repo| place(repo, policy, slots)).collect::<Result<_, _>>()?;
     Ok(Arc::new(RepositorySet::new(places)))
 }
 
 /// Opens each; one that cannot be opened is an error of its own.
-pub async fn open_all(repos: &[RepoConfig], io_timeout: Duration) -> Result<Vec<Opened>, Failure> {
-    let set = repository_set(repos, io_timeout)?;
+pub async fn open_all(
+    repos: &[RepoConfig],
+    io_timeout: Duration,
+    slots: usize,
+) -> Result<Vec<Opened>, Failure> {
+    let set = repository_set(repos, io_timeout, slots)?;
     let mut opened = Vec::new();
     for repo in repos {
         opened.push((repo.key, set.open(repo.key).await.map_err(Failure::from)));
@@ -40,22 +52,18 @@ pub async fn open_all(repos: &[RepoConfig], io_timeout: Duration) -> Result<Vec<
 /// Makes the store of a place, for one purpose.
 type Open = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
-fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
+fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, Failure> {
+    // Shared by whatever is opened here, however often.
+    let slots = PartSlots::for_slots(slots);
+    let bandwidth = repo.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0)));
     let (description, open) = match &repo.kind {
         RepoKind::Posix => posix(&repo.path),
         RepoKind::Sftp(config) => sftp(config, &repo.path),
-        other => {
-            let kind = other.repo_type();
-            let message = format!("repo {} has type {kind}, which is not part of this build", repo.key);
-            return Err(
-                Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix or sftp")
-            );
-        }
+        #[cfg(feature = "s3")]
+        RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots),
+        other => return Err(absent(repo.key, other)),
     };
-    let policy = RetryPolicy::within(io_timeout);
     let is_remote = !matches!(repo.kind, RepoKind::Posix);
-    // Of all connections together, however often the repository is opened.
-    let bandwidth = repo.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0)));
     Ok(Place {
         description,
         connect: Arc::new(move |purpose| {
@@ -71,6 +79,11 @@ fn place(repo: &RepoConfig, io_timeout: Duration) -> Result<Place, Failure> {
         }),
         settings: settings(repo),
     })
+}
+
+fn absent(key: RepoKey, kind: &RepoKind) -> Failure {
+    let message = format!("repo {key} has type {}, which is not part of this build", kind.repo_type());
+    Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix or sftp")
 }
 
 fn posix(path: &str) -> (String, Open) {
@@ -94,6 +107,18 @@ fn sftp(config: &SftpConfig, path: &str) -> (String, Open) {
         let creates_path = purpose == Purpose::Create;
         let store = SftpStorage::new(SftpOptions { creates_path, ..options.clone() });
         Ok(Arc::new(store) as Arc<dyn Storage>)
+    });
+    (description, open)
+}
+
+#[cfg(feature = "s3")]
+fn s3(config: S3Config, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+    use pgconvoy_storage_s3::{Options, S3Storage, credentials::Environment};
+    let description = S3Storage::description(&config, &path);
+    let open: Open = Box::new(move |_| {
+        let environment = Environment::of_process();
+        let options = Options { retry: policy, slots: slots.clone(), environment };
+        Ok(Arc::new(S3Storage::connect(&config, &path, options)?) as Arc<dyn Storage>)
     });
     (description, open)
 }

@@ -18,6 +18,8 @@ pub struct Repo {
     pub required: bool,
     /// Layout plain: files as such, no packs of frames.
     pub keeps_files: bool,
+    /// Lines of `[repo.N]` that name another kind of store, and its own table; empty: a directory.
+    pub store: String,
 }
 
 impl Repo {
@@ -30,12 +32,20 @@ impl Repo {
 
     pub fn plain(scratch: &Scratch, number: u16) -> Repo {
         let path = scratch.join(&format!("repo{number}"));
-        Repo { number, path, key_file: None, required: true, keeps_files: false }
+        Repo { number, path, key_file: None, required: true, keeps_files: false, store: String::new() }
     }
 
     /// One whose backups are data directories.
     pub fn keeping_files(scratch: &Scratch, number: u16) -> Repo {
         Repo { keeps_files: true, ..Repo::plain(scratch, number) }
+    }
+
+    /// In another kind of store: `kind` is its type, `table` the lines of its own table; the path is one in it.
+    #[must_use]
+    pub fn in_store(self, kind: &str, path: &str, table: &str) -> Repo {
+        let store =
+            format!("type = \"{kind}\"\npath = \"{path}\"\n\n[repo.{}.{kind}]\n{table}\n", self.number);
+        Repo { store, ..self }
     }
 
     pub fn at(self, path: &Path) -> Repo {
@@ -137,7 +147,10 @@ impl Config {
     fn text(&self) -> Result<String> {
         let mut text = String::new();
         for repo in &self.repos {
-            writeln!(text, "[repo.{}]\ntype = \"posix\"\npath = \"{}\"", repo.number, repo.path.display())?;
+            writeln!(text, "[repo.{}]", repo.number)?;
+            if repo.store.is_empty() {
+                writeln!(text, "type = \"posix\"\npath = \"{}\"", repo.path.display())?;
+            }
             match &repo.key_file {
                 Some(key) => writeln!(text, "cipher = \"aes-256-gcm\"\nkey-file = \"{}\"", key.display())?,
                 None => writeln!(text, "cipher = \"none\"")?,
@@ -145,7 +158,7 @@ impl Config {
             if repo.keeps_files {
                 writeln!(text, "layout = \"plain\"")?;
             }
-            writeln!(text, "required = {}\n", repo.required)?;
+            writeln!(text, "required = {}\n{}", repo.required, repo.store)?;
         }
         writeln!(text, "[backup]")?;
         for (key, value) in &self.backup {

@@ -91,8 +91,10 @@ pub(crate) fn arrows(sources: &[Source]) -> Vec<Finding> {
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| source.file_name() == "Cargo.toml") {
         let (name, dependencies) = dependencies(&source.text);
+        // A kind of store is bound like the contract that it keeps.
+        let bound = if name.starts_with("pgconvoy-storage-") { "pgconvoy-storage" } else { name.as_str() };
         let forbidden =
-            FORBIDDEN_ARROWS.iter().find(|(from, _)| *from == name).map_or(&[][..], |(_, to)| *to);
+            FORBIDDEN_ARROWS.iter().find(|(from, _)| *from == bound).map_or(&[][..], |(_, to)| *to);
         for dependency in dependencies.iter().filter(|dependency| is_forbidden(dependency, forbidden)) {
             found.push(Finding {
                 place: format!("{name} -> {dependency}"),

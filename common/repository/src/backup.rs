@@ -16,7 +16,7 @@ use pgconvoy_core::ids::{PlanNumber, StanzaName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::contest::Begun;
 use pgconvoy_core::units::Timestamp;
-use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, StorageError, list_children};
+use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, ObjectKey, StorageError, list_children};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -197,10 +197,9 @@ impl Repository {
             if page.objects.is_empty() {
                 return Ok(swept);
             }
-            for object in page.objects {
-                self.storage().delete(&object.key).await?;
-                swept += 1;
-            }
+            let keys: Vec<ObjectKey> = page.objects.into_iter().map(|object| object.key).collect();
+            self.storage().delete_many(&keys).await?;
+            swept += u64::try_from(keys.len()).expect("a page fits 64 bits");
         }
     }
 

@@ -25,7 +25,8 @@ pub enum Purpose {
     Create,
 }
 
-type Connect = Arc<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
+/// How a store is reached.
+pub type Connect = Arc<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
 /// One configured repository: how to reach its store, and how to open it.
 pub struct Place {

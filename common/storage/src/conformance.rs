@@ -21,6 +21,7 @@ pub async fn suite<F: AsyncFn() -> Arc<dyn Storage>>(make: F) {
     put::a_dropped_or_aborted_upload_leaves_nothing(&*make().await).await;
     put::an_upload_without_chunks_is_an_empty_object(&*make().await).await;
     put::a_delete_is_idempotent_and_frees_the_key(&*make().await).await;
+    put::many_deletes_leave_what_they_do_not_name(&*make().await).await;
     put::the_proof_of_create_only_holds(&*make().await).await;
     read::what_is_missing_is_not_found(&*make().await).await;
     read::an_object_larger_than_allowed_is_refused(&*make().await).await;

@@ -109,6 +109,9 @@ pub enum StorageError {
     Obstructed { at: Place, reason: String },
     #[error("unable to {} {at}: permission denied{}", action.words(), Detail(reason))]
     Access { at: Place, action: IoAction, reason: String },
+    /// The store says no to whoever asks as they are configured: somebody has to change something, and the hint says what.
+    #[error("unable to {} {at}: {reason}", action.words())]
+    Refused { at: Place, action: IoAction, reason: String, hint: String },
     #[error("unable to {} {at}: the store is read-only", action.words())]
     ReadOnly { at: Place, action: IoAction },
     #[error("unable to {} {at}: {}", action.words(), shortage.words())]
@@ -153,6 +156,7 @@ impl StorageError {
             | StorageError::TooLarge { at, .. }
             | StorageError::Obstructed { at, .. }
             | StorageError::Access { at, .. }
+            | StorageError::Refused { at, .. }
             | StorageError::ReadOnly { at, .. }
             | StorageError::Full { at, .. }
             | StorageError::Unavailable { at, .. }
@@ -224,7 +228,7 @@ impl Classify for StorageError {
             StorageError::AlreadyExists { .. } => ErrorCode::Exists,
             StorageError::Truncated { .. } => ErrorCode::FileRead,
             StorageError::TooLarge { .. } | StorageError::Obstructed { .. } => ErrorCode::FileInvalid,
-            StorageError::Access { .. } => ErrorCode::Access,
+            StorageError::Access { .. } | StorageError::Refused { .. } => ErrorCode::Access,
             StorageError::ReadOnly { .. } | StorageError::Full { .. } => ErrorCode::FileWrite,
             StorageError::Unavailable { .. }
             | StorageError::Throttled { .. }
@@ -246,6 +250,7 @@ impl Classify for StorageError {
 
     fn hints(&self) -> Vec<String> {
         let hint = match self {
+            StorageError::Refused { hint, .. } => hint.as_str(),
             StorageError::Access { .. } => {
                 "check that the user running this process may use the store, and its credentials"
             }

@@ -12,6 +12,7 @@ pub enum Feature {
     SweepsUploads = 8,
     ModifiedTime = 16,
     PlainFiles = 32,
+    BatchedDeletes = 64,
 }
 
 impl Feature {
@@ -22,6 +23,7 @@ impl Feature {
         Feature::SweepsUploads,
         Feature::ModifiedTime,
         Feature::PlainFiles,
+        Feature::BatchedDeletes,
     ];
 
     pub const fn sentence(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Feature {
             }
             Feature::ModifiedTime => "an object's information says when it was written",
             Feature::PlainFiles => "an object is an ordinary file that other programs on this host can open",
+            Feature::BatchedDeletes => "many objects are deleted by one request",
         }
     }
 }

@@ -141,6 +141,14 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Deleting what is not there is success. A delete is as durable as a put.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
+    /// Deletes all of them, in any order. After an error some are gone; trying again is safe.
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        for key in keys {
+            self.delete(key).await?;
+        }
+        Ok(())
+    }
+
     /// Removes what abandoned uploads under `prefix` left behind at least `older_than` ago, and says how many.
     ///
     /// An upload that is still running and older than that fails. Stores without [`Feature::SweepsUploads`] have

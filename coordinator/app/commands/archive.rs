@@ -72,11 +72,11 @@ fn run_on_threads<T>(threads: usize, work: impl Future<Output = T>) -> Result<T,
     outcome
 }
 
-pub(super) fn connect(repos: &[RepoConfig], io_timeout: Duration) -> Connect {
+pub(super) fn connect(repos: &[RepoConfig], io_timeout: Duration, slots: usize) -> Connect {
     let repos = repos.to_vec();
     Arc::new(move |key| {
         let chosen = repos.iter().find(|repo| repo.key == key);
-        repository_set(chosen.map_or(&[], std::slice::from_ref), io_timeout)
+        repository_set(chosen.map_or(&[], std::slice::from_ref), io_timeout, slots)
     })
 }
 

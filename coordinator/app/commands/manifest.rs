@@ -1,6 +1,7 @@
 //! `manifest`: what one backup consists of.
 
 use crate::args::Output;
+use crate::host::cores;
 use crate::output::stdout_writer;
 use crate::repositories::open_all;
 use crate::runtime::block_on;
@@ -37,7 +38,9 @@ pub fn run(request: &ManifestRequest) -> Result<ExitCode, Failure> {
 /// The first repository, in order, that has the backup.
 async fn find(request: &ManifestRequest) -> Result<(Arc<Repository>, BackupRecord), Failure> {
     let mut last = None;
-    for (key, opened) in open_all(&request.repos, request.options.io_timeout).await? {
+    for (key, opened) in
+        open_all(&request.repos, request.options.io_timeout, request.options.slots(cores())).await?
+    {
         let found = async {
             let repository = opened?;
             let backups = repository.backups(&request.stanza).await?;

@@ -52,7 +52,11 @@ fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Fa
     Ok(RestoreOrder {
         stanza: request.stanza.clone(),
         set: request.set,
-        repositories: repository_set(&request.repos, request.options.io_timeout)?,
+        repositories: repository_set(
+            &request.repos,
+            request.options.io_timeout,
+            request.options.slots(cores()),
+        )?,
         target: request.target.clone(),
         recovery: RecoveryOptions {
             restore_command: archive_get(context, request)?,

@@ -1,7 +1,7 @@
 //! `stanza-create`: makes the stanza in every repository, and the repository too where there is none yet. Idempotent.
 
 use crate::context::Context;
-use crate::host::{now, source};
+use crate::host::{cores, now, source};
 use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 pub fn run(_context: &Context, request: &StanzaCreateRequest) -> Result<ExitCode, Failure> {
     let source = source(&request.stanza, request.options.db_timeout, "stanza-create")?;
-    let set = repository_set(&request.repos, request.options.io_timeout)?;
+    let set = repository_set(&request.repos, request.options.io_timeout, request.options.slots(cores()))?;
     let keys: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
     let results = block_on(async {
         let control = identify(&source, request.online, request.force).await?;
@@ -45,12 +45,25 @@ pub fn run(_context: &Context, request: &StanzaCreateRequest) -> Result<ExitCode
     output::text("")
 }
 
+/// The first, with what the others say besides: it may only follow from one of them.
+fn joined(mut failures: Vec<Failure>) -> Failure {
+    let mut first = failures.remove(0);
+    for other in failures {
+        if !first.message.contains(&other.message) {
+            first.message.push_str(&format!("; [{}] {}", other.code, other.message));
+            first.hints.extend(other.hints);
+        }
+    }
+    first.hints.dedup();
+    first
+}
+
 /// One failure among several repositories is 104, so that scripts can tell it from none at all.
-pub fn all_or_error(total: usize, mut failures: Vec<Failure>) -> Result<(), Failure> {
+pub fn all_or_error(total: usize, failures: Vec<Failure>) -> Result<(), Failure> {
     if failures.len() < 2 && (failures.is_empty() || total == 1) || failures.len() == total {
         return match failures.is_empty() {
             true => Ok(()),
-            false => Err(failures.swap_remove(0)),
+            false => Err(joined(failures)),
         };
     }
     let messages: Vec<String> =

@@ -111,7 +111,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
 
 fn all_repositories(config: &Config, options: &BackupOptions) -> Result<Arc<RepositorySet>, Failure> {
     let repos: Vec<_> = config.repos.values().cloned().collect();
-    repository_set(&repos, options.io_timeout)
+    repository_set(&repos, options.io_timeout, usize::from(slots(config)))
 }
 
 /// One for each stanza whose data this worker sees.

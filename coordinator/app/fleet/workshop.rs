@@ -3,6 +3,7 @@
 use crate::args::{Command, as_typed};
 use crate::commands::backup;
 use crate::context::{Context, Current};
+use crate::host::cores;
 use crate::repositories::repository_set;
 use crate::settings::{BackupRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
@@ -114,10 +115,14 @@ impl Workshop for CommandWorkshop {
     ) -> Result<Arc<RepositorySet>, Failure> {
         if kind == JobKind::RepoSync {
             let request = self.sync(stanza, options)?;
-            return repository_set(&[request.from, request.to], request.options.io_timeout);
+            return repository_set(
+                &[request.from, request.to],
+                request.options.io_timeout,
+                request.options.slots(cores()),
+            );
         }
         let request = self.verify(stanza, options)?;
-        repository_set(&request.repos, request.options.io_timeout)
+        repository_set(&request.repos, request.options.io_timeout, request.options.slots(cores()))
     }
 
     fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure> {
@@ -131,7 +136,11 @@ impl Workshop for CommandWorkshop {
     fn tools(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Tools, Failure> {
         let request = self.backup(stanza, options)?;
         Ok(Tools {
-            repositories: repository_set(&request.all_repos, request.options.io_timeout)?,
+            repositories: repository_set(
+                &request.all_repos,
+                request.options.io_timeout,
+                request.options.slots(cores()),
+            )?,
             archive_timeout: request.options.archive_timeout,
         })
     }

@@ -123,6 +123,23 @@ pub(super) async fn a_delete_is_idempotent_and_frees_the_key(storage: &dyn Stora
     assert!(storage.stat(&wanted).await.expect("stat").is_some(), "and what lies under it stays");
 }
 
+pub(super) async fn many_deletes_leave_what_they_do_not_name(storage: &dyn Storage) {
+    assert_eq!(storage.delete_many(&[]).await, Ok(()));
+    // Characters that a store might have to write in another way in a list of names.
+    let names = ["many/a", "many/b", "many/c&d<e>", "many/f g+h%20'\"", "many/größe"];
+    for name in names.into_iter().chain(["many/stays", "many/b-stays"]) {
+        store(storage, name, b"x").await;
+    }
+    let mut wanted = names.map(key).to_vec();
+    wanted.push(key("many/never-was"));
+    for _ in 0..2 {
+        assert_eq!(storage.delete_many(&wanted).await, Ok(()), "also a second time");
+    }
+    let listed = list_all(storage, Some(&key("many"))).await.expect("list");
+    let left: Vec<_> = listed.iter().map(|object| object.key.as_str()).collect();
+    assert_eq!(left, ["many/b-stays", "many/stays"]);
+}
+
 pub(super) async fn the_proof_of_create_only_holds(storage: &dyn Storage) {
     let proved = prove_create_only(storage, &key("proof")).await;
     assert_eq!(proved, Ok(CreateOnly::Honoured));

@@ -146,6 +146,10 @@ impl Storage for MetricsStorage {
         self.counters.note(&self.counters.deletes, self.inner.delete(key).await)
     }
 
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        self.counters.note(&self.counters.deletes, self.inner.delete_many(keys).await)
+    }
+
     async fn sweep_temporary(
         &self,
         prefix: Option<&ObjectKey>,

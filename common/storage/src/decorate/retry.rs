@@ -15,7 +15,7 @@ mod upload;
 pub use tries::{RetryPolicy, Tries};
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Space, Storage,
+    Feature, Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Space, Storage,
     StorageError, Upload,
 };
 use async_trait::async_trait;
@@ -90,6 +90,17 @@ impl Storage for RetryStorage {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
         self.tries(Some(key)).repeat(|| self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        if self.features().has(Feature::BatchedDeletes) {
+            return self.tries(None).repeat(|| self.inner.delete_many(keys)).await;
+        }
+        // One call each: what a deadline is for.
+        for key in keys {
+            self.delete(key).await?;
+        }
+        Ok(())
     }
 
     async fn sweep_temporary(

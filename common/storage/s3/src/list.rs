@@ -1,0 +1,228 @@
+//! Listings, in the order of keys.
+//!
+//! S3 lists names in the order of their bytes and begins after any name, which is all that a page needs. Servers that keep
+//! objects as files list directories instead: `a/..` before `a-b`, and what "after" means follows that order. A page of theirs
+//! would miss objects or bring them twice. Such a server is known by its name, by a kind of bucket, or by the first page that is not
+//! in order; from then on its directories are read one by one, each as a whole, and put in order here.
+
+use crate::store::{S3Storage, moment};
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::Object;
+use pgconvoy_storage::{
+    IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, StorageError,
+};
+use std::sync::atomic::Ordering;
+
+/// Sorts after every name with the same beginning, but for names that nobody has: the last character there is.
+const LAST: char = char::MAX;
+
+/// What one level or one page holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Entry {
+    Object(ObjectInfo),
+    Prefix(ObjectKey),
+}
+
+impl Entry {
+    fn place(&self) -> ListAfter {
+        match self {
+            Entry::Object(info) => ListAfter::Object(info.key.clone()),
+            Entry::Prefix(key) => ListAfter::Prefix(key.clone()),
+        }
+    }
+
+    fn is_after(&self, after: Option<&ListAfter>) -> bool {
+        after.is_none_or(|after| match self {
+            Entry::Object(info) => after.precedes_object(&info.key),
+            Entry::Prefix(key) => after.precedes_prefix(key),
+        })
+    }
+
+    /// By which it is listed.
+    fn listed(&self) -> String {
+        match self {
+            Entry::Object(info) => info.key.to_string(),
+            Entry::Prefix(key) => format!("{key}/"),
+        }
+    }
+}
+
+pub(crate) async fn page(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    depth: ListDepth,
+    after: Option<&ListAfter>,
+    limit: usize,
+) -> Result<ListPage, StorageError> {
+    let limit = limit.clamp(1, LIST_PAGE_MAX);
+    if !store.lists_directories.load(Ordering::Relaxed)
+        && let Some(page) = ordered_page(store, prefix, depth, after, limit).await?
+    {
+        return Ok(page);
+    }
+    page_of_directories(store, prefix, depth, after, limit).await
+}
+
+/// One request, if the server has the order of keys; `None` when it turns out that it has not.
+async fn ordered_page(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    depth: ListDepth,
+    after: Option<&ListAfter>,
+    limit: usize,
+) -> Result<Option<ListPage>, StorageError> {
+    let mut start = after.map(|after| match after {
+        ListAfter::Object(key) => store.name(key),
+        ListAfter::Prefix(key) => format!("{}/{LAST}", store.name(key)),
+    });
+    loop {
+        let answer = request(store, prefix, depth, Next::After(start.clone()), limit).await?;
+        if store.lists_directories.load(Ordering::Relaxed) || !is_in_order(&answer, start.as_deref()) {
+            store.lists_directories.store(true, Ordering::Relaxed);
+            return Ok(None);
+        }
+        let mut entries = entries(store, &answer);
+        entries.retain(|entry| entry.is_after(after));
+        let is_last = answer.is_truncated() != Some(true);
+        let reached = last_name(&answer);
+        if !entries.is_empty() || is_last || reached.is_none() {
+            let more = entries.last().filter(|_| !is_last).map(Entry::place);
+            return Ok(Some(assembled(entries, more)));
+        }
+        // A page of names that are no keys of ours.
+        start = reached;
+    }
+}
+
+/// What one page begins with.
+enum Next {
+    After(Option<String>),
+    Token(Option<String>),
+}
+
+async fn request(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    depth: ListDepth,
+    next: Next,
+    limit: usize,
+) -> Result<ListObjectsV2Output, StorageError> {
+    let request = store
+        .client
+        .list_objects_v2()
+        .bucket(&store.asker.bucket)
+        .prefix(store.names_under(prefix))
+        .set_delimiter((depth == ListDepth::Children).then(|| "/".to_owned()))
+        .max_keys(i32::try_from(limit).expect("a page has at most 1000 entries"))
+        .set_request_payer(store.payer.clone());
+    let request = match next {
+        Next::After(name) => request.set_start_after(name),
+        Next::Token(token) => request.set_continuation_token(token),
+    };
+    store.ask(&store.place(prefix), IoAction::List, Box::pin(request.send())).await
+}
+
+fn names(answer: &ListObjectsV2Output) -> (Vec<&str>, Vec<&str>) {
+    let objects = answer.contents().iter().filter_map(Object::key).collect();
+    let prefixes = answer.common_prefixes().iter().filter_map(|prefix| prefix.prefix()).collect();
+    (objects, prefixes)
+}
+
+fn is_in_order(answer: &ListObjectsV2Output, start: Option<&str>) -> bool {
+    let (objects, prefixes) = names(answer);
+    let is_after_start = |names: &[&str]| names.iter().all(|name| start.is_none_or(|start| *name > start));
+    objects.is_sorted() && prefixes.is_sorted() && is_after_start(&objects) && is_after_start(&prefixes)
+}
+
+/// Where the next page begins, in the order of keys.
+fn last_name(answer: &ListObjectsV2Output) -> Option<String> {
+    let (objects, prefixes) = names(answer);
+    let prefix = prefixes.last().map(|prefix| format!("{prefix}{LAST}"));
+    objects.last().map(|name| (*name).to_owned()).max(prefix)
+}
+
+/// Names that are no keys, such as a console's markers of directories, are nothing that this program knows.
+fn entries(store: &S3Storage, answer: &ListObjectsV2Output) -> Vec<Entry> {
+    let objects = answer.contents().iter().filter_map(|object| {
+        let key = store.key(object.key()?)?;
+        let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        Some(Entry::Object(ObjectInfo { key, size, modified: moment(object.last_modified()) }))
+    });
+    let prefixes = answer.common_prefixes().iter().filter_map(|prefix| {
+        let name = prefix.prefix()?;
+        Some(Entry::Prefix(store.key(name.strip_suffix('/')?)?))
+    });
+    let mut entries: Vec<Entry> = objects.chain(prefixes).collect();
+    entries.sort_by_cached_key(Entry::listed);
+    entries.dedup_by_key(|entry| entry.listed());
+    entries
+}
+
+fn assembled(entries: Vec<Entry>, more: Option<ListAfter>) -> ListPage {
+    let mut page = ListPage { more, ..ListPage::default() };
+    for entry in entries {
+        match entry {
+            Entry::Object(info) => page.objects.push(info),
+            Entry::Prefix(key) => page.prefixes.push(key),
+        }
+    }
+    page
+}
+
+async fn page_of_directories(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    depth: ListDepth,
+    after: Option<&ListAfter>,
+    limit: usize,
+) -> Result<ListPage, StorageError> {
+    let mut found = Vec::new();
+    // The levels that are being walked, the deepest last, each from its end.
+    let mut levels = vec![directory(store, prefix).await?];
+    while let Some(level) = levels.last_mut() {
+        let Some(entry) = level.pop() else {
+            levels.pop();
+            continue;
+        };
+        match &entry {
+            Entry::Prefix(key) if depth == ListDepth::Recursive => {
+                if after.is_none_or(|after| after.precedes_some_under(key)) {
+                    levels.push(directory(store, Some(key)).await?);
+                }
+            }
+            entry if !entry.is_after(after) => {}
+            // Directories stay for a while when the last object in them is gone.
+            Entry::Prefix(key) if !holds_any(store, key).await? => {}
+            // One more is there, so the page is not the last.
+            _ if found.len() == limit => {
+                let more = found.last().map(Entry::place);
+                return Ok(assembled(found, more));
+            }
+            _ => found.push(entry),
+        }
+    }
+    Ok(assembled(found, None))
+}
+
+/// Whether there is an object under a prefix, at any depth.
+async fn holds_any(store: &S3Storage, prefix: &ObjectKey) -> Result<bool, StorageError> {
+    let answer = request(store, Some(prefix), ListDepth::Recursive, Next::Token(None), 1).await?;
+    Ok(!answer.contents().is_empty())
+}
+
+/// All that lies directly under a prefix, the last first.
+async fn directory(store: &S3Storage, prefix: Option<&ObjectKey>) -> Result<Vec<Entry>, StorageError> {
+    let mut whole = Vec::new();
+    let mut token = None;
+    loop {
+        let next = Next::Token(token.take());
+        let answer = request(store, prefix, ListDepth::Children, next, LIST_PAGE_MAX).await?;
+        whole.extend(entries(store, &answer));
+        token = answer.next_continuation_token().map(str::to_owned);
+        if answer.is_truncated() != Some(true) || token.is_none() {
+            whole.sort_by_cached_key(|entry| std::cmp::Reverse(entry.listed()));
+            whole.dedup_by_key(|entry| entry.listed());
+            return Ok(whole);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Servers that hold repositories, what stands before them, and the lines to them.
+
+pub mod http_proxy;
+pub mod seaweed;
+pub mod slow_link;
+pub mod sshd;

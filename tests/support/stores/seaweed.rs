@@ -1,0 +1,158 @@
+//! SeaweedFS, a server that speaks S3 and checks signatures: one process with its data in a folder of its own.
+//!
+//! Who signs nothing may do everything: that is how a test looks behind the scenes. Who signs must sign right.
+
+use super::super::limits::{SOON, wait_for};
+use super::super::{Context, Program, Result, Running, ensure, user};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PROGRAM: &str = "/opt/pgconvoy-tests/seaweedfs/bin/weed";
+/// Below those that the kernel gives away by itself, and beside those of the tests' etcd.
+const PORTS: std::ops::Range<u16> = 12_000..20_000;
+/// Master, volume, filer, S3, each with one for gRPC.
+const PORTS_NEEDED: usize = 8;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub const ACCESS_KEY: &str = "TESTSACCESSKEY";
+pub const SECRET_KEY: &str = "secret/of+the/tests";
+pub const REGION: &str = "us-east-1";
+pub const BUCKET: &str = "backups";
+
+pub struct Seaweed {
+    server: Running,
+    port: u16,
+    folder: TempDir,
+}
+
+impl Seaweed {
+    /// Ready, with an empty bucket.
+    pub fn start() -> Result<Seaweed> {
+        ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: ./tests/run.sh installs it");
+        let folder = tempfile::Builder::new().prefix("pgconvoy-seaweed-").tempdir()?;
+        user::give(folder.path())?;
+        let ports = free_ports()?;
+        let server = server(folder.path(), &ports)?.start()?;
+        let seaweed = Seaweed { server, port: ports[6], folder };
+        let ready = wait_for("SeaweedFS", SOON, || {
+            ensure!(!seaweed.server.has_ended()?, "it ended");
+            Ok(seaweed.anonymous("PUT", &format!("/{BUCKET}"), "").ok().filter(|answer| answer.status == 200))
+        });
+        ready.with_context(|| seaweed.server.stderr_so_far().unwrap_or_default())?;
+        Ok(seaweed)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.server.stderr_so_far().unwrap_or_default()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A request that nobody signs.
+    pub fn anonymous(&self, method: &str, path: &str, body: &str) -> Result<Plain> {
+        request(self.address(), method, path, body)
+    }
+
+    /// Names of uploads that are not finished.
+    pub fn unfinished_uploads(&self) -> Result<Vec<String>> {
+        let answer = self.anonymous("GET", &format!("/{BUCKET}?uploads"), "")?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let uploads = answer.body.split("<Upload>").skip(1);
+        Ok(uploads.filter_map(|upload| element(upload, "Key")).map(str::to_owned).collect())
+    }
+}
+
+/// The text of an element.
+pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once('<').map(|(text, _)| text)
+}
+
+fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
+    let config = format!(
+        r#"{{"identities":[
+            {{"name":"tests","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],
+              "actions":["Admin","Read","Write","List","Tagging"]}},
+            {{"name":"anonymous","actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+    );
+    let config_file = folder.join("s3.json");
+    std::fs::write(&config_file, config)?;
+    user::give(&config_file)?;
+    let data = folder.join("data");
+    user::private_dir(&data)?;
+    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc] = ports else {
+        return Err(super::super::anyhow!("{PORTS_NEEDED} ports are needed"));
+    };
+    Ok(Program::new(PROGRAM)?
+        // Without them an object with encryption by the server is an error.
+        .env("WEED_S3_SSE_KEK_PASSPHRASE", "tests")
+        .env("WEED_S3_SSE_KEY", "a key of the tests")
+        .env("HOME", folder)
+        .args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"])
+        .arg(format!("-dir={}", data.display()))
+        .args(["-master.telemetry=false", "-master.volumeSizeLimitMB=128", "-volume.max=100"])
+        .args(["-s3", "-s3.port.iceberg=0", "-s3.port.lance=0", "-filer"])
+        .arg(format!("-s3.config={}", config_file.display()))
+        .arg(format!("-filer.localSocket={}", folder.join("filer.sock").display()))
+        .arg(format!("-s3.localSocket={}", folder.join("s3.sock").display()))
+        .arg(format!("-master.port={master}"))
+        .arg(format!("-master.port.grpc={master_grpc}"))
+        .arg(format!("-volume.port={volume}"))
+        .arg(format!("-volume.port.grpc={volume_grpc}"))
+        .arg(format!("-filer.port={filer}"))
+        .arg(format!("-filer.port.grpc={filer_grpc}"))
+        .arg(format!("-s3.port={s3}"))
+        .arg(format!("-s3.port.grpc={s3_grpc}")))
+}
+
+/// Looked for from a place on that tests which run beside this one do not use.
+fn free_ports() -> Result<Vec<u16>> {
+    let span = PORTS.end - PORTS.start;
+    let step = u32::try_from(PORTS_NEEDED)? * 2;
+    let begin = PORTS.start + u16::try_from(std::process::id().wrapping_mul(step) % u32::from(span))?;
+    let candidates = (begin..PORTS.end).chain(PORTS.start..begin);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let found: Vec<u16> = candidates.filter(is_free).take(PORTS_NEEDED).collect();
+    ensure!(found.len() == PORTS_NEEDED, "no free ports");
+    Ok(found)
+}
+
+/// An answer as text.
+#[derive(Debug, Clone)]
+pub struct Plain {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+/// One request over a connection of its own.
+pub fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Plain> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").context("no head")?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok(Plain { status, head: head.to_owned(), body: body.to_owned() })
+}
