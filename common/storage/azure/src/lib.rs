@@ -1,0 +1,295 @@
+//! Azure Blob Storage: one container, or a path in it, as a store.
+//!
+//! Blobs are block blobs. Small ones are one Put Blob, others go in blocks ([`blocks`]) that one Put Block List makes an
+//! object. The SDK makes the requests, [`door`] signs and sends them, [`trouble`] reads what goes wrong. Retries are
+//! nobody's here: the retry decorator and uploads in parts have them.
+//!
+//! Code map: [`address`] says where the container is, [`access`] by what right one asks; [`reading`], [`blocks`] and
+//! [`list`] are the calls.
+//!
+//! Invariants
+//! 1. `If-None-Match: *` goes with every put and commit that must create: the service decides who was first.
+//! 2. What is absent is what the service calls `BlobNotFound`, nothing else.
+//! 3. No secret in errors, `Debug` forms or logs; no address with a query either.
+//!
+//! Failure story: an upload that dies leaves uncommitted blocks. They are in no listing, cost room for a week and are then
+//! removed by Azure itself; it has no call that would remove them earlier and not show an object. So there is nothing to
+//! sweep. Accounts with a hierarchical namespace work, but blobs there lie in directories that stay when they are empty.
+
+mod access;
+mod address;
+mod blocks;
+mod door;
+mod list;
+mod reading;
+mod trouble;
+
+#[cfg(test)]
+mod testing;
+
+pub use access::Surroundings;
+
+use access::Access;
+use async_trait::async_trait;
+use azure_core::http::headers::{HeaderName, Headers};
+use azure_core::http::{Body, ClientOptions, Etag, LoggingOptions, RetryOptions, Transport, Url};
+use azure_core::time::{OffsetDateTime, parse_rfc7231};
+use azure_storage_blob::models::BlobClientUploadOptions;
+use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
+use blocks::{PART_BYTES, PARTS_IN_FLIGHT_MAX, PARTS_MAX};
+use bytes::Bytes;
+use door::{Delimiting, Door};
+use pgconvoy_core::config::AzureConfig;
+use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::pace::Pace;
+use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
+use pgconvoy_storage::{
+    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode,
+    Storage, StorageError, Upload, http,
+};
+use std::fmt;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use trouble::Asked;
+
+/// Requests to one store at a time, of all uploads and reads of this process, before it asks for patience.
+const REQUESTS_MAX: u32 = 64;
+
+/// How a store is used, beside what its configuration says.
+#[derive(Debug, Clone)]
+pub struct AzureOptions {
+    /// Where in the container: `/pg`.
+    pub path: String,
+    /// For the parts of uploads; whole calls have the retry decorator's.
+    pub retry: RetryPolicy,
+    pub slots: PartSlots,
+    pub surroundings: Surroundings,
+}
+
+/// A clone is the same store.
+#[derive(Clone)]
+pub struct AzureStorage(Arc<Inner>);
+
+struct Inner {
+    container: BlobContainerClient,
+    /// What all keys lie under.
+    root: Option<ObjectKey>,
+    name: String,
+    config: AzureConfig,
+    access: Access,
+    pace: Pace,
+    limits: PartLimits,
+    slots: PartSlots,
+    /// `x-ms-tags` of what is written.
+    tags: Option<String>,
+    markers: list::Markers,
+}
+
+impl fmt::Debug for AzureStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { name, access, .. } = &*self.0;
+        f.debug_struct("AzureStorage").field("name", name).field("access", access).finish_non_exhaustive()
+    }
+}
+
+impl AzureStorage {
+    /// Looks at the configuration and at `ca-file`; nothing is sent.
+    pub fn new(config: &AzureConfig, options: AzureOptions) -> Result<AzureStorage, StorageError> {
+        let name = describe(config, &options.path);
+        let refused = |reason: String| StorageError::Refused {
+            at: Place::new(name.as_str(), None),
+            action: IoAction::Open,
+            reason,
+            hint: "correct the repository's section of the configuration".to_owned(),
+        };
+        let root = match options.path.trim_matches('/') {
+            "" => None,
+            path => Some(path.parse().map_err(|error| refused(format!("path: {error}")))?),
+        };
+        let access = Access::of(config, &options.surroundings).map_err(refused)?;
+        let url = address::container_url(config).map_err(refused)?;
+        let client = http::client(&config.tls, &name)?;
+        let door = Door::new(client, access.clone());
+        let container = container(url, door).map_err(|error| refused(error.to_string()))?;
+        let limits = PartLimits {
+            bytes: PART_BYTES,
+            in_flight_max: PARTS_IN_FLIGHT_MAX,
+            parts_max: PARTS_MAX,
+            retry: options.retry,
+        };
+        Ok(AzureStorage(Arc::new(Inner {
+            container,
+            root,
+            config: config.clone(),
+            access,
+            pace: Pace::new(REQUESTS_MAX),
+            limits,
+            slots: options.slots,
+            tags: tags(config),
+            markers: list::Markers::default(),
+            name,
+        })))
+    }
+
+    fn place(&self, key: Option<&ObjectKey>) -> Place {
+        Place::new(self.0.name.as_str(), key)
+    }
+
+    /// For an error of a request.
+    fn asked(&self, key: Option<&ObjectKey>, action: IoAction) -> Asked {
+        let url = self.0.container.url();
+        let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+        Asked {
+            at: self.place(key),
+            action,
+            container: self.0.config.container.clone(),
+            account: self.0.config.account.clone(),
+            host: format!("{}{port}", url.host_str().unwrap_or_default()),
+            access: self.0.access.facts(),
+        }
+    }
+
+    /// Makes a request when the store's pace allows it.
+    async fn ask<T>(
+        &self,
+        key: Option<&ObjectKey>,
+        action: IoAction,
+        request: impl Future<Output = azure_core::Result<T>>,
+    ) -> Result<T, StorageError> {
+        let answer = async { request.await.map_err(|error| self.asked(key, action).trouble(&error)) };
+        self.0.pace.run(answer).await
+    }
+
+    fn blob(&self, key: &ObjectKey) -> BlobClient {
+        match &self.0.root {
+            Some(root) => self.0.container.blob_client(&format!("{root}/{key}")),
+            None => self.0.container.blob_client(key.as_str()),
+        }
+    }
+
+    fn upload(&self, key: &ObjectKey, mode: PutMode) -> PartedUpload<AzureStorage> {
+        PartedUpload::new(self.clone(), key, mode, self.0.limits, &self.0.slots)
+    }
+
+    /// Size, time and what else is in the head; `None` is known absence.
+    async fn head(&self, key: &ObjectKey) -> Result<Option<Headers>, StorageError> {
+        let blob = self.blob(key);
+        let answer = self.ask(Some(key), IoAction::Read, Box::pin(blob.get_properties(None))).await;
+        match answer {
+            Ok(answer) => Ok(Some(answer.headers().clone())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// `azure:account/container/path`, for people.
+pub fn describe(config: &AzureConfig, path: &str) -> String {
+    let name = format!("azure:{}/{}/{}", config.account, config.container, path.trim_matches('/'));
+    name.trim_end_matches('/').to_owned()
+}
+
+fn container(url: Url, door: Door) -> azure_core::Result<BlobContainerClient> {
+    let client_options = ClientOptions {
+        transport: Some(Transport::new(Arc::new(door))),
+        // Whoever calls tries again.
+        retry: RetryOptions::none(),
+        per_try_policies: vec![Arc::new(Delimiting)],
+        logging: LoggingOptions::default(),
+        ..ClientOptions::default()
+    };
+    let options = BlobContainerClientOptions { client_options, ..BlobContainerClientOptions::default() };
+    BlobContainerClient::new(url, None, Some(options))
+}
+
+/// As a query has them; `None` without any.
+fn tags(config: &AzureConfig) -> Option<String> {
+    let mut url: Url = "https://tags/".parse().expect("a valid address");
+    url.query_pairs_mut().extend_pairs(&config.tags);
+    url.query().filter(|query| !query.is_empty()).map(str::to_owned)
+}
+
+/// The condition of a put.
+fn condition(mode: PutMode) -> Option<Etag> {
+    match mode {
+        PutMode::Create => Some(Etag::from("*")),
+        PutMode::Overwrite => None,
+    }
+}
+
+fn modified(headers: &Headers) -> Option<SystemTime> {
+    let text = headers.get_optional_str(&HeaderName::from_static("last-modified"))?;
+    parse_rfc7231(text).ok().and_then(system_time)
+}
+
+fn system_time(moment: OffsetDateTime) -> Option<SystemTime> {
+    let seconds = u64::try_from(moment.unix_timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+#[async_trait]
+impl Storage for AzureStorage {
+    fn describe(&self) -> String {
+        self.0.name.clone()
+    }
+
+    fn features(&self) -> Features {
+        Features::NONE
+            .with(Feature::CreateOnly)
+            .with(Feature::RangedReads)
+            .with(Feature::DurablePut)
+            .with(Feature::ModifiedTime)
+    }
+
+    async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
+        let blob = self.blob(key);
+        let options = BlobClientUploadOptions {
+            if_none_match: condition(mode),
+            blob_tags_string: self.0.tags.clone(),
+            // As many as there are: one request.
+            partition_size: NonZero::new(u64::try_from(body.len().max(1)).unwrap_or(u64::MAX)),
+            ..BlobClientUploadOptions::default()
+        };
+        let upload = Box::pin(blob.upload(Body::from(body).into(), Some(options)));
+        self.ask(Some(key), IoAction::Write, upload).await.map(drop)
+    }
+
+    async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
+        Ok(Box::new(self.upload(key, mode)))
+    }
+
+    async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
+        self.read_whole(key, size_max).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StorageError> {
+        self.read_range(key, range).await
+    }
+
+    async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {
+        let Some(headers) = self.head(key).await? else { return Ok(None) };
+        let size = self.size_of(key, &headers)?;
+        Ok(Some(ObjectInfo { key: key.clone(), size, modified: modified(&headers) }))
+    }
+
+    async fn list(
+        &self,
+        prefix: Option<&ObjectKey>,
+        depth: ListDepth,
+        after: Option<&ListAfter>,
+        limit: usize,
+    ) -> Result<ListPage, StorageError> {
+        self.list_page(prefix, depth, after, limit).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError> {
+        let blob = self.blob(key);
+        let deleted = self.ask(Some(key), IoAction::Remove, Box::pin(blob.delete(None))).await;
+        match deleted {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}

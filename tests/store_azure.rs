@@ -1,0 +1,391 @@
+//! Azure Blob Storage as a store, against Azurite: the contract, races, blocks, credentials, and what an operator is told.
+
+mod support;
+
+use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls};
+use pgconvoy_core::failure::{Classify, ErrorCode};
+use pgconvoy_storage::parts::PartStore;
+use pgconvoy_storage::{
+    CreateOnly, ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
+    prove_create_only,
+};
+use pgconvoy_storage_azure::{AzureStorage, Surroundings};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use support::stores::azurite::{self, Azurite, sas, store};
+use support::stores::identity::{self, IdentityService};
+use support::{Context, Result, anyhow, ensure, limits};
+
+const CONTAINER: &str = "kit";
+const MIB: usize = 1 << 20;
+
+async fn azurite() -> Result<Azurite> {
+    let azurite = Azurite::start()?;
+    azurite.create_container(CONTAINER).await?;
+    Ok(azurite)
+}
+
+fn key(name: &str) -> Result<ObjectKey> {
+    Ok(name.parse()?)
+}
+
+/// Bytes that repeat at no power of two, and differ by `seed`.
+fn pattern(length: usize, seed: u8) -> bytes::Bytes {
+    (0..=250u8).map(|byte| byte.wrapping_add(seed)).cycle().take(length).collect()
+}
+
+/// Written in pieces that no block is a multiple of.
+async fn upload(store: &AzureStorage, key: &ObjectKey, body: bytes::Bytes) -> Result<(), StorageError> {
+    let mut upload = store.begin(key, PutMode::Create).await?;
+    let mut rest = body;
+    while !rest.is_empty() {
+        upload.write(rest.split_to(rest.len().min(300_007))).await?;
+    }
+    upload.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azure_is_a_store_in_a_path_of_a_container() -> Result<()> {
+    let azurite = azurite().await?;
+    let number = AtomicU32::new(0);
+    conformance::suite(async || {
+        let path = format!("/some/path-{}", number.fetch_add(1, Ordering::Relaxed));
+        Arc::new(azurite.store(CONTAINER, &path).expect("a store")) as Arc<dyn Storage>
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn azure_is_a_store_in_a_whole_container_too() -> Result<()> {
+    let azurite = azurite().await?;
+    let number = AtomicU32::new(0);
+    conformance::suite(async || {
+        let container = format!("whole-{}", number.fetch_add(1, Ordering::Relaxed));
+        azurite.create_container(&container).await.expect("a container");
+        Arc::new(azurite.store(&container, "/").expect("a store")) as Arc<dyn Storage>
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_eight_creators_one_wins_with_puts_and_with_blocks() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/race")?;
+    // Blocks of 5 MiB: two for each of the uploads.
+    for (round, length) in [(0, 1000), (1, 6 * MIB), (2, 6 * MIB)] {
+        let wanted = key(&format!("round-{round}"))?;
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..8u8 {
+            let (store, wanted) = (store.clone(), wanted.clone());
+            writers.spawn(async move {
+                let body = pattern(length, writer);
+                let answer = match (round, writer % 2) {
+                    (2, 0) => store.put(&wanted, PutMode::Create, body).await,
+                    _ => upload(&store, &wanted, body).await,
+                };
+                (writer, answer)
+            });
+        }
+        let mut winners = Vec::new();
+        for (writer, answer) in limits::within(writers.join_all()).await? {
+            match answer {
+                Ok(()) => winners.push(writer),
+                Err(error) => ensure!(error.is_already_exists(), "round {round}: {error}"),
+            }
+        }
+        ensure!(winners.len() == 1, "round {round}: {winners:?} have won");
+        let kept = store.get(&wanted, u64::try_from(length)?).await?;
+        ensure!(kept == pattern(length, winners[0]), "round {round}: the winner's object is another");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_mebibytes_go_in_blocks_of_which_several_are_under_way() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/big")?;
+    let wanted = key("sixty")?;
+    let body = pattern(60 * MIB, 0);
+    upload(&store, &wanted, body.clone()).await?;
+    let size = u64::try_from(body.len())?;
+    ensure!(store.stat(&wanted).await?.context("it is there")?.size == size);
+    ensure!(store.get(&wanted, size).await? == body, "all bytes come back");
+    // Over the borders of blocks.
+    for border in [5 * MIB, 10 * MIB, 55 * MIB] {
+        let range = u64::try_from(border - 3)?..u64::try_from(border + 4)?;
+        ensure!(store.get_range(&wanted, range).await? == body.slice(border - 3..border + 4), "{border}");
+    }
+    let blocks = azurite.blocks_at_once()?;
+    ensure!(blocks.total == 12, "{blocks:?}");
+    ensure!((2..=4).contains(&blocks.most), "several at once, and no more than allowed: {blocks:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_was_overtaken_learns_it_and_its_blocks_make_no_object() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/late")?;
+    let wanted = key("a")?;
+    let mut late = store.begin(&wanted, PutMode::Create).await?;
+    late.write(pattern(11 * MIB, 1)).await?;
+    ensure!(store.stat(&wanted).await?.is_none() && list_all(&store, None).await?.is_empty());
+    azurite.await_uncommitted(CONTAINER, "late/", &["late/a"]).await?;
+    // Somebody else's blocks at the same key: one commit, which discards the others.
+    upload(&store, &wanted, pattern(6 * MIB, 2)).await?;
+    let answer = late.finish().await;
+    ensure!(matches!(answer, Err(StorageError::AlreadyExists { .. })), "{answer:?}");
+    ensure!(store.get(&wanted, 6 << 20).await? == pattern(6 * MIB, 2));
+
+    // The same when the winner's object is gone again: what is left of the blocks is no object.
+    let mut late = store.begin(&key("b")?, PutMode::Create).await?;
+    late.write(pattern(11 * MIB, 1)).await?;
+    store.put(&key("b")?, PutMode::Create, pattern(3, 3)).await?;
+    store.delete(&key("b")?).await?;
+    let answer = late.finish().await;
+    let object = store.stat(&key("b")?).await?;
+    match answer {
+        Ok(()) => ensure!(object.context("it is there")?.size == 11 << 20, "all of it or nothing"),
+        Err(_) => ensure!(object.is_none(), "{object:?}"),
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_was_lost_is_known_by_its_own_nonce() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/lost")?;
+    let wanted = key("a")?;
+    let mine = store.begin_parts(&wanted, PutMode::Create).await?;
+    let part = store.put_part(&mine, 0, pattern(10, 1)).await?;
+    let theirs = store.begin_parts(&wanted, PutMode::Create).await?;
+    let their_part = store.put_part(&theirs, 0, pattern(10, 2)).await?;
+    ensure!(part != their_part, "blocks of two writers have two names");
+    store.join_parts(&mine, std::slice::from_ref(&part)).await?;
+    ensure!(store.is_joined(&mine).await? && !store.is_joined(&theirs).await?);
+    // Whether the server looks at the condition or at the blocks first.
+    let again = store.join_parts(&mine, &[part]).await;
+    ensure!(again.is_ok() || again.as_ref().is_err_and(StorageError::is_already_exists), "{again:?}");
+    let late = store.join_parts(&theirs, &[their_part]).await;
+    ensure!(late.is_err_and(|error| error.is_already_exists()), "somebody else's is a conflict");
+    ensure!(store.get(&wanted, 10).await? == pattern(10, 1));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_does_not_match_its_checksum_is_refused_by_the_server() -> Result<()> {
+    let azurite = azurite().await?;
+    // The CRC-64/NVME of "123456789", in the byte order that the store uses.
+    let crc = "iJh5CoYUi64=";
+    for (body, status) in [("123456789", 201), ("123456788", 400)] {
+        let headers = [("x-ms-content-crc64", crc)];
+        let path = format!("/{CONTAINER}/block");
+        let answer =
+            azurite.request("PUT", &path, "blockid=YQ%3D%3D&comp=block", &headers, body.into()).await?;
+        ensure!(answer.status() == status, "{body}: {}", answer.status());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listings_longer_than_a_page_are_whole_and_in_order() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/many")?;
+    let names: Vec<ObjectKey> = (0..1203).map(|n| key(&format!("a/{n:04}"))).collect::<Result<_>>()?;
+    let mut writers = tokio::task::JoinSet::new();
+    for chunk in names.chunks(200) {
+        let (store, chunk) = (store.clone(), chunk.to_vec());
+        writers.spawn(async move {
+            for name in chunk {
+                store.put(&name, PutMode::Create, bytes::Bytes::new()).await?;
+            }
+            Ok::<(), StorageError>(())
+        });
+    }
+    limits::within(writers.join_all()).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let listed: Vec<ObjectKey> = list_all(&store, None).await?.into_iter().map(|object| object.key).collect();
+    ensure!(listed == names, "{} of {}", listed.len(), names.len());
+    // From any place, also one that no page ended with.
+    for (after, limit) in [(1, 3), (999, 5), (1000, 500), (1199, 10)] {
+        let page = store
+            .list(Some(&key("a")?), ListDepth::Recursive, Some(&names[after].clone().into()), limit)
+            .await?;
+        let expected: Vec<ObjectKey> = names.iter().skip(after + 1).take(limit).cloned().collect();
+        let found: Vec<ObjectKey> = page.objects.into_iter().map(|object| object.key).collect();
+        ensure!(found == expected, "after {after}: {found:?}");
+        ensure!(page.more.is_some() == (after + 1 + limit < names.len()));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tags_go_with_every_object_that_is_written() -> Result<()> {
+    let azurite = azurite().await?;
+    let tags =
+        BTreeMap::from([("team".to_owned(), "a b/c".to_owned()), ("kind".to_owned(), "backup".to_owned())]);
+    let store = store(&AzureConfig { tags, ..azurite.config(CONTAINER) }, "/tagged")?;
+    store.put(&key("small")?, PutMode::Create, pattern(3, 0)).await?;
+    upload(&store, &key("large")?, pattern(6 * MIB, 0)).await?;
+    for name in ["small", "large"] {
+        let path = format!("/{CONTAINER}/tagged%2F{name}");
+        let text = azurite.request("GET", &path, "comp=tags", &[], Vec::new()).await?.text().await?;
+        for part in ["<Key>team</Key><Value>a b/c</Value>", "<Key>kind</Key><Value>backup</Value>"] {
+            ensure!(text.contains(part), "{name}: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_somebody_holds_is_not_deleted_and_the_error_says_why() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = azurite.store(CONTAINER, "/held")?;
+    for (name, query, headers, word) in [
+        (
+            "lease",
+            "comp=lease",
+            &[("x-ms-lease-action", "acquire"), ("x-ms-lease-duration", "-1")][..],
+            "lease",
+        ),
+        ("snapshot", "comp=snapshot", &[][..], "snapshots"),
+    ] {
+        store.put(&key(name)?, PutMode::Create, pattern(3, 0)).await?;
+        let path = format!("/{CONTAINER}/held%2F{name}");
+        let answer = azurite.request("PUT", &path, query, headers, Vec::new()).await?;
+        ensure!(answer.status() == 201, "{name}: {}", answer.status());
+        let error = store.delete(&key(name)?).await.expect_err("it is held");
+        told(&error, "unable to remove", word)?;
+        ensure!(store.stat(&key(name)?).await?.is_some());
+    }
+    Ok(())
+}
+
+/// An error that no retry mends, with what it must say, and with a hint.
+fn told(error: &StorageError, first: &str, second: &str) -> Result<()> {
+    let text = error.to_string();
+    ensure!(text.contains(first) && text.contains(second), "'{first}', '{second}': {text}");
+    ensure!(!error.hints().is_empty(), "no hint: {text}");
+    let shown = format!("{text} {error:?} {:?}", error.hints());
+    ensure!(!shown.contains("sig=") && !shown.contains(azurite::KEY), "a secret: {shown}");
+    Ok(())
+}
+
+async fn read(config: &AzureConfig) -> Result<StorageError> {
+    let answer = store(config, "/p")?.get(&key("a")?, 9).await;
+    answer.err().context("it was read")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_mistake_in_the_configuration_is_told_as_such_and_never_taken_for_absence() -> Result<()> {
+    let azurite = azurite().await?;
+    let good = azurite.config(CONTAINER);
+    let absent = read(&good).await?;
+    ensure!(absent.is_not_found(), "{absent}");
+
+    let wrong_container = azurite.config("nowhere");
+    told(&read(&wrong_container).await?, "has no container 'nowhere'", "ContainerNotFound")?;
+    let lost = store(&wrong_container, "/p")?;
+    told(&lost.stat(&key("a")?).await.expect_err("no container"), "has no container", "nowhere")?;
+    told(&list_all(&lost, None).await.expect_err("no container"), "has no container", "nowhere")?;
+    let deleted = lost.delete(&key("a")?).await;
+    told(&deleted.expect_err("no container"), "unable to remove", "has no container")?;
+
+    let wrong_key = AzureConfig { key: Some(Secret::new("bm90IHRoZSBrZXk=")), ..good.clone() };
+    told(&read(&wrong_key).await?, "the key is not one of account", "two access keys")?;
+    let wrong_account = AzureConfig { account: "nobody".to_owned(), ..good.clone() };
+    let error = read(&wrong_account).await?;
+    ensure!(!error.is_not_found() && error.code() == ErrorCode::Access, "{error:?}");
+
+    let away = AzureConfig { endpoint: "http://127.0.0.1:1".to_owned(), ..good.clone() };
+    let error = read(&away).await?;
+    ensure!(matches!(error, StorageError::Unavailable { .. }), "{error:?}");
+    let unknown = AzureConfig { endpoint: "http://no-such-host.invalid".to_owned(), ..good.clone() };
+    let error = read(&unknown).await?.to_string();
+    ensure!(error.contains("no-such-host.invalid") && error.contains("account"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_access_signature_does_what_it_grants_and_says_what_it_lacks() -> Result<()> {
+    let azurite = azurite().await?;
+    let with = |token: &str| {
+        let key = Some(Secret::new(token));
+        store(&AzureConfig { key_type: AzureKeyType::Sas, key, ..azurite.config(CONTAINER) }, "/sas")
+    };
+    let whole = sas(CONTAINER, "rwdl", 1)?;
+    for token in [whole.clone(), format!("?{whole}")] {
+        let store = with(&token)?;
+        store.put(&key("a")?, PutMode::Create, pattern(3, 0)).await?;
+        upload(&store, &key("b")?, pattern(6 * MIB, 0)).await?;
+        ensure!(list_all(&store, None).await?.len() == 2 && store.get(&key("a")?, 3).await? == pattern(3, 0));
+        let verdict = prove_create_only(&store, &key("proof")?).await?;
+        ensure!(verdict == CreateOnly::Honoured);
+        store.delete(&key("a")?).await?;
+        store.delete(&key("b")?).await?;
+        ensure!(!format!("{store:?}").contains("sig"), "{store:?}");
+    }
+    let reader = with(&sas(CONTAINER, "rl", 1)?)?;
+    let refused = reader.put(&key("a")?, PutMode::Create, pattern(3, 0)).await.expect_err("no write");
+    told(&refused, "grants 'rl', which is not enough", "AuthorizationPermissionMismatch")?;
+    let refused = reader.delete(&key("a")?).await.expect_err("no delete");
+    told(&refused, "unable to remove", "grants 'rl'")?;
+    let expired = with(&sas(CONTAINER, "rwdl", -1)?)?;
+    for error in [
+        expired.get(&key("a")?, 3).await.err(),
+        expired.stat(&key("a")?).await.err(),
+        list_all(&expired, None).await.err(),
+    ] {
+        told(&error.context("it expired")?, "the shared access signature expired at", "unable to")?;
+    }
+    let forged = with(&whole.replace("sig=", "sig=AAAA"))?;
+    told(
+        &forged.get(&key("a")?, 3).await.expect_err("forged"),
+        "none of account",
+        "shared access signature",
+    )?;
+    let wrong = AzureConfig { key_type: AzureKeyType::Sas, ..azurite.config(CONTAINER) };
+    let error =
+        store(&wrong, "/").err().ok_or_else(|| anyhow!("an account key is no signature"))?.to_string();
+    ensure!(error.contains("shared access signature") && !error.contains(azurite::KEY), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed() -> Result<()> {
+    const LIFETIME: u64 = 3;
+    let azurite = Azurite::start_with_tokens()?;
+    azurite.create_container(CONTAINER).await?;
+    let identity = IdentityService::start(LIFETIME)?;
+    let around = Surroundings {
+        identity_endpoint: Some(identity.endpoint()),
+        identity_header: Some(Secret::new(identity::HEADER)),
+        ..Surroundings::default()
+    };
+    let config = AzureConfig { key_type: AzureKeyType::Auto, key: None, ..azurite.config(CONTAINER) };
+    let store = azurite::store_with(&config, "/auto", around.clone())?;
+    let begun = std::time::Instant::now();
+    let mut number = 0;
+    // Twice as long as a token is valid: without renewal the server refuses.
+    while begun.elapsed().as_secs() < 2 * LIFETIME {
+        let wanted = key(&format!("{number}"))?;
+        limits::within(store.put(&wanted, PutMode::Create, pattern(3, 0))).await??;
+        ensure!(limits::within(store.get(&wanted, 3)).await?? == pattern(3, 0));
+        number += 1;
+    }
+    let given = identity.given();
+    ensure!((2..=u32::try_from(2 * LIFETIME)?).contains(&given), "{given} tokens for {number} objects");
+
+    let stranger = Surroundings { identity_header: Some(Secret::new("no")), ..around.clone() };
+    let error =
+        azurite::store_with(&config, "/auto", stranger)?.stat(&key("0")?).await.expect_err("a stranger");
+    told(&error, "the identity service", "answered 401")?;
+    let nobody_vouches = StoreTls { ca_file: None, verify: true };
+    let untrusting = AzureConfig { tls: nobody_vouches, ..config.clone() };
+    let error = azurite::store_with(&untrusting, "/auto", around.clone())?.stat(&key("0")?).await;
+    ensure!(matches!(error, Err(StorageError::Access { .. })), "{error:?}");
+    let careless = AzureConfig { tls: StoreTls { ca_file: None, verify: false }, ..config };
+    ensure!(azurite::store_with(&careless, "/auto", around)?.stat(&key("0")?).await?.is_some());
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Whole backups to a directory and to Azure at once, through the binary: restored from Azure alone, killed in mid-upload,
+//! and what an operator is told.
+
+mod support;
+
+use support::stores::azurite::{self, Azurite, sas};
+use support::{
+    Config, Context, Pgconvoy, Result, Scratch, Site, SiteOptions, assert_refused,
+    assert_refused_with_one_of, data, ensure, labels, limits, note, same_data,
+};
+
+const CONTAINER: &str = "kit";
+
+/// Repository 1 is a directory, repository 2 a path in a container; both are encrypted.
+struct AzureSite {
+    site: Site,
+    server: Azurite,
+}
+
+impl AzureSite {
+    fn start() -> Result<AzureSite> {
+        let mut site = Site::prepare(&SiteOptions::default())?;
+        let server = Azurite::start()?;
+        block_on(server.create_container(CONTAINER))?;
+        site.repos.truncate(1);
+        let azure = repo_2(&site.scratch, &server.repo(2, CONTAINER, ""));
+        site.config = site.config.clone().repos(&site.repos).extra(&azure);
+        site.config.write(&site.scratch.config_file())?;
+        site.cluster.start()?;
+        site.pgconvoy.run(["stanza-create"])?.ok()?;
+        data::seed_small(&site.cluster)?;
+        Ok(AzureSite { site, server })
+    }
+
+    /// A configuration that knows only the container, reached in some way.
+    fn alone(&self, name: &str, azure: &str) -> Result<Pgconvoy> {
+        let Site { scratch, cluster, pgconvoy, .. } = &self.site;
+        let config = Config::new(scratch, &[], cluster).extra(&repo_2(scratch, azure));
+        pgconvoy.with_config(scratch, name, &config.backup("archive-timeout", "\"5s\""))
+    }
+}
+
+fn repo_2(scratch: &Scratch, azure: &str) -> String {
+    let key_file = scratch.join("repo2.key");
+    let key_file = key_file.display();
+    format!(
+        "\n[repo.2]\ntype = \"azure\"\npath = \"/pg\"\ncipher = \"aes-256-gcm\"\nkey-file = \"{key_file}\"\n{azure}"
+    )
+}
+
+fn sas_lines(permissions: &str) -> Result<String> {
+    Ok(format!("key-type = \"sas\"\nkey = \"{}\"\n", sas(CONTAINER, permissions, 1)?))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[test]
+fn a_backup_goes_to_a_directory_and_to_azure_at_once_and_restores_from_azure_alone() -> Result<()> {
+    let azure = AzureSite::start()?;
+    let site = &azure.site;
+    site.pgconvoy.run(["check"])?.ok()?;
+    let report = site.backup(&[])?;
+    assert_eq!(report["status"], "ok", "{report}");
+    let label = report["label"].as_str().context("label")?.to_owned();
+    for repo in [1, 2] {
+        assert_eq!(labels(&site.pgconvoy, repo)?, std::slice::from_ref(&label));
+    }
+    site.cluster.psql("create table later as select generate_series(1, 1000) n")?;
+    site.cluster.switch_and_archive()?;
+    let incremental = site.pgconvoy.run(["backup", "--type=incr", "--output=json"])?.ok()?.json()?;
+    assert_eq!(incremental["status"], "ok", "{incremental}");
+    site.cluster.psql("insert into later values (0)")?;
+    site.cluster.switch_and_archive()?;
+    site.pgconvoy.run(["verify"])?.ok()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    site.cluster.stop()?;
+
+    let alone = azure.alone("azure-alone.toml", &azure.server.repo(2, CONTAINER, &sas_lines("rl")?))?;
+    let copy = site.copy("from-azure")?;
+    alone.run(["restore", &format!("--pg-path={}", copy.data().display())])?.ok()?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)
+}
+
+#[test]
+fn a_backup_that_is_killed_in_mid_upload_leaves_nothing_visible_and_the_next_one_is_whole() -> Result<()> {
+    let azure = AzureSite::start()?;
+    let site = &azure.site;
+    // Packs of more than a block, so that there is something uncommitted to see.
+    let backup = ["backup", "--type=full", "--compress-type=none", "--output=json"];
+    let running = site.pgconvoy.start(backup)?;
+    let names = |include| block_on(azure.server.names(CONTAINER, "pg/main/backup/", include));
+    let uncommitted = limits::wait_for("an upload in blocks", limits::COMMAND, || {
+        ensure!(!running.has_ended()?, "the backup has ended: {}", running.stderr_so_far()?);
+        let (all, visible) = (names("uncommittedblobs")?, names("")?);
+        let begun: Vec<String> = all.into_iter().filter(|name| !visible.contains(name)).collect();
+        Ok(Some(begun).filter(|begun| !begun.is_empty()))
+    })?;
+    let killed = running.kill_and_wait()?;
+    ensure!(killed.signal == Some(9), "{killed}");
+    note(format!("killed with {uncommitted:?} under way"));
+    assert_eq!(labels(&site.pgconvoy, 2)?, Vec::<String>::new());
+    // Those that the process did not live to commit are no objects, and every object that is there is whole.
+    let left: Vec<String> =
+        names("uncommittedblobs")?.into_iter().filter(|name| uncommitted.contains(name)).collect();
+    ensure!(!left.is_empty(), "the blocks are still there");
+    let report = site.pgconvoy.run(backup)?.ok()?.json()?;
+    assert_eq!(report["status"], "ok", "{report}");
+    site.pgconvoy.run(["verify"])?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn what_an_operator_does_wrong_is_told_with_a_code_and_a_hint_and_without_the_secret() -> Result<()> {
+    let azure = AzureSite::start()?;
+    let server = &azure.server;
+    let (data, target) = (azure.site.cluster.data(), azure.site.scratch.join("fetched"));
+    let absent = "0000000100000000000000FF";
+    let known = azure.alone("good.toml", &server.repo(2, CONTAINER, ""))?;
+    known.archive_get(data, absent, &target, &[])?.with_code(1)?;
+    let expired = format!("key-type = \"sas\"\nkey = \"{}\"\n", sas(CONTAINER, "rwdl", -1)?);
+    let foreign = "key-type = \"sas\"\nkey = \"sv=2024-11-04&sp=rwdl&sr=c&sig=c2VjcmV0\"\n";
+    // Of a HEAD Azurite says no more than that it does not allow it; the service has a code for credentials, as the tests
+    // of the store have it.
+    let unspecific = "does not allow this request";
+    let cases = [
+        ("container", server.repo(2, "nowhere", ""), "has no container 'nowhere'"),
+        ("key", server.repo(2, CONTAINER, "").replace(azurite::KEY, "bm90IHRoZSBrZXk="), unspecific),
+        ("base64", server.repo(2, CONTAINER, "").replace(azurite::KEY, "not#base64"), "key is not base64"),
+        ("expired", server.repo(2, CONTAINER, &expired), "the shared access signature expired at"),
+        ("forged", server.repo(2, CONTAINER, foreign), unspecific),
+    ];
+    for (name, lines, words) in cases {
+        let wrong = azure.alone(&format!("{name}.toml"), &lines)?;
+        let told = wrong.run(["stanza-create"])?;
+        assert_refused(&told, 105)?;
+        ensure!(told.stderr.contains(words), "'{words}' is missing\n{told}");
+        for secret in ["sig=", azurite::KEY, "c2VjcmV0", "not#base64"] {
+            ensure!(!told.stderr.contains(secret), "a secret was shown\n{told}");
+        }
+        // PostgreSQL must never take any of these for the end of its archive.
+        let fetched = wrong.archive_get(data, absent, &target, &[])?;
+        ensure!(!matches!(fetched.code, Some(0 | 1)), "{name}: {fetched}");
+    }
+    let reader = azure.alone("reader.toml", &server.repo(2, CONTAINER, &sas_lines("rl")?))?;
+    let told = reader.run(["backup", "--type=full"])?;
+    assert_refused_with_one_of(&told, &[104, 105])?;
+    ensure!(told.stderr.contains("grants 'rl', which is not enough"), "{told}");
+    Ok(())
+}
