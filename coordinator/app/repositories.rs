@@ -5,10 +5,12 @@
 
 #[cfg(feature = "azure")]
 use pgconvoy_core::config::AzureConfig;
+#[cfg(feature = "gcs")]
+use pgconvoy_core::config::GcsConfig;
 #[cfg(feature = "s3")]
 use pgconvoy_core::config::S3Config;
 use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind, SftpConfig};
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
@@ -65,6 +67,9 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
         RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots),
         #[cfg(feature = "azure")]
         RepoKind::Azure(config) => azure(config.clone(), repo.path.clone(), policy, slots),
+        #[cfg(feature = "gcs")]
+        RepoKind::Gcs(config) => gcs(config.clone(), repo.path.clone(), policy, slots),
+        #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
         other => return Err(absent(repo.key, other)),
     };
     let is_remote = !matches!(repo.kind, RepoKind::Posix);
@@ -85,9 +90,11 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
     })
 }
 
+#[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
 fn absent(key: RepoKey, kind: &RepoKind) -> Failure {
     let message = format!("repo {key} has type {}, which is not part of this build", kind.repo_type());
-    Failure::new(ErrorCode::NotSupported, message).hint("use a repository of type posix or sftp")
+    let code = pgconvoy_core::failure::ErrorCode::NotSupported;
+    Failure::new(code, message).hint("use a repository of type posix or sftp")
 }
 
 fn posix(path: &str) -> (String, Open) {
@@ -135,6 +142,16 @@ fn azure(config: AzureConfig, path: String, policy: RetryPolicy, slots: PartSlot
         let surroundings = Surroundings::of_process();
         let options = AzureOptions { path: path.clone(), retry: policy, slots: slots.clone(), surroundings };
         Ok(Arc::new(AzureStorage::new(&config, options)?) as Arc<dyn Storage>)
+    });
+    (description, open)
+}
+
+#[cfg(feature = "gcs")]
+fn gcs(config: GcsConfig, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+    use pgconvoy_storage_gcs::{GcsStorage, describe};
+    let description = describe(&config.bucket, &path);
+    let open: Open = Box::new(move |_| {
+        Ok(Arc::new(GcsStorage::open(&config, &path, slots.clone(), policy)?) as Arc<dyn Storage>)
     });
     (description, open)
 }
