@@ -225,7 +225,8 @@ pub fn store(config: &AzureConfig, path: &str) -> Result<AzureStorage> {
 }
 
 pub fn store_with(config: &AzureConfig, path: &str, surroundings: Surroundings) -> Result<AzureStorage> {
-    let retry = RetryPolicy::within(Duration::from_secs(60));
+    // A busy machine takes its time for a block.
+    let retry = RetryPolicy::within(limits::LARGE_COMMAND);
     let options = AzureOptions { path: path.to_owned(), retry, slots: PartSlots::for_slots(4), surroundings };
     AzureStorage::new(config, options).map_err(|error| anyhow!("{error}"))
 }

@@ -382,9 +382,7 @@ fn answer(status: u16, headers: &[(String, String)], body: &str) -> String {
 }
 
 /// First line and headers with the empty line; `None` where the connection ends instead.
-async fn read_head(
-    from: &mut (impl AsyncRead + tokio::io::AsyncBufRead + Unpin),
-) -> std::io::Result<Option<String>> {
+async fn read_head(from: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
     loop {
         let before = head.len();

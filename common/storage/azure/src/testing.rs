@@ -96,13 +96,17 @@ impl Server {
 async fn receive(socket: &mut TcpStream) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     let mut piece = [0; 8 << 10];
+    let mut whole = None;
     loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+        if whole.is_none()
+            && let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             let announced = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-            if body.len() >= announced.unwrap_or(0) {
-                return Ok(text);
-            }
+            whole = Some(end + 4 + announced.unwrap_or(0usize));
+        }
+        if whole.is_some_and(|whole| bytes.len() >= whole) {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
         match socket.read(&mut piece).await? {
             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
