@@ -65,7 +65,9 @@ END
 }
 
 install_what_is_missing
-cargo build --quiet --profile ci --locked --benches
+# Nothing here speaks to object stores, whose libraries take minutes to optimise.
+readonly build=(--quiet --profile ci --locked --no-default-features)
+cargo build "${build[@]}" --benches
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 header "$form" >"$table"
@@ -74,7 +76,7 @@ for benchmark in "${benchmarks[@]}"; do
     echo "== $benchmark" >&2
     arguments=()
     [[ $form == full ]] || arguments+=(--short)
-    cargo bench --quiet --profile ci --locked --bench "$benchmark" -- "${arguments[@]}" >>"$table" || failed+=("$benchmark")
+    cargo bench "${build[@]}" --bench "$benchmark" -- "${arguments[@]}" >>"$table" || failed+=("$benchmark")
 done
 printf '\nLoad when it ended: %s. The benchmarks themselves keep two cores busy: what is above 2 is somebody else.\n' \
     "$(cut -d ' ' -f 1-3 /proc/loadavg)" >>"$table"

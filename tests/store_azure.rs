@@ -4,21 +4,34 @@ mod support;
 
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls};
 use pgconvoy_core::failure::{Classify, ErrorCode};
-use pgconvoy_storage::parts::PartStore;
+use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::parts::{PartSlots, PartStore};
 use pgconvoy_storage::{
     CreateOnly, ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
     prove_create_only,
 };
-use pgconvoy_storage_azure::{AzureStorage, Surroundings};
+use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use support::stores::azurite::{self, Azurite, sas, store};
+use support::stores::azurite::{self, Azurite, sas};
 use support::stores::identity::{self, IdentityService};
 use support::{Context, Result, anyhow, ensure, limits};
 
 const CONTAINER: &str = "kit";
 const MIB: usize = 1 << 20;
+
+/// A store as the composition root would make it, without its retries.
+fn store(config: &AzureConfig, path: &str) -> Result<AzureStorage> {
+    store_with(config, path, Surroundings::default())
+}
+
+fn store_with(config: &AzureConfig, path: &str, surroundings: Surroundings) -> Result<AzureStorage> {
+    // A busy machine takes its time for a block.
+    let retry = RetryPolicy::within(limits::LARGE_COMMAND);
+    let options = AzureOptions { path: path.to_owned(), retry, slots: PartSlots::for_slots(4), surroundings };
+    AzureStorage::new(config, options).map_err(|error| anyhow!("{error}"))
+}
 
 async fn azurite() -> Result<Azurite> {
     let azurite = Azurite::start()?;
@@ -51,7 +64,7 @@ async fn azure_is_a_store_in_a_path_of_a_container() -> Result<()> {
     let number = AtomicU32::new(0);
     conformance::suite(async || {
         let path = format!("/some/path-{}", number.fetch_add(1, Ordering::Relaxed));
-        Arc::new(azurite.store(CONTAINER, &path).expect("a store")) as Arc<dyn Storage>
+        Arc::new(store(&azurite.config(CONTAINER), &path).expect("a store")) as Arc<dyn Storage>
     })
     .await;
     Ok(())
@@ -64,7 +77,7 @@ async fn azure_is_a_store_in_a_whole_container_too() -> Result<()> {
     conformance::suite(async || {
         let container = format!("whole-{}", number.fetch_add(1, Ordering::Relaxed));
         azurite.create_container(&container).await.expect("a container");
-        Arc::new(azurite.store(&container, "/").expect("a store")) as Arc<dyn Storage>
+        Arc::new(store(&azurite.config(&container), "/").expect("a store")) as Arc<dyn Storage>
     })
     .await;
     Ok(())
@@ -73,7 +86,7 @@ async fn azure_is_a_store_in_a_whole_container_too() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_eight_creators_one_wins_with_puts_and_with_blocks() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/race")?;
+    let store = store(&azurite.config(CONTAINER), "/race")?;
     // Blocks of 5 MiB: two for each of the uploads.
     for (round, length) in [(0, 1000), (1, 6 * MIB), (2, 6 * MIB)] {
         let wanted = key(&format!("round-{round}"))?;
@@ -106,7 +119,7 @@ async fn of_eight_creators_one_wins_with_puts_and_with_blocks() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_mebibytes_go_in_blocks_of_which_several_are_under_way() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/big")?;
+    let store = store(&azurite.config(CONTAINER), "/big")?;
     let wanted = key("sixty")?;
     let body = pattern(60 * MIB, 0);
     upload(&store, &wanted, body.clone()).await?;
@@ -127,7 +140,7 @@ async fn sixty_mebibytes_go_in_blocks_of_which_several_are_under_way() -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_was_overtaken_learns_it_and_its_blocks_make_no_object() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/late")?;
+    let store = store(&azurite.config(CONTAINER), "/late")?;
     let wanted = key("a")?;
     let mut late = store.begin(&wanted, PutMode::Create).await?;
     late.write(pattern(11 * MIB, 1)).await?;
@@ -156,7 +169,7 @@ async fn a_writer_that_was_overtaken_learns_it_and_its_blocks_make_no_object() -
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_was_lost_is_known_by_its_own_nonce() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/lost")?;
+    let store = store(&azurite.config(CONTAINER), "/lost")?;
     let wanted = key("a")?;
     let mine = store.begin_parts(&wanted, PutMode::Create).await?;
     let part = store.put_part(&mine, 0, pattern(10, 1)).await?;
@@ -192,7 +205,7 @@ async fn a_block_that_does_not_match_its_checksum_is_refused_by_the_server() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings_longer_than_a_page_are_whole_and_in_order() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/many")?;
+    let store = store(&azurite.config(CONTAINER), "/many")?;
     let names: Vec<ObjectKey> = (0..1203).map(|n| key(&format!("a/{n:04}"))).collect::<Result<_>>()?;
     let mut writers = tokio::task::JoinSet::new();
     for chunk in names.chunks(200) {
@@ -241,7 +254,7 @@ async fn tags_go_with_every_object_that_is_written() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_somebody_holds_is_not_deleted_and_the_error_says_why() -> Result<()> {
     let azurite = azurite().await?;
-    let store = azurite.store(CONTAINER, "/held")?;
+    let store = store(&azurite.config(CONTAINER), "/held")?;
     for (name, query, headers, word) in [
         (
             "lease",
@@ -364,7 +377,7 @@ async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed
         ..Surroundings::default()
     };
     let config = AzureConfig { key_type: AzureKeyType::Auto, key: None, ..azurite.config(CONTAINER) };
-    let store = azurite::store_with(&config, "/auto", around.clone())?;
+    let store = store_with(&config, "/auto", around.clone())?;
     let begun = std::time::Instant::now();
     let mut number = 0;
     // Twice as long as a token is valid: without renewal the server refuses.
@@ -378,14 +391,13 @@ async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed
     ensure!((2..=u32::try_from(2 * LIFETIME)?).contains(&given), "{given} tokens for {number} objects");
 
     let stranger = Surroundings { identity_header: Some(Secret::new("no")), ..around.clone() };
-    let error =
-        azurite::store_with(&config, "/auto", stranger)?.stat(&key("0")?).await.expect_err("a stranger");
+    let error = store_with(&config, "/auto", stranger)?.stat(&key("0")?).await.expect_err("a stranger");
     told(&error, "the identity service", "answered 401")?;
     let nobody_vouches = StoreTls { ca_file: None, verify: true };
     let untrusting = AzureConfig { tls: nobody_vouches, ..config.clone() };
-    let error = azurite::store_with(&untrusting, "/auto", around.clone())?.stat(&key("0")?).await;
+    let error = store_with(&untrusting, "/auto", around.clone())?.stat(&key("0")?).await;
     ensure!(matches!(error, Err(StorageError::Access { .. })), "{error:?}");
     let careless = AzureConfig { tls: StoreTls { ca_file: None, verify: false }, ..config };
-    ensure!(azurite::store_with(&careless, "/auto", around)?.stat(&key("0")?).await?.is_some());
+    ensure!(store_with(&careless, "/auto", around)?.stat(&key("0")?).await?.is_some());
     Ok(())
 }

@@ -8,9 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls, UriStyle};
-use pgconvoy_storage::decorate::retry::RetryPolicy;
-use pgconvoy_storage::parts::PartSlots;
-use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -106,11 +103,6 @@ impl Azurite {
             tls: StoreTls { ca_file: ca_file_text(self.ca_file.as_ref()).unwrap_or_default(), verify: true },
             tags: BTreeMap::new(),
         }
-    }
-
-    /// A store in an existing container, each path being one of its own.
-    pub fn store(&self, container: &str, path: &str) -> Result<AzureStorage> {
-        store(&self.config(container), path)
     }
 
     /// Lines for a configuration file; `more` for what differs from a shared key.
@@ -217,18 +209,6 @@ impl Azurite {
         let names = text.split("<Name>").skip(1).filter_map(|rest| rest.split_once("</Name>"));
         Ok(names.map(|(name, _)| name.to_owned()).collect())
     }
-}
-
-/// A store as the composition root would make it, without its retries.
-pub fn store(config: &AzureConfig, path: &str) -> Result<AzureStorage> {
-    store_with(config, path, Surroundings::default())
-}
-
-pub fn store_with(config: &AzureConfig, path: &str, surroundings: Surroundings) -> Result<AzureStorage> {
-    // A busy machine takes its time for a block.
-    let retry = RetryPolicy::within(limits::LARGE_COMMAND);
-    let options = AzureOptions { path: path.to_owned(), retry, slots: PartSlots::for_slots(4), surroundings };
-    AzureStorage::new(config, options).map_err(|error| anyhow!("{error}"))
 }
 
 /// A signature for one container, valid so many hours from now; negative: until so long ago.
