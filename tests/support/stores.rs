@@ -1,8 +1,6 @@
 //! Servers that hold repositories, what stands before them, and the lines to them.
 
 pub mod azurite;
-pub mod gcs_emulators;
-pub mod gcs_server;
 pub mod http_proxy;
 pub mod identity;
 pub mod seaweed;

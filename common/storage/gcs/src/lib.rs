@@ -87,6 +87,8 @@ impl GcsStorage {
         slots: PartSlots,
         retry: RetryPolicy,
     ) -> Result<GcsStorage, StorageError> {
+        // The SDK signs and connects with the process's provider; another one that was installed before is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let description = describe(&config.bucket, path);
         let unusable = |reason: String, hint: &str| StorageError::Setup {
             at: Place::new(description.as_str(), None),

@@ -40,8 +40,6 @@ impl Sdk {
 
     async fn client(&self, api: &Api, at: &Place) -> Result<&Storage, StorageError> {
         let made = self.client.get_or_try_init(async || {
-            // The SDK takes the process's provider; another one that was installed before is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
             let builder = Storage::builder()
                 .with_endpoint(api.endpoint.as_str())
                 .with_credentials(api.bearer.clone())
