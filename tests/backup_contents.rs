@@ -198,7 +198,7 @@ fn a_repository_gets_no_more_bytes_a_second_than_it_may() -> Result<()> {
     let limited = site
         .pgconvoy
         .call(["backup", "--type=full", "--output=json"])?
-        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", &format!("{rate}KiB"));
+        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", format!("{rate}KiB"));
     let begin = std::time::Instant::now();
     let report = limited.run(support::limits::LARGE_COMMAND)?.ok()?.json()?;
     let took = begin.elapsed().as_secs_f64();
@@ -219,7 +219,7 @@ fn a_restore_takes_most_from_the_repository_that_is_quick() -> Result<()> {
     let limited = site
         .pgconvoy
         .call(["restore", &target, "--type=immediate", "--target-action=promote"])?
-        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", &format!("{rate}KiB"));
+        .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", format!("{rate}KiB"));
     let begin = std::time::Instant::now();
     limited.run(support::limits::LARGE_COMMAND)?.ok()?;
     let took = begin.elapsed().as_secs_f64();

@@ -18,6 +18,7 @@ use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 use pgconvoy_storage::parts::PartSlots;
 use pgconvoy_storage::{PosixStorage, Storage, StorageError};
 use pgconvoy_storage_sftp::{SftpOptions, SftpStorage};
@@ -58,7 +59,10 @@ type Open = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send
 
 fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, Failure> {
     // Shared by whatever is opened here, however often.
+    #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
     let slots = PartSlots::for_slots(slots);
+    #[cfg(not(any(feature = "azure", feature = "gcs", feature = "s3")))]
+    let _ = slots;
     let bandwidth = repo.bandwidth_max.map(|bytes| Arc::new(Bandwidth::new(bytes.0)));
     let (description, open) = match &repo.kind {
         RepoKind::Posix => posix(&repo.path),
