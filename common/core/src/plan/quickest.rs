@@ -13,7 +13,7 @@ pub struct Giver {
     pub under_way: u64,
 }
 
-/// Index of the giver that will have given so many bytes first, were they asked for now.
+/// Index of the giver that will have given so many bytes first, if they are asked for at once.
 pub fn quickest(givers: &[Giver], bytes: u64) -> Option<usize> {
     let known = givers.iter().filter_map(|giver| giver.rate).fold(0.0, f64::max);
     let presumed = if known > 0.0 { known } else { 1.0 };

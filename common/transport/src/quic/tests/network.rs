@@ -164,10 +164,11 @@ async fn control_frames_overtake_bulk_data_on_a_link_that_is_full() {
             }
         });
     }
-    // Every stream has its share before the first frame is sent, within the step's timeout.
+    // Every stream has its share before the first frame is sent.
     let passed = || bulk.load(Ordering::Relaxed);
     within(async {
         while passed() < BULK_STREAMS * (64 << 10) {
+            // Within the step's timeout.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
