@@ -128,6 +128,10 @@ impl Storage for HedgeStorage {
         self.inner.delete(key).await
     }
 
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        self.inner.delete_many(keys).await
+    }
+
     async fn sweep_temporary(
         &self,
         prefix: Option<&ObjectKey>,
