@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two pieces of an answer; the deadline of a call is the retry decorator's.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Until the head of an answer, which comes after a body was sent over a line that may be slow, and between two pieces of it. Only a
+/// backstop: the time-outs of a try and of a call are the retry policy's, which `io-timeout` makes.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 /// Longer than the pauses between a worker's requests, shorter than servers keep quiet connections.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a server may ask for is bounded by the deadline anyway; this keeps arithmetic safe.
