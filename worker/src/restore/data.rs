@@ -102,9 +102,6 @@ pub(super) fn run(
     durable: &(dyn Fn(&InHand) + Sync),
     steward: impl FnOnce(&SyncQueue) -> Result<(), Failure>,
 ) {
-    // Whoever else has the backup gives a share of it from the moment on in which that is known.
-    let others = work.chosen.others.clone();
-    work.around.runtime.spawn(async move { others.find().await.len() });
     let (queue, waiting) = sync::queue();
     std::thread::scope(|scope| {
         for _ in 0..slots {

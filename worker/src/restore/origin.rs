@@ -4,12 +4,13 @@ use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::ids::{Identity, RepoKey, StanzaName};
-use pgconvoy_core::plan::quickest::{Giver, learned_rate};
+use pgconvoy_core::plan::quickest::{Balance, Giver, learned_rate};
 use pgconvoy_repository::object::ObjectReader;
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 /// A repository that has the backup.
@@ -18,13 +19,21 @@ pub(super) struct Origin {
     repository: Arc<Repository>,
     /// It did not answer: the others are asked first from now on.
     is_away: AtomicBool,
-    giver: Mutex<Giver>,
+    record: Mutex<Record>,
+}
+
+/// What was seen of it.
+#[derive(Debug)]
+struct Record {
+    giver: Giver,
+    balance: Balance,
 }
 
 impl Origin {
     pub(super) fn new(repository: Arc<Repository>) -> Arc<Origin> {
-        let giver = Mutex::new(Giver { rate: None, under_way: 0 });
-        Arc::new(Origin { repository, is_away: AtomicBool::new(false), giver })
+        let giver = Giver { rate: None, under_way: 0 };
+        let record = Mutex::new(Record { giver, balance: Balance::default() });
+        Arc::new(Origin { repository, is_away: AtomicBool::new(false), record })
     }
 
     pub(super) fn key(&self) -> RepoKey {
@@ -48,23 +57,33 @@ impl Origin {
     }
 
     pub(super) fn giver(&self) -> Giver {
-        *self.lock()
+        self.lock().giver
     }
 
     /// So many bytes are asked for until the value is dropped.
     pub(super) fn busy_with(self: &Arc<Self>, bytes: u64) -> Busy {
-        self.lock().under_way += bytes;
+        self.lock().giver.under_way += bytes;
         Busy { origin: self.clone(), bytes }
     }
 
     pub(super) fn gave(&self, bytes: u64, took: Duration) {
-        let mut giver = self.lock();
-        giver.rate = Some(learned_rate(giver.rate, bytes, took.as_secs_f64()));
+        let mut record = self.lock();
+        record.giver.rate = Some(learned_rate(record.giver.rate, bytes, took.as_secs_f64()));
+    }
+
+    /// How long a slot waited for it, and did something else, while it took from it.
+    pub(super) fn was_taken_from(&self, waited: Duration, worked: Duration) {
+        self.lock().balance.add(waited, worked);
+    }
+
+    /// It is what holds the restore up.
+    pub(super) fn is_slow(&self) -> bool {
+        self.lock().balance.is_mostly_waiting()
     }
 
     /// Every change is whole before the lock is given back.
-    fn lock(&self) -> MutexGuard<'_, Giver> {
-        self.giver.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,7 +94,7 @@ pub(super) struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.origin.lock().under_way -= self.bytes;
+        self.origin.lock().giver.under_way -= self.bytes;
     }
 }
 
@@ -89,6 +108,7 @@ pub(super) struct Others {
     /// Is none of the others.
     first: RepoKey,
     found: OnceCell<Vec<Arc<Origin>>>,
+    is_looked_for: AtomicBool,
 }
 
 impl Others {
@@ -99,12 +119,28 @@ impl Others {
         first: RepoKey,
     ) -> Arc<Others> {
         let (label, backup) = (head.label, head.backup);
-        Arc::new(Others { set, stanza, label, backup, first, found: OnceCell::new() })
+        Arc::new(Others {
+            set,
+            stanza,
+            label,
+            backup,
+            first,
+            found: OnceCell::new(),
+            is_looked_for: AtomicBool::new(false),
+        })
     }
 
     /// As far as they are known by now.
     pub(super) fn known(&self) -> &[Arc<Origin>] {
         self.found.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks for them beside the restore; who knows already knows.
+    pub(super) fn begin_to_look(self: &Arc<Self>, runtime: &Handle) {
+        if !self.is_looked_for.swap(true, Ordering::Relaxed) {
+            let others = self.clone();
+            runtime.spawn(async move { others.find().await.len() });
+        }
     }
 
     pub(super) async fn find(&self) -> &[Arc<Origin>] {

@@ -27,9 +27,11 @@ use pgconvoy_repository::RepositoryError;
 use pgconvoy_repository::codec::Decompressor;
 use pgconvoy_repository::object::ObjectReader;
 use pgconvoy_repository::pack::PackReader;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use trouble::{Complaint, Trouble, given_up, tell};
 
 /// One thread's tools.
@@ -39,6 +41,8 @@ pub(super) struct PackSlot<'a> {
     decompressor: Decompressor,
     /// Content of the frame at hand.
     raw: Vec<u8>,
+    /// How long this thread waited for stores, altogether.
+    waited: Cell<Duration>,
 }
 
 /// A pack as one repository has it.
@@ -51,7 +55,7 @@ struct Opened {
 
 impl<'a> PackSlot<'a> {
     pub(super) fn new(work: &'a Work<'a>, queue: SyncQueue) -> Self {
-        PackSlot { work, queue, decompressor: Decompressor::new(), raw: Vec::new() }
+        PackSlot { work, queue, decompressor: Decompressor::new(), raw: Vec::new(), waited: Cell::default() }
     }
 
     pub(super) fn restore(&mut self, in_hand: &Arc<InHand>, pack: &PackWork) -> Result<(), Failure> {
@@ -71,7 +75,10 @@ impl<'a> PackSlot<'a> {
         let mut origins = Origins::new(self.work, pack.bytes);
         while let Some(origin) = origins.next() {
             let mut trouble = Trouble::default();
+            let (begin, waited) = (Instant::now(), self.waited.get());
             wanted = self.take(&origin, pack, wanted, &mut parts, &mut trouble)?;
+            let waited = self.waited.get() - waited;
+            origin.was_taken_from(waited, begin.elapsed().saturating_sub(waited));
             complaints.extend(trouble.into_complaint(&origin));
             if wanted.is_empty() {
                 tell(&object, &complaints, &origin);
@@ -146,12 +153,14 @@ impl<'a> PackSlot<'a> {
     fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         self.work.halt.check()?;
         let stop = &self.work.around.stop;
+        let begin = Instant::now();
         let done = self.work.around.runtime.block_on(async {
             tokio::select! {
                 () = stop.cancelled() => None,
                 done = work => Some(done),
             }
         });
+        self.waited.set(self.waited.get() + begin.elapsed());
         done.ok_or_else(super::terminated)
     }
 
@@ -285,7 +294,8 @@ async fn referred(
     Ok(objects)
 }
 
-/// The repositories that have the backup, the one first that will have given the pack first; who does not answer comes last.
+/// The repositories that have the backup: the chosen one, or, when waiting for it is most of the work, the one that will have
+/// given the pack first; then the others. Who does not answer comes last.
 struct Origins<'a> {
     work: &'a Work<'a>,
     waiting: VecDeque<Arc<Origin>>,
@@ -296,6 +306,10 @@ impl<'a> Origins<'a> {
     fn new(work: &'a Work<'a>, bytes: u64) -> Self {
         let chosen = work.chosen;
         let mut waiting = VecDeque::from([chosen.origin.clone()]);
+        if !chosen.origin.is_slow() {
+            return Origins { work, waiting, knows_all: false };
+        }
+        chosen.others.begin_to_look(&work.around.runtime);
         waiting.extend(chosen.others.known().iter().cloned());
         waiting.make_contiguous().sort_by_key(|origin| origin.is_away());
         let present = waiting.iter().filter(|origin| !origin.is_away());

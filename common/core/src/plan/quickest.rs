@@ -1,8 +1,41 @@
-//! From which of several givers something is taken: from the one that will have given it first.
+//! From which of several givers something is taken: from the preferred one, until waiting for it is most of the work; then
+//! from the one that will have given it first.
 //!
 //! Invariants
-//! 1. A giver whose speed is unknown counts as quick as the quickest known one, so each is tried early and once.
-//! 2. Among equals the first one is taken: callers list them by preference.
+//! 1. Nobody else is asked while the preferred giver keeps its takers busy: another one may cost money, and what is wrong
+//!    with the preferred one must not stay unseen without need.
+//! 2. A giver whose speed is unknown counts as quick as the quickest known one, so each is tried early and once.
+//! 3. Among equals the first one is taken: callers list them by preference.
+
+use std::time::Duration;
+
+/// Less waiting than this is no reason to ask somebody else.
+const WAITED_MIN: Duration = Duration::from_secs(1);
+/// About the time by which a balance forgets.
+const MEMORY: Duration = Duration::from_secs(30);
+
+/// How those who take from a giver spend their time, lately.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Balance {
+    waited: Duration,
+    worked: Duration,
+}
+
+impl Balance {
+    pub fn add(&mut self, waited: Duration, worked: Duration) {
+        self.waited += waited;
+        self.worked += worked;
+        if self.waited + self.worked > MEMORY {
+            self.waited /= 2;
+            self.worked /= 2;
+        }
+    }
+
+    /// Whether the giver is what holds its takers up.
+    pub fn is_mostly_waiting(&self) -> bool {
+        self.waited >= WAITED_MIN && self.waited > self.worked
+    }
+}
 
 /// Somebody who can give bytes, and how busy.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,6 +76,30 @@ fn as_float(bytes: u64) -> f64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn balance(waited_ms: u64, worked_ms: u64) -> Balance {
+        let mut balance = Balance::default();
+        balance.add(Duration::from_millis(waited_ms), Duration::from_millis(worked_ms));
+        balance
+    }
+
+    #[test]
+    fn a_giver_holds_its_takers_up_when_they_wait_longer_than_they_work() {
+        assert!(!Balance::default().is_mostly_waiting());
+        assert!(!balance(900, 0).is_mostly_waiting(), "too little to tell");
+        assert!(!balance(2000, 3000).is_mostly_waiting());
+        assert!(balance(2000, 1500).is_mostly_waiting());
+    }
+
+    #[test]
+    fn a_giver_that_becomes_slow_is_found_out_whatever_it_was_before() {
+        let mut balance = balance(0, 3_600_000);
+        let rounds = (1..).find(|_| {
+            balance.add(Duration::from_secs(1), Duration::ZERO);
+            balance.is_mostly_waiting()
+        });
+        assert!(rounds.is_some_and(|rounds| rounds < 300), "{rounds:?}");
+    }
 
     const MIB: u64 = 1 << 20;
 
