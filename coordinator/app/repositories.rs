@@ -3,13 +3,14 @@
 //! Nothing is looked at here: a repository that is away, or whose key is wrong, says so when it is opened, so that a
 //! command can go on with the others.
 
+use crate::host::cores;
 #[cfg(feature = "azure")]
 use pgconvoy_core::config::AzureConfig;
 #[cfg(feature = "gcs")]
 use pgconvoy_core::config::GcsConfig;
 #[cfg(feature = "s3")]
 use pgconvoy_core::config::S3Config;
-use pgconvoy_core::config::{CipherType, RepoConfig, RepoKind, SftpConfig};
+use pgconvoy_core::config::{BackupOptions, CipherType, RepoConfig, RepoKind, SftpConfig};
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
@@ -29,8 +30,13 @@ use std::time::Duration;
 /// A repository, or why it is not to be had.
 pub type Opened = (RepoKey, Result<Arc<Repository>, Failure>);
 
-/// A store may take up to `io_timeout` for one call, its repetitions included. `slots` is how many units are worked on at once.
-pub fn repository_set(
+/// For a command: as many parts and requests at a time as its slots can use.
+pub fn repository_set(repos: &[RepoConfig], options: &BackupOptions) -> Result<Arc<RepositorySet>, Failure> {
+    repository_set_for(repos, options.io_timeout, options.slots(cores()))
+}
+
+/// For so many slots. A store may take up to `io_timeout` for one call, its repetitions included.
+pub fn repository_set_for(
     repos: &[RepoConfig],
     io_timeout: Duration,
     slots: usize,
@@ -41,12 +47,8 @@ pub fn repository_set(
 }
 
 /// Opens each; one that cannot be opened is an error of its own.
-pub async fn open_all(
-    repos: &[RepoConfig],
-    io_timeout: Duration,
-    slots: usize,
-) -> Result<Vec<Opened>, Failure> {
-    let set = repository_set(repos, io_timeout, slots)?;
+pub async fn open_all(repos: &[RepoConfig], options: &BackupOptions) -> Result<Vec<Opened>, Failure> {
+    let set = repository_set(repos, options)?;
     let mut opened = Vec::new();
     for repo in repos {
         opened.push((repo.key, set.open(repo.key).await.map_err(Failure::from)));

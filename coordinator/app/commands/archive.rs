@@ -7,7 +7,7 @@ pub(super) mod daemon;
 
 use crate::context::Context;
 use crate::repositories::repository_set;
-use pgconvoy_core::config::RepoConfig;
+use pgconvoy_core::config::{BackupOptions, RepoConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::StanzaName;
 use pgconvoy_worker::archive::{Connect, data_directory};
@@ -72,11 +72,11 @@ fn run_on_threads<T>(threads: usize, work: impl Future<Output = T>) -> Result<T,
     outcome
 }
 
-pub(super) fn connect(repos: &[RepoConfig], io_timeout: Duration, slots: usize) -> Connect {
-    let repos = repos.to_vec();
+pub(super) fn connect(repos: &[RepoConfig], options: &BackupOptions) -> Connect {
+    let (repos, options) = (repos.to_vec(), options.clone());
     Arc::new(move |key| {
         let chosen = repos.iter().find(|repo| repo.key == key);
-        repository_set(chosen.map_or(&[], std::slice::from_ref), io_timeout, slots)
+        repository_set(chosen.map_or(&[], std::slice::from_ref), &options)
     })
 }
 

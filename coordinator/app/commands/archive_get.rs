@@ -14,7 +14,6 @@ use super::archive::{candidates, connect, data_directory_of, run_until_terminate
 use crate::Invocation;
 use crate::args::{ArchiveGetArgs, Typed};
 use crate::context::Context;
-use crate::host::cores;
 use crate::logging;
 use crate::output::Failures;
 use crate::settings::ArchiveGetRequest;
@@ -101,7 +100,7 @@ fn fetch(context: &Context, args: &ArchiveGetArgs, directory: Option<&Path>) -> 
         return Ok(ExitCode::SUCCESS);
     }
     let repositories: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
-    let connect = connect(&request.repos, request.options.io_timeout, request.options.slots(cores()));
+    let connect = connect(&request.repos, &request.options);
     let get = Get {
         connect: &connect,
         repositories: &repositories,

@@ -101,10 +101,7 @@ fn push(context: &Context, request: &ArchivePushRequest, file: WalFileName) -> R
     let is_segment = matches!(file, WalFileName::Segment(_) | WalFileName::Partial(_));
     // A segment tells by itself whose it is.
     let cluster = if is_segment && is_header_checked { None } else { cluster(context, request)? };
-    let doors = Doors::new(
-        connect(&request.repos, request.options.io_timeout, request.options.slots(cores())),
-        request.stanza.clone(),
-    );
+    let doors = Doors::new(connect(&request.repos, &request.options), request.stanza.clone());
     let push = Push {
         doors: &doors,
         repositories: &repositories(request),
@@ -150,10 +147,7 @@ pub(super) fn ahead(
     };
     let sibling = |repo: &RepoConfig| Sibling { key: repo.key, keeps_all: repo.retention.archive.is_none() };
     Ok(BackgroundPush {
-        doors: Doors::new(
-            connect(&request.repos, request.options.io_timeout, request.options.slots(cores())),
-            request.stanza.clone(),
-        ),
+        doors: Doors::new(connect(&request.repos, &request.options), request.stanza.clone()),
         repositories: repositories(request),
         siblings: request.repos.iter().map(sibling).collect(),
         pg_wal: path.parent().unwrap_or(Path::new("/")).to_owned(),
@@ -180,10 +174,7 @@ pub(super) fn stream(
             .hint("check the path of the stanza's server")
     })?;
     Ok(Stream {
-        doors: Doors::new(
-            connect(&request.repos, request.options.io_timeout, request.options.slots(cores())),
-            request.stanza.clone(),
-        ),
+        doors: Doors::new(connect(&request.repos, &request.options), request.stanza.clone()),
         repositories: repositories(request),
         connect: ConnectOptions {
             application_name: "pgconvoy [archive-stream]".to_owned(),

@@ -29,7 +29,7 @@ const LOCK_KIND: &str = "backup";
 pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failure> {
     refuse_what_is_not_there(request)?;
     let source = source(&request.stanza, request.options.db_timeout, "backup")?;
-    let set = repository_set(&request.all_repos, request.options.io_timeout, request.options.slots(cores()))?;
+    let set = repository_set(&request.all_repos, &request.options)?;
     let mut locks = Vec::new();
     for repo in &request.repos {
         locks.push(HostLock::acquire(&context.config.paths.lock, &request.stanza.name, LOCK_KIND, repo.key)?);

@@ -3,7 +3,7 @@
 use super::stanza_create::all_or_error;
 use crate::args::Output;
 use crate::context::Context;
-use crate::host::{cores, source};
+use crate::host::source;
 use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
@@ -20,7 +20,7 @@ pub fn run(_context: &Context, form: Output, requests: &[CheckRequest]) -> Resul
     let mut verdicts = Vec::new();
     for request in requests {
         let source = source(&request.stanza, request.options.db_timeout, "check")?;
-        let set = repository_set(&request.repos, request.options.io_timeout, request.options.slots(cores()))?;
+        let set = repository_set(&request.repos, &request.options)?;
         let keys: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
         let check = Check {
             set: &set,

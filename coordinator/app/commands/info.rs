@@ -1,7 +1,6 @@
 //! `info`: what there is, as text or as pgBackRest's JSON.
 
 use crate::args::Output;
-use crate::host::cores;
 use crate::output;
 use crate::repositories::open_all;
 use crate::runtime::block_on;
@@ -13,8 +12,7 @@ use std::process::ExitCode;
 /// Exits 0 whatever the status, as pgBackRest does: monitors read the status from the result.
 pub fn run(request: &InfoRequest) -> Result<ExitCode, Failure> {
     let report = block_on(async {
-        let opened =
-            open_all(&request.repos, request.options.io_timeout, request.options.slots(cores())).await?;
+        let opened = open_all(&request.repos, &request.options).await?;
         Ok::<_, Failure>(gather(&opened, request.stanza.as_ref(), request.set, request.kind).await)
     })??;
     match request.output {

@@ -1,7 +1,6 @@
 //! `manifest`: what one backup consists of.
 
 use crate::args::Output;
-use crate::host::cores;
 use crate::output::stdout_writer;
 use crate::repositories::open_all;
 use crate::runtime::block_on;
@@ -38,9 +37,7 @@ pub fn run(request: &ManifestRequest) -> Result<ExitCode, Failure> {
 /// The first repository, in order, that has the backup.
 async fn find(request: &ManifestRequest) -> Result<(Arc<Repository>, BackupRecord), Failure> {
     let mut last = None;
-    for (key, opened) in
-        open_all(&request.repos, request.options.io_timeout, request.options.slots(cores())).await?
-    {
+    for (key, opened) in open_all(&request.repos, &request.options).await? {
         let found = async {
             let repository = opened?;
             let backups = repository.backups(&request.stanza).await?;

@@ -1,6 +1,5 @@
 //! `repo-get`: one object, opened.
 
-use crate::host::cores;
 use crate::output::stdout_writer;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
@@ -15,11 +14,7 @@ const MISSING: u8 = 1;
 
 pub fn run(request: &RepoGetRequest) -> Result<ExitCode, Failure> {
     block_on(async {
-        let set = repository_set(
-            std::slice::from_ref(&request.repo),
-            request.options.io_timeout,
-            request.options.slots(cores()),
-        )?;
+        let set = repository_set(std::slice::from_ref(&request.repo), &request.options)?;
         let repository = set.open(request.repo.key).await?;
         let content = if request.raw { Content::Raw } else { Content::Decoded };
         let mut out = stdout_writer();

@@ -1,7 +1,6 @@
 //! `repo-ls`: names in a repository.
 
 use crate::args::{Output, SortOrder as TypedOrder};
-use crate::host::cores;
 use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
@@ -22,11 +21,7 @@ pub fn run(request: &RepoLsRequest) -> Result<ExitCode, Failure> {
         },
     };
     let listed = block_on(async {
-        let set = repository_set(
-            std::slice::from_ref(&request.repo),
-            request.options.io_timeout,
-            request.options.slots(cores()),
-        )?;
+        let set = repository_set(std::slice::from_ref(&request.repo), &request.options)?;
         let repository = set.open(request.repo.key).await?;
         Ok::<_, Failure>(list(&repository, &wanted).await?)
     })??;

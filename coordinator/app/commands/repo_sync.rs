@@ -47,11 +47,7 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
 pub async fn synced(request: &RepoSyncRequest, cancel: CancellationToken) -> Result<SyncReport, Failure> {
     let (from, to) = (request.from.key, request.to.key);
     let _locks = locks(request)?;
-    let set = repository_set(
-        &[request.from.clone(), request.to.clone()],
-        request.options.io_timeout,
-        request.options.slots(cores()),
-    )?;
+    let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
     let source = set.open(from).await.context(format!("repo {from}"))?;
     let (target, is_new) = set.open_or_create(to, now()).await.context(format!("repo {to}"))?;
     if is_new && request.to.cipher != CipherType::None {

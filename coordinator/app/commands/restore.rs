@@ -52,11 +52,7 @@ fn order(context: &Context, request: &RestoreRequest) -> Result<RestoreOrder, Fa
     Ok(RestoreOrder {
         stanza: request.stanza.clone(),
         set: request.set,
-        repositories: repository_set(
-            &request.repos,
-            request.options.io_timeout,
-            request.options.slots(cores()),
-        )?,
+        repositories: repository_set(&request.repos, &request.options)?,
         target: request.target.clone(),
         recovery: RecoveryOptions {
             restore_command: archive_get(context, request)?,

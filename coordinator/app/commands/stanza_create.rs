@@ -1,7 +1,7 @@
 //! `stanza-create`: makes the stanza in every repository, and the repository too where there is none yet. Idempotent.
 
 use crate::context::Context;
-use crate::host::{cores, now, source};
+use crate::host::{now, source};
 use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::block_on;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 pub fn run(_context: &Context, request: &StanzaCreateRequest) -> Result<ExitCode, Failure> {
     let source = source(&request.stanza, request.options.db_timeout, "stanza-create")?;
-    let set = repository_set(&request.repos, request.options.io_timeout, request.options.slots(cores()))?;
+    let set = repository_set(&request.repos, &request.options)?;
     let keys: Vec<RepoKey> = request.repos.iter().map(|repo| repo.key).collect();
     let results = block_on(async {
         let control = identify(&source, request.online, request.force).await?;

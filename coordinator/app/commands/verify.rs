@@ -79,9 +79,7 @@ pub async fn verified(request: &VerifyRequest, cancel: CancellationToken) -> Res
     let mut repositories = Vec::new();
     let mut unreadable = Vec::new();
     let mut without_set = None;
-    for (key, opened) in
-        open_all(&request.repos, request.options.io_timeout, request.options.slots(cores())).await?
-    {
+    for (key, opened) in open_all(&request.repos, &request.options).await? {
         let verified = match opened {
             Ok(repository) => verify(repository, &request.stanza, &options, Arc::new(note)).await,
             Err(failure) => Err(failure),

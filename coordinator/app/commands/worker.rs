@@ -6,7 +6,7 @@ use crate::fleet::errands::CommandErrands;
 use crate::host::{connect_options, cores, random_identity, writer};
 use crate::member;
 use crate::reload::Reload;
-use crate::repositories::repository_set;
+use crate::repositories::repository_set_for;
 use crate::runtime::block_on;
 use crate::signals::{Signals, Word, tell_ready};
 use pgconvoy_core::config::{BackupOptions, Config, PgConfig, restart};
@@ -111,7 +111,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
 
 fn all_repositories(config: &Config, options: &BackupOptions) -> Result<Arc<RepositorySet>, Failure> {
     let repos: Vec<_> = config.repos.values().cloned().collect();
-    repository_set(&repos, options.io_timeout, usize::from(slots(config)))
+    repository_set_for(&repos, options.io_timeout, usize::from(slots(config)))
 }
 
 /// One for each stanza whose data this worker sees.

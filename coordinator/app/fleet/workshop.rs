@@ -3,7 +3,6 @@
 use crate::args::{Command, as_typed};
 use crate::commands::backup;
 use crate::context::{Context, Current};
-use crate::host::cores;
 use crate::repositories::repository_set;
 use crate::settings::{BackupRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
@@ -115,14 +114,10 @@ impl Workshop for CommandWorkshop {
     ) -> Result<Arc<RepositorySet>, Failure> {
         if kind == JobKind::RepoSync {
             let request = self.sync(stanza, options)?;
-            return repository_set(
-                &[request.from, request.to],
-                request.options.io_timeout,
-                request.options.slots(cores()),
-            );
+            return repository_set(&[request.from, request.to], &request.options);
         }
         let request = self.verify(stanza, options)?;
-        repository_set(&request.repos, request.options.io_timeout, request.options.slots(cores()))
+        repository_set(&request.repos, &request.options)
     }
 
     fn spec(&self, record: &JobRecord, epoch: Epoch) -> Result<BackupSpec, Failure> {
@@ -136,11 +131,7 @@ impl Workshop for CommandWorkshop {
     fn tools(&self, stanza: &StanzaName, options: &JobOptions) -> Result<Tools, Failure> {
         let request = self.backup(stanza, options)?;
         Ok(Tools {
-            repositories: repository_set(
-                &request.all_repos,
-                request.options.io_timeout,
-                request.options.slots(cores()),
-            )?,
+            repositories: repository_set(&request.all_repos, &request.options)?,
             archive_timeout: request.options.archive_timeout,
         })
     }

@@ -99,11 +99,7 @@ impl<'a> Ahead<'a> {
     pub(super) fn fetch(&self, file: &WalFileName) -> Result<(), Failure> {
         let WalFileName::Segment(segment) = file else { return Ok(()) };
         let Some(_lock) = background::become_it(self.context, &self.request.stanza)? else { return Ok(()) };
-        let set = repository_set(
-            &self.request.repos,
-            self.request.options.io_timeout,
-            self.request.options.slots(cores()),
-        )?;
+        let set = repository_set(&self.request.repos, &self.request.options)?;
         let connect: Connect = Arc::new(move |_| Ok(set.clone()));
         let repositories: Vec<RepoKey> = self.request.repos.iter().map(|repo| repo.key).collect();
         let width = self.request.options.slots(cores()).max(WIDTH_MIN);
