@@ -3,6 +3,10 @@
 //! Whoever wants to move bytes reserves the time that they take, right behind what others have reserved, and sleeps until
 //! that time begins. So the rate holds for the sum, nobody starves, and the last bytes need not be waited for twice.
 
+mod turns;
+
+pub use turns::Turns;
+
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -38,10 +42,16 @@ impl Bandwidth {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Waits until so many bytes may be moved.
+    /// Waits until so many bytes may be moved. [`Turns`] tells this wait from one for a store.
     pub async fn pass(&self, bytes: u64) {
         let begin = self.reserve(bytes, Instant::now());
+        let _waiting = turns::waiting();
         tokio::time::sleep_until(begin.into()).await;
+    }
+
+    /// These bytes are moved without a wait; what comes after them waits the longer.
+    pub fn let_pass(&self, bytes: u64) {
+        self.reserve(bytes, Instant::now());
     }
 
     /// Blocks until so many bytes may be moved, or `is_over` says that nobody wants them.

@@ -1,4 +1,4 @@
-//! How long one unit waits for one repository.
+//! How long one unit waits for one repository, waits for a turn under its limit of bytes a second not counted.
 //!
 //! Failure story: a repository that stalls is given up for the whole job (`GivenUp`); one whose calls fail is not, because
 //! its next unit may go well.
@@ -7,6 +7,7 @@ use crate::job::{JobContext, job_over};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::UnitOrder;
+use pgconvoy_storage::bandwidth::Turns;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,15 +52,14 @@ impl Patience {
     pub(super) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let stall = Duration::from_millis(self.context.units.stall_timeout_ms);
         let left = stall.saturating_mul(self.stalls_max).saturating_sub(self.waited);
-        let began = Instant::now();
+        let (began, turns) = (Instant::now(), Turns::default());
         let outcome = tokio::select! {
             biased;
-            done = work => Ok(done),
+            done = turns.within(stall.min(left), work) => done.ok_or_else(|| self.stalled(stall, left)),
             failure = self.context.given_up.skipped(self.repository, &self.order.repositories) => Err(failure),
             () = self.context.ended.cancelled() => Err(job_over()),
-            () = tokio::time::sleep(stall.min(left)) => Err(self.stalled(stall, left)),
         };
-        self.waited += began.elapsed();
+        self.waited += began.elapsed().saturating_sub(turns.waited());
         outcome
     }
 

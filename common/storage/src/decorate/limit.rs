@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes of an object that is written without a wait.
+const SMALL_BYTES: u64 = 64 << 10;
+
 /// Belongs outside of a retry: a wait for one's turn is no reason to give a call up.
 #[derive(Debug)]
 pub struct LimitStorage {
@@ -43,7 +46,11 @@ impl Storage for LimitStorage {
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
-        self.bandwidth.pass(length(&body)).await;
+        match length(&body) {
+            // Among these are signs of life, which must not wait behind data.
+            small if small <= SMALL_BYTES => self.bandwidth.let_pass(small),
+            large => self.bandwidth.pass(large).await,
+        }
         self.inner.put(key, mode, body).await
     }
 
@@ -161,5 +168,21 @@ mod tests {
         let took = begin.elapsed();
         assert!(took >= Duration::from_millis(1350), "{took:?}");
         assert!(took < Duration::from_secs(20), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn small_objects_go_at_once_and_what_follows_pays_for_them() {
+        let storage = limited();
+        let begin = Instant::now();
+        for number in 0..32 {
+            let small = Bytes::from(vec![1; 1 << 16]);
+            storage.put(&key(&format!("sign-of-life-{number}")), PutMode::Create, small).await.unwrap();
+        }
+        let gone = begin.elapsed();
+        storage.put(&key("large"), PutMode::Create, Bytes::from(vec![1; 1 << 17])).await.unwrap();
+        let took = begin.elapsed();
+        assert!(gone < Duration::from_millis(1500), "{gone:?}");
+        // Two megabytes went before it, and a tenth of a second is a burst.
+        assert!(took >= Duration::from_millis(1850), "{took:?}");
     }
 }

@@ -100,7 +100,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     repo("retention-archive-type", Choice(RetentionArchiveType::NAMES), "which backups retention-archive counts").default("full"),
     repo("retention-archive", Integer(1, RETENTION_MAX), "backups whose WAL is kept without a gap; those that are kept when absent"),
     repo("retention-history", Integer(0, RETENTION_MAX), "days to keep the manifests of expired backups; for ever when absent"),
-    repo("bandwidth-max", Size(64 * KIB, PIB), "bytes per second that each host moves to and from the repository; unlimited when absent"),
+    repo("bandwidth-max", Size(64 * KIB, PIB), "bytes per second that each worker and each command moves to and from the repository; unlimited when absent"),
     repo("required", Boolean, "whether a backup that misses this repository is a failure").default("y"),
 
     s3("bucket", Text, "bucket").required(),
