@@ -61,7 +61,7 @@ impl Target {
             Operation::Finish => IoAction::Publish,
             Operation::Get | Operation::GetRange => IoAction::Read,
             Operation::List => IoAction::List,
-            Operation::Delete | Operation::Sweep => IoAction::Remove,
+            Operation::Abort | Operation::Delete | Operation::Sweep => IoAction::Remove,
         }
     }
 
@@ -135,9 +135,9 @@ impl Storage for FaultStorage {
         let aftermath = target.before().await?;
         let begun = self.inner.begin(key, mode_after(aftermath, mode)).await;
         let inner = target.after(aftermath, begun)?;
-        let (write, finish) =
-            (self.target(Operation::Write, Some(key)), self.target(Operation::Finish, Some(key)));
-        Ok(Box::new(FaultUpload { inner, write, finish, is_dead: false }))
+        let [write, finish, abort] = [Operation::Write, Operation::Finish, Operation::Abort]
+            .map(|operation| self.target(operation, Some(key)));
+        Ok(Box::new(FaultUpload { inner, write, finish, abort, is_dead: false }))
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
@@ -195,6 +195,7 @@ struct FaultUpload {
     inner: Box<dyn Upload>,
     write: Target,
     finish: Target,
+    abort: Target,
     /// A failed write kills an upload, an injected one too.
     is_dead: bool,
 }
@@ -228,7 +229,9 @@ impl Upload for FaultUpload {
     }
 
     async fn abort(self: Box<Self>) {
-        self.inner.abort().await;
+        if self.abort.before().await.is_ok() {
+            self.inner.abort().await;
+        }
     }
 }
 

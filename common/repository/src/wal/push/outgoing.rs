@@ -2,14 +2,18 @@
 
 use super::pipeline::Plain;
 use super::{LAG_MAX, WalTarget, stalled, too_slow};
+use crate::Repository;
 use crate::error::RepositoryError;
 use crate::object::object_key;
 use bytes::Bytes;
-use pgconvoy_storage::{PutMode, StorageError, Upload};
+use pgconvoy_storage::bandwidth::Turns;
+use pgconvoy_storage::{PutMode, Upload};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+
+/// What cleaning up after a failed upload may take: PostgreSQL waits for the answer.
+const ABORT_MAX: Duration = Duration::from_secs(5);
 
 /// What a target gets, in order: header, frames and footer, then the end.
 pub(super) enum Piece {
@@ -57,14 +61,28 @@ pub(super) async fn write(
     let key = object_key(name);
     let beginning = repository.storage().begin(&key, PutMode::Create);
     let mut upload: Box<dyn Upload> = in_time(beginning, stall).await.ok_or_else(stalled)??;
+    if let Err(error) = fill(repository, upload.as_mut(), pieces, stall).await {
+        // A command ends right after this: what is left to the background would stay.
+        let _ = in_time(upload.abort(), stall.min(ABORT_MAX)).await;
+        return Err(error);
+    }
+    Ok(in_time(upload.finish(), stall).await.ok_or_else(stalled)??)
+}
+
+/// Writes all pieces.
+async fn fill(
+    repository: &Repository,
+    upload: &mut dyn Upload,
+    pieces: &mut Pieces,
+    stall: Duration,
+) -> Result<(), RepositoryError> {
     loop {
         match pieces.next().await {
             Some(Piece::Part(part)) => {
-                in_time(upload.write(part?), stall).await.ok_or_else(stalled)??;
+                let written = in_time(upload.write(part?), stall).await;
+                written.ok_or_else(|| stalled(repository, stall))??;
             }
-            Some(Piece::End(_)) => {
-                return Ok(in_time(upload.finish(), stall).await.ok_or_else(stalled)??);
-            }
+            Some(Piece::End(_)) => return Ok(()),
             None => {
                 let reason = format!("it took no piece of a WAL file for {} s", LAG_MAX.as_secs());
                 return Err(too_slow(repository, reason));
@@ -73,10 +91,7 @@ pub(super) async fn write(
     }
 }
 
-/// `None`: not in time.
-async fn in_time<T>(
-    work: impl Future<Output = Result<T, StorageError>>,
-    limit: Duration,
-) -> Option<Result<T, StorageError>> {
-    timeout(limit, work).await.ok()
+/// `None`: not in time, waits for a turn not counted.
+async fn in_time<T>(work: impl Future<Output = T>, limit: Duration) -> Option<T> {
+    Turns::default().within(limit, work).await
 }

@@ -109,6 +109,25 @@ async fn a_repository_that_fails_is_left_behind_and_has_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_failed_upload_stored_is_discarded_before_the_answer() {
+    let (target, faults) = target().await;
+    faults.add(Rule::always(Operation::Write, Effect::Fail(Fault::Full)).skip(3));
+    let discarded = faults.add(Rule::always(Operation::Abort, Effect::Delay(STALL / 4)));
+    let results = push(std::slice::from_ref(&target), &content(6 << 20, 1), 2).await;
+    assert!(matches!(results[0], Err(RepositoryError::Storage(StorageError::Full { .. }))), "{results:?}");
+    assert_eq!(faults.strikes(discarded), 1);
+}
+
+#[tokio::test]
+async fn a_repository_that_hangs_over_what_it_stored_does_not_keep_the_answer() {
+    let (target, faults) = target().await;
+    faults.add(Rule::always(Operation::Write, Effect::Fail(Fault::Full)));
+    faults.add(Rule::always(Operation::Abort, Effect::Stall));
+    let results = push(std::slice::from_ref(&target), &content(6 << 20, 1), 2).await;
+    assert!(matches!(results[0], Err(RepositoryError::Storage(StorageError::Full { .. }))), "{results:?}");
+}
+
+#[tokio::test]
 async fn a_repository_that_hangs_is_left_behind_after_the_stall() {
     for operation in [Operation::Stat, Operation::Begin, Operation::Write, Operation::Finish] {
         let ((good, _), (bad, faults)) = (target().await, target().await);

@@ -14,6 +14,7 @@ pub enum Operation {
     Begin,
     Write,
     Finish,
+    Abort,
     Get,
     GetRange,
     Stat,
