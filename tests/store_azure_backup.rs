@@ -4,9 +4,11 @@
 mod support;
 
 use support::stores::azurite::{self, Azurite, sas};
+use support::stores::http_proxy::{HttpProxy, Weather};
+use support::stores::tour::goes_there_and_comes_back;
 use support::{
-    Config, Context, Pgconvoy, Result, Scratch, Site, SiteOptions, assert_refused,
-    assert_refused_with_one_of, data, ensure, labels, limits, note, same_data,
+    Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, assert_refused_with_one_of, data, ensure,
+    labels, limits, note,
 };
 
 const CONTAINER: &str = "kit";
@@ -18,34 +20,30 @@ struct AzureSite {
 }
 
 impl AzureSite {
-    fn start() -> Result<AzureSite> {
-        let mut site = Site::prepare(&SiteOptions::default())?;
+    /// Nothing but the server is started.
+    fn prepare() -> Result<AzureSite> {
         let server = Azurite::start()?;
         block_on(server.create_container(CONTAINER))?;
-        site.repos.truncate(1);
-        let azure = repo_2(&site.scratch, &server.repo(2, CONTAINER, ""));
-        site.config = site.config.clone().repos(&site.repos).extra(&azure);
-        site.config.write(&site.scratch.config_file())?;
-        site.cluster.start()?;
-        site.pgconvoy.run(["stanza-create"])?.ok()?;
-        data::seed_small(&site.cluster)?;
+        let table = server.table(CONTAINER, "");
+        let site = Site::prepare(&SiteOptions::default())?.with_second_repo_in("azure", "/pg", &table)?;
         Ok(AzureSite { site, server })
     }
 
-    /// A configuration that knows only the container, reached in some way.
-    fn alone(&self, name: &str, azure: &str) -> Result<Pgconvoy> {
-        let Site { scratch, cluster, pgconvoy, .. } = &self.site;
-        let config = Config::new(scratch, &[], cluster).extra(&repo_2(scratch, azure));
-        pgconvoy.with_config(scratch, name, &config.backup("archive-timeout", "\"5s\""))
+    fn start() -> Result<AzureSite> {
+        let azure = AzureSite::prepare()?;
+        azure.site.cluster.start()?;
+        azure.site.pgconvoy.run(["stanza-create"])?.ok()?;
+        data::seed_small(&azure.site.cluster)?;
+        Ok(azure)
     }
-}
 
-fn repo_2(scratch: &Scratch, azure: &str) -> String {
-    let key_file = scratch.join("repo2.key");
-    let key_file = key_file.display();
-    format!(
-        "\n[repo.2]\ntype = \"azure\"\npath = \"/pg\"\ncipher = \"aes-256-gcm\"\nkey-file = \"{key_file}\"\n{azure}"
-    )
+    /// A configuration that knows only the container, reached in some way.
+    fn alone(&self, name: &str, table: &str) -> Result<Pgconvoy> {
+        let Site { scratch, config, repos, pgconvoy, .. } = &self.site;
+        let repo = repos[1].clone().in_store("azure", "/pg", table);
+        let config = config.clone().repos(&[repo]).backup("archive-timeout", "\"5s\"");
+        pgconvoy.with_config(scratch, name, &config)
+    }
 }
 
 fn sas_lines(permissions: &str) -> Result<String> {
@@ -58,30 +56,24 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 
 #[test]
 fn a_backup_goes_to_a_directory_and_to_azure_at_once_and_restores_from_azure_alone() -> Result<()> {
-    let azure = AzureSite::start()?;
-    let site = &azure.site;
-    site.pgconvoy.run(["check"])?.ok()?;
-    let report = site.backup(&[])?;
-    assert_eq!(report["status"], "ok", "{report}");
-    let label = report["label"].as_str().context("label")?.to_owned();
-    for repo in [1, 2] {
-        assert_eq!(labels(&site.pgconvoy, repo)?, std::slice::from_ref(&label));
-    }
-    site.cluster.psql("create table later as select generate_series(1, 1000) n")?;
-    site.cluster.switch_and_archive()?;
-    let incremental = site.pgconvoy.run(["backup", "--type=incr", "--output=json"])?.ok()?.json()?;
-    assert_eq!(incremental["status"], "ok", "{incremental}");
-    site.cluster.psql("insert into later values (0)")?;
-    site.cluster.switch_and_archive()?;
-    site.pgconvoy.run(["verify"])?.ok()?;
-    let expected = data::fingerprint(&site.cluster)?;
-    site.cluster.stop()?;
+    let azure = AzureSite::prepare()?;
+    let alone = azure.alone("azure-alone.toml", &azure.server.table(CONTAINER, &sas_lines("rl")?))?;
+    goes_there_and_comes_back(&azure.site, &alone)
+}
 
-    let alone = azure.alone("azure-alone.toml", &azure.server.repo(2, CONTAINER, &sas_lines("rl")?))?;
-    let copy = site.copy("from-azure")?;
-    alone.run(["restore", &format!("--pg-path={}", copy.data().display())])?.ok()?;
-    copy.start_and_recover()?;
-    same_data(&copy, &expected)
+#[test]
+fn a_network_that_fails_every_fifth_request_only_costs_time() -> Result<()> {
+    let azure = AzureSite::prepare()?;
+    let proxy = HttpProxy::before(azure.server.socket_address()?, Random::from_environment()?)?;
+    proxy.set(Weather::bad(20));
+    let through = azure.server.table_at(&proxy.endpoint(), CONTAINER, "");
+    let site = azure.site.with_second_repo_in("azure", "/pg", &through)?;
+    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)?;
+    note(format!("{:?}", proxy.seen()));
+    ensure!(proxy.seen().faults.len() > 5, "{:?}", proxy.seen());
+    let names = |include| block_on(azure.server.names(CONTAINER, "pg/", include));
+    assert_eq!(names("uncommittedblobs")?, names("")?);
+    Ok(())
 }
 
 #[test]
@@ -118,7 +110,7 @@ fn what_an_operator_does_wrong_is_told_with_a_code_and_a_hint_and_without_the_se
     let server = &azure.server;
     let (data, target) = (azure.site.cluster.data(), azure.site.scratch.join("fetched"));
     let absent = "0000000100000000000000FF";
-    let known = azure.alone("good.toml", &server.repo(2, CONTAINER, ""))?;
+    let known = azure.alone("good.toml", &server.table(CONTAINER, ""))?;
     known.archive_get(data, absent, &target, &[])?.with_code(1)?;
     let expired = format!("key-type = \"sas\"\nkey = \"{}\"\n", sas(CONTAINER, "rwdl", -1)?);
     let foreign = "key-type = \"sas\"\nkey = \"sv=2024-11-04&sp=rwdl&sr=c&sig=c2VjcmV0\"\n";
@@ -126,11 +118,11 @@ fn what_an_operator_does_wrong_is_told_with_a_code_and_a_hint_and_without_the_se
     // of the store have it.
     let unspecific = "does not allow this request";
     let cases = [
-        ("container", server.repo(2, "nowhere", ""), "has no container 'nowhere'"),
-        ("key", server.repo(2, CONTAINER, "").replace(azurite::KEY, "bm90IHRoZSBrZXk="), unspecific),
-        ("base64", server.repo(2, CONTAINER, "").replace(azurite::KEY, "not#base64"), "key is not base64"),
-        ("expired", server.repo(2, CONTAINER, &expired), "the shared access signature expired at"),
-        ("forged", server.repo(2, CONTAINER, foreign), unspecific),
+        ("container", server.table("nowhere", ""), "has no container 'nowhere'"),
+        ("key", server.table(CONTAINER, "").replace(azurite::KEY, "bm90IHRoZSBrZXk="), unspecific),
+        ("base64", server.table(CONTAINER, "").replace(azurite::KEY, "not#base64"), "key is not base64"),
+        ("expired", server.table(CONTAINER, &expired), "the shared access signature expired at"),
+        ("forged", server.table(CONTAINER, foreign), unspecific),
     ];
     for (name, lines, words) in cases {
         let wrong = azure.alone(&format!("{name}.toml"), &lines)?;
@@ -144,7 +136,7 @@ fn what_an_operator_does_wrong_is_told_with_a_code_and_a_hint_and_without_the_se
         let fetched = wrong.archive_get(data, absent, &target, &[])?;
         ensure!(!matches!(fetched.code, Some(0 | 1)), "{name}: {fetched}");
     }
-    let reader = azure.alone("reader.toml", &server.repo(2, CONTAINER, &sas_lines("rl")?))?;
+    let reader = azure.alone("reader.toml", &server.table(CONTAINER, &sas_lines("rl")?))?;
     let told = reader.run(["backup", "--type=full"])?;
     assert_refused_with_one_of(&told, &[104, 105])?;
     ensure!(told.stderr.contains("grants 'rl', which is not enough"), "{told}");

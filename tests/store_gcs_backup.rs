@@ -5,77 +5,74 @@ mod support;
 #[path = "support/stores/gcs_server.rs"]
 mod gcs_server;
 
-use gcs_server::{BUCKET, GcsServer};
-use support::{
-    Cluster, ClusterOptions, Config, Context, Pgconvoy, Repo, Result, Scratch, data, ensure, labels,
-    same_data, site, user,
-};
+use gcs_server::{GcsServer, table};
+use support::stores::http_proxy::{HttpProxy, Weather};
+use support::stores::tour::goes_there_and_comes_back;
+use support::{Context, Pgconvoy, Random, Result, Site, SiteOptions, ensure, note, user};
 
 /// Repository 1 is local, repository 2 an encrypted one in the bucket. Fields drop in this order.
 struct Stage {
-    pgconvoy: Pgconvoy,
+    server: GcsServer,
     /// Knows repository 2 only.
     remote: Pgconvoy,
-    config: Config,
-    bucket: Repo,
-    cluster: Cluster,
-    server: GcsServer,
-    scratch: Scratch,
+    site: Site,
 }
 
 impl Stage {
-    fn start() -> Result<Stage> {
-        let scratch = Scratch::new()?;
+    /// Nothing but the server is started; it is reached at its own address, or through what stands there.
+    fn prepare(through: impl FnOnce(&GcsServer) -> Result<String>) -> Result<Stage> {
         let server = GcsServer::start()?;
-        let service = server.service_key(scratch.path())?;
+        let site = Site::prepare(&SiteOptions::default())?;
+        let service = server.service_key(site.scratch.path())?;
         user::give(&service.file)?;
-        let key_type = format!("key-type = \"service\"\nkey-file = \"{}\"", service.file.display());
-        let bucket = Repo::encrypted(&scratch, 2)?.in_store("gcs", "/pg", &table(&server, &key_type));
-        let cluster = Cluster::create(&scratch, "primary", &ClusterOptions::default())?;
-        let config = Config::new(&scratch, &[Repo::encrypted(&scratch, 1)?, bucket.clone()], &cluster);
-        config.write(&scratch.config_file())?;
-        let pgconvoy = Pgconvoy::new(&scratch);
-        let only = config.clone().repos(std::slice::from_ref(&bucket));
-        let remote = pgconvoy.with_config(&scratch, "remote.toml", &only)?;
-        cluster.start()?;
-        pgconvoy.run(["stanza-create"])?.ok()?;
-        Ok(Stage { pgconvoy, remote, config, bucket, cluster, server, scratch })
+        let table = table(&through(&server)?, &service.key_type());
+        let site = site.with_second_repo_in("gcs", "/pg", &table)?;
+        let remote = site.only_repos(&[2])?;
+        Ok(Stage { server, remote, site })
+    }
+
+    fn start() -> Result<Stage> {
+        let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
+        stage.site.cluster.start()?;
+        stage.site.pgconvoy.run(["stanza-create"])?.ok()?;
+        Ok(stage)
     }
 
     /// A program that knows repository 2 only, with other credentials for it.
     fn with_credentials(&self, name: &str, key_type: &str) -> Result<Pgconvoy> {
-        let bucket = self.bucket.clone().in_store("gcs", "/pg", &table(&self.server, key_type));
-        self.pgconvoy.with_config(&self.scratch, name, &self.config.clone().repos(&[bucket]))
+        let Site { scratch, config, repos, pgconvoy, .. } = &self.site;
+        let bucket = repos[1].clone().in_store("gcs", "/pg", &table(&self.server.endpoint(), key_type));
+        pgconvoy.with_config(scratch, name, &config.clone().repos(&[bucket]))
     }
-}
 
-fn table(server: &GcsServer, key_type: &str) -> String {
-    format!("bucket = \"{BUCKET}\"\nendpoint = \"{}\"\n{key_type}", server.endpoint())
+    fn has_no_parts(&self) -> Result<()> {
+        let names = self.server.names();
+        ensure!(names.iter().all(|name| !name.contains(".parts/")), "{names:?}");
+        Ok(())
+    }
 }
 
 #[test]
 fn one_backup_goes_to_a_local_repository_and_a_bucket_and_restores_from_the_bucket_alone() -> Result<()> {
-    let stage = Stage::start()?;
-    data::seed_small(&stage.cluster)?;
-    stage.pgconvoy.run(["check"])?.ok()?;
-    let report = stage.pgconvoy.run(["backup", "--type=full", "--output=json"])?.ok()?.json()?;
-    ensure!(report["status"] == "ok", "{report}");
-    stage.cluster.psql("create table later as select generate_series(1, 1000) n")?;
-    let report = stage.pgconvoy.run(["backup", "--type=incr", "--output=json"])?.ok()?.json()?;
-    ensure!(report["status"] == "ok" && report["type"] == "incr", "{report}");
-    ensure!(
-        labels(&stage.pgconvoy, 1)?.len() == 2 && labels(&stage.pgconvoy, 1)? == labels(&stage.remote, 2)?
-    );
-    stage.cluster.psql("create table last as select generate_series(1, 1000) n")?;
-    stage.cluster.switch_and_archive()?;
-    let expected = data::fingerprint(&stage.cluster)?;
-    stage.pgconvoy.run(["verify"])?.ok()?;
-    ensure!(stage.server.names().iter().all(|name| !name.contains(".parts/")), "{:?}", stage.server.names());
-    std::fs::remove_dir_all(stage.scratch.join("repo1"))?;
-    let copy = Cluster::attach(&stage.scratch, "copy", site::copy_overrides())?;
-    stage.remote.run(["restore", &format!("--pg-path={}", copy.data().display())])?.ok()?;
-    copy.start_and_recover()?;
-    same_data(&copy, &expected)
+    let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
+    goes_there_and_comes_back(&stage.site, &stage.remote)?;
+    stage.has_no_parts()
+}
+
+#[test]
+fn a_network_that_fails_every_fifth_request_only_costs_time() -> Result<()> {
+    let mut proxy = None;
+    let random = Random::from_environment()?;
+    let stage = Stage::prepare(|server| {
+        let before = HttpProxy::before(server.address(), random)?;
+        before.set(Weather::bad(20));
+        Ok(proxy.insert(before).endpoint())
+    })?;
+    goes_there_and_comes_back(&stage.site, &stage.remote)?;
+    let seen = proxy.context("a proxy")?.seen();
+    note(format!("{seen:?}"));
+    ensure!(seen.faults.len() > 5, "{seen:?}");
+    stage.has_no_parts()
 }
 
 #[test]
@@ -94,7 +91,7 @@ fn the_machines_own_identity_comes_from_the_metadata_server() -> Result<()> {
 #[test]
 fn what_is_wrong_with_a_bucket_is_said_with_its_hint_by_the_commands() -> Result<()> {
     let stage = Stage::start()?;
-    let token = stage.scratch.join("token");
+    let token = stage.site.scratch.join("token");
     std::fs::write(&token, "ya29.long-expired\n")?;
     user::give(&token)?;
     let key_type = format!("key-type = \"token\"\nkey-file = \"{}\"", token.display());
@@ -109,7 +106,7 @@ fn what_is_wrong_with_a_bucket_is_said_with_its_hint_by_the_commands() -> Result
     stage.server.rules(|rules| rules.forbidden = true);
     let refused = stage.remote.run(["backup", "--type=full"])?;
     ensure!(refused.code != Some(0) && refused.stderr.contains("roles/storage.objectUser"), "{refused}");
-    let secret = std::fs::read_to_string(stage.scratch.join("service.pem"))?;
+    let secret = std::fs::read_to_string(stage.site.scratch.join("service.pem"))?;
     let line = secret.lines().nth(1).context("a key")?;
     ensure!(!refused.stderr.contains(line) && !refused.stderr.contains("ya29"), "{refused}");
     Ok(())

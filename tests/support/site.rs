@@ -63,6 +63,21 @@ impl Site {
         Ok(Site { pgconvoy, config, repos, cluster, mounts, scratch })
     }
 
+    /// A prepared site whose second repository lies in a store of this kind; `table` has the lines of its own table.
+    pub fn with_second_repo_in(self, kind: &str, path: &str, table: &str) -> Result<Site> {
+        let second = self.repos[1].clone().in_store(kind, path, table);
+        let first = self.repos[0].clone();
+        self.with_repos(vec![first, second])
+    }
+
+    /// A prepared site with other repositories.
+    pub fn with_repos(mut self, repos: Vec<Repo>) -> Result<Site> {
+        self.config = self.config.repos(&repos);
+        self.repos = repos;
+        self.config.write(&self.scratch.config_file())?;
+        Ok(self)
+    }
+
     pub fn backup(&self, more: &[&str]) -> Result<Json> {
         self.try_backup(more)?.ok()?.json()
     }

@@ -6,3 +6,4 @@ pub mod identity;
 pub mod seaweed;
 pub mod slow_link;
 pub mod sshd;
+pub mod tour;

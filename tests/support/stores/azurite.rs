@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls, UriStyle};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +93,11 @@ impl Azurite {
         &self.address
     }
 
+    pub fn socket_address(&self) -> Result<SocketAddr> {
+        let (_, address) = self.address.split_once("://").context("a scheme")?;
+        Ok(address.parse()?)
+    }
+
     pub fn config(&self, container: &str) -> AzureConfig {
         AzureConfig {
             account: ACCOUNT.to_owned(),
@@ -105,15 +111,19 @@ impl Azurite {
         }
     }
 
-    /// Lines for a configuration file; `more` for what differs from a shared key.
-    pub fn repo(&self, number: u16, container: &str, more: &str) -> String {
+    /// Lines of `[repo.N.azure]`; `more` for what differs from a shared key.
+    pub fn table(&self, container: &str, more: &str) -> String {
+        self.table_at(&self.address, container, more)
+    }
+
+    /// The same, where something stands before the server.
+    pub fn table_at(&self, endpoint: &str, container: &str, more: &str) -> String {
         let key = if more.contains("key-type") { String::new() } else { format!("key = \"{KEY}\"\n") };
         let ca_file =
             self.ca_file.as_ref().map_or(String::new(), |path| format!("ca-file = \"{}\"\n", path.display()));
         format!(
-            "[repo.{number}.azure]\naccount = \"{ACCOUNT}\"\ncontainer = \"{container}\"\nendpoint = \"{}\"\n\
-             uri-style = \"path\"\n{key}{ca_file}{more}",
-            self.address
+            "account = \"{ACCOUNT}\"\ncontainer = \"{container}\"\nendpoint = \"{endpoint}\"\n\
+             uri-style = \"path\"\n{key}{ca_file}{more}"
         )
     }
 

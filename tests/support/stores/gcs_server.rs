@@ -41,6 +41,11 @@ pub const BUCKET: &str = "backups";
 /// Who pays, where the bucket's owner does not.
 pub const PROJECT: &str = "payer";
 
+/// Lines of `[repo.N.gcs]`, for a server at this endpoint; `key_type` says how to log in.
+pub fn table(endpoint: &str, key_type: &str) -> String {
+    format!("bucket = \"{BUCKET}\"\nendpoint = \"{endpoint}\"\n{key_type}")
+}
+
 /// What goes wrong, beside what is always wrong.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -146,6 +151,10 @@ impl GcsServer {
 
     pub fn endpoint(&self) -> String {
         format!("{}://localhost:{}", self.scheme, self.shared.address.port())
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
     }
 
     pub fn port(&self) -> u16 {

@@ -99,6 +99,24 @@ pub struct Weather {
     pub stripped: Vec<&'static str>,
 }
 
+impl Weather {
+    /// All that happens now and then, to so many requests of a hundred.
+    pub fn bad(percent: u64) -> Weather {
+        let faults = vec![
+            Fault::status(500),
+            Fault::status(503),
+            Fault::busy(0),
+            Fault::ResetInRequest,
+            Fault::ResetInAnswer,
+            Fault::CutAnswer,
+            Fault::LoseAnswer,
+            Fault::DamageRequest,
+            Fault::Stall(Duration::from_millis(500)),
+        ];
+        Weather { faults, percent, ..Weather::default() }
+    }
+}
+
 /// What passed so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {

@@ -22,6 +22,14 @@ pub const SECRET_KEY: &str = "secret/of+the/tests";
 pub const REGION: &str = "us-east-1";
 pub const BUCKET: &str = "backups";
 
+/// Lines of `[repo.N.s3]`, for a server at this endpoint.
+pub fn table(endpoint: &str, secret: &str) -> String {
+    format!(
+        "bucket = \"{BUCKET}\"\nendpoint = \"{endpoint}\"\nregion = \"{REGION}\"\nuri-style = \"path\"\n\
+         key = \"{ACCESS_KEY}\"\nkey-secret = \"{secret}\""
+    )
+}
+
 pub struct Seaweed {
     server: Running,
     port: u16,

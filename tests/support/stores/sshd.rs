@@ -105,11 +105,11 @@ impl Sshd {
         self.write(&format!("known_hosts_{}", kinds.join("_")), &text)
     }
 
-    /// The `[repo.N.sftp]` table of a configuration.
-    pub fn settings_of_repo(&self, number: u16) -> Result<String> {
+    /// Lines of `[repo.N.sftp]`.
+    pub fn table(&self) -> Result<String> {
         let known = self.known_hosts(self.address, &HOST_KEYS)?;
         Ok(format!(
-            "[repo.{number}.sftp]\nhost = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\n\
+            "host = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\n\
              private-key-file = \"{}\"\nknown-hosts-file = \"{}\"\n",
             self.address.port(),
             self.user,

@@ -22,6 +22,11 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// Lines of `[repo.N.gcs]`.
+    pub fn key_type(&self) -> String {
+        format!("key-type = \"service\"\nkey-file = \"{}\"", self.file.display())
+    }
+
     pub(super) fn generate(folder: &Path, token_uri: &str) -> Result<ServiceKey> {
         let (pem, der) = (folder.join("service.pem"), folder.join("service.der"));
         let openssl = |args: &[&str]| Program::as_ourselves("openssl").args(args).run(limits::COMMAND)?.ok();
