@@ -11,7 +11,7 @@ use crate::stage::{Stage, settle};
 use crate::support::{Context, Program, Result, ensure, limits, user};
 use rustix::process::{WaitOptions, set_child_subreaper, wait};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a turn does to each of its segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +27,28 @@ pub(crate) fn turn(stage: &Stage, contender: Contender, way: Way, segments: &[Pa
     let script = script(stage, contender, way, &data, segments)?;
     let program = Program::new("sh")?.arg("-s").stdin_text(&script)?.current_dir(&data);
     settle();
-    // Background processes become children of this one when their command ends.
-    set_child_subreaper(rustix::process::Pid::from_raw(1)).context("taking over the background processes")?;
-    let (begin, cpu) = (Instant::now(), children_cpu()?);
-    program.run(limits::LARGE_COMMAND)?.ok()?;
-    let wall = begin.elapsed().as_secs_f64();
-    while wait(WaitOptions::empty()).is_ok_and(|ended| ended.is_some()) {}
-    set_child_subreaper(None).context("leaving the background processes alone")?;
-    let cost = Cost { wall, cpu: children_cpu()? - cpu };
+    let cost = cost_with_background(|| {
+        let begin = Instant::now();
+        program.run(limits::LARGE_COMMAND)?.ok()?;
+        Ok(begin.elapsed())
+    })?;
     std::fs::remove_dir_all(&data)?;
     Ok(Turn { cost, memory: 0 })
 }
 
+/// The wall time is what `work` tells; the CPU time is that of all processes which it leaves behind too, until they have ended.
+pub(crate) fn cost_with_background(work: impl FnOnce() -> Result<Duration>) -> Result<Cost> {
+    // Background processes become children of this one when their command ends.
+    set_child_subreaper(rustix::process::Pid::from_raw(1)).context("taking over the background processes")?;
+    let cpu = children_cpu()?;
+    let wall = work()?.as_secs_f64();
+    while wait(WaitOptions::empty()).is_ok_and(|ended| ended.is_some()) {}
+    set_child_subreaper(None).context("leaving the background processes alone")?;
+    Ok(Cost { wall, cpu: children_cpu()? - cpu })
+}
+
 /// What was told of an earlier turn's segments would hold for this one's too: they are the same files.
-fn forget_statuses(stage: &Stage) -> Result<()> {
+pub(crate) fn forget_statuses(stage: &Stage) -> Result<()> {
     for spool in ["spool", "pgbackrest/spool"] {
         let spool = stage.scratch().join(spool);
         if spool.exists() {
@@ -102,6 +110,6 @@ fn script(
     Ok(script)
 }
 
-fn name_of(segment: &Path) -> String {
+pub(crate) fn name_of(segment: &Path) -> String {
     segment.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -6,8 +6,8 @@ pub(crate) enum Contender {
     Pgconvoy { repositories: u16 },
     /// With block maps, or without them.
     Pgbackrest { block: bool },
-    /// Files of a data directory's sizes, written and synced by a loop and nothing else.
-    PlainWriting,
+    /// The least that it can take: the files are written by a loop, or copied by cp, and nothing else.
+    Plain,
 }
 
 impl Contender {
@@ -17,7 +17,7 @@ impl Contender {
             Contender::Pgconvoy { .. } => "pgconvoy, 2 repositories",
             Contender::Pgbackrest { block: true } => "pgBackRest",
             Contender::Pgbackrest { block: false } => "pgBackRest without block maps",
-            Contender::PlainWriting => "plain writing",
+            Contender::Plain => "plain files",
         }
     }
 }

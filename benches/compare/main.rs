@@ -17,6 +17,7 @@ mod changed;
 mod contender;
 mod pgbackrest;
 mod plain;
+mod replay;
 mod rounds;
 mod sparse;
 mod stage;
@@ -26,6 +27,7 @@ use ahead::Way;
 use anyhow::{Result, ensure};
 use contender::Contender;
 use measure::{Budget, Form, Table, Unit, mebibytes};
+use replay::Replay;
 use rounds::Rounds;
 use sparse::Sparse;
 use stage::{Stage, settle};
@@ -42,6 +44,8 @@ const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
 /// What works ahead needs something to work ahead on.
 const SEGMENTS_AHEAD_PER_TURN: u32 = 12;
+const SHORT_SEGMENTS_REPLAYED: u32 = 12;
+const FULL_SEGMENTS_REPLAYED: u32 = 48;
 
 /// A worker's: 64 MiB and 24 MiB for each slot and repository; a coordinator's for so few files: 64 MiB. Embedded, both.
 fn memory_max(repositories: u32) -> f64 {
@@ -63,13 +67,14 @@ fn main() -> Result<ExitCode> {
 type Part = fn(&Stage, u32, &mut Table) -> Result<()>;
 
 /// In the order in which they run: a restore needs the backups before it.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("backup", backup),
     ("restore", restore),
     ("restore-over", restore_over),
     ("incremental", incremental),
     ("archive-push", archive_push),
     ("archive-ahead", archive_ahead),
+    ("replay", replay),
     ("start", start),
 ];
 
@@ -127,11 +132,11 @@ fn backup(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
 fn restore(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let one = Contender::Pgconvoy { repositories: 1 };
     let rival = stage.rival();
-    let plain = Contender::PlainWriting;
+    let plain = Contender::Plain;
     let rounds = Rounds::run("restore", &[one, rival, plain], count, |contender, watch| {
         stage.prepare_restore()?;
         match contender {
-            Contender::PlainWriting => stage.write_plainly(),
+            Contender::Plain => stage.write_plainly(),
             _ => stage.measure(stage.restore(contender)?, watch),
         }
     })?;
@@ -256,6 +261,24 @@ fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let what = format!("archive-get --archive-async, segments a second against {name}");
     get.tell_rate(table, &what, one, rival, each);
     get.tell_cpu(table, &format!("archive-get --archive-async, CPU against {name}"), one, rival);
+    Ok(())
+}
+
+/// What a recovery waits for: segments, as PostgreSQL replays them.
+fn replay(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
+    let one = Contender::Pgconvoy { repositories: 1 };
+    let (rival, plain) = (stage.rival(), Contender::Plain);
+    let least = Form::from_arguments().pick(SHORT_SEGMENTS_REPLAYED, FULL_SEGMENTS_REPLAYED);
+    let replay = Replay::prepare(stage, &[one, rival], usize::try_from(least)?)?;
+    let rounds =
+        Rounds::run("replay", &[one, rival, plain], count, |contender, _| replay.turn(stage, contender))?;
+    let name = rival.name();
+    let what =
+        format!("recovery of {} segments by archive-get --archive-async, wall against ", replay.segments());
+    rounds.tell_wall(table, &format!("{what}{name}"), one, rival);
+    rounds.tell_wall(table, &format!("{what}cp of plain files"), one, plain);
+    let what = format!("the same, CPU with PostgreSQL's own against {name}");
+    rounds.tell_cpu(table, &what, one, rival);
     Ok(())
 }
 

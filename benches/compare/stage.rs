@@ -60,7 +60,8 @@ impl Stage {
         note(format!("pgBackRest {}", pgbackrest.version()));
         cluster.start()?;
         mixed::load(&cluster, bytes)?;
-        let segments = wal::segments_before(&cluster.data().join("pg_wal"), &cluster.switch_and_archive()?)?;
+        let partial = cluster.switch_and_archive()?;
+        let segments = wal::segments(&cluster.data().join("pg_wal"), |name| name < partial.as_str())?;
         let sizes = plain::sizes(cluster.data())?;
         Ok(Stage { to_both, to_one, repositories, pgbackrest, cluster, segments, sizes, scratch })
     }

@@ -6,12 +6,12 @@ use crate::support::{Program, Result, files};
 use pgconvoy_core::pg::WalSegmentName;
 use std::path::{Path, PathBuf};
 
-/// Segments before the named one, oldest first. Later names are of recycled files, which hold older WAL.
-pub(crate) fn segments_before(pg_wal: &Path, end: &str) -> Result<Vec<PathBuf>> {
+/// Segments with such names, oldest first. Names after the current one are of recycled files, which hold older WAL.
+pub(crate) fn segments(pg_wal: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let mut found = files::walk(pg_wal)?;
     found.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.parse::<WalSegmentName>().is_ok() && *name < *end
+        name.parse::<WalSegmentName>().is_ok() && wanted(&name)
     });
     Ok(found)
 }
