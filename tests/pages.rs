@@ -236,6 +236,9 @@ const BUSY: [&str; 6] = [
     "max_wal_size = 256MB",
 ];
 
+/// Nothing expires them here, each is as large as the cluster, and one follows the other for as long as it is asked for.
+const BACKUPS_KEPT: u32 = 10;
+
 #[test]
 fn a_server_that_writes_pages_while_they_are_read_raises_no_alarm() -> Result<()> {
     let cluster = ClusterOptions {
@@ -254,6 +257,10 @@ fn a_server_that_writes_pages_while_they_are_read_raises_no_alarm() -> Result<()
     let tearing = Tearing::start(&site.cluster)?;
     let (mut backups, mut pages, mut reread) = (0u32, 0u64, 0usize);
     while began.elapsed() < span()? {
+        if backups % BACKUPS_KEPT == BACKUPS_KEPT - 1 {
+            std::fs::remove_dir_all(&site.repos[0].path)?;
+            site.pgconvoy.run(["stanza-create"])?.ok()?;
+        }
         let options = [
             "--repo=1",
             "--no-archive-check",
