@@ -35,6 +35,7 @@ mod foresight;
 mod lead;
 mod ledger;
 mod marker;
+mod opening;
 mod origin;
 mod owners;
 mod pack;

@@ -8,6 +8,7 @@ use super::data::{self, Ground, Halt, Work};
 use super::desk::Desk;
 use super::existing::Standing;
 use super::ledger::Ledger;
+use super::opening::Openings;
 use super::places::Places;
 use super::source::{self, Chosen};
 use super::stock::{InHand, Part, Stock, share_of};
@@ -38,7 +39,16 @@ pub fn assist(order: RestoreOrder, assist: &AssistOrder, around: &Surroundings) 
     let ground = Ground::Staged { places: &places, staging: assist.staging };
     // What it makes is new, whatever the target holds.
     let standing = Standing::default();
-    let work = Work { chosen: &chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs, standing };
+    let work = Work {
+        chosen: &chosen,
+        ground,
+        ledger: &ledger,
+        halt: &halt,
+        around,
+        with_crcs,
+        standing,
+        openings: Openings::default(),
+    };
     let shares = Shares::cut(&chosen.plan, order.share_size);
     let stock = Stock::new(&work, &shares);
     let slots = order.slots.max(1);

@@ -2,6 +2,7 @@
 
 use super::existing::Standing;
 use super::ledger::Ledger;
+use super::opening::Openings;
 use super::owners::Owners;
 use super::pack::PackSlot;
 use super::places::Places;
@@ -30,6 +31,7 @@ pub(super) struct Work<'a> {
     pub(super) with_crcs: bool,
     /// To what the files by their own names hold already.
     pub(super) standing: Standing,
+    pub(super) openings: Openings,
 }
 
 /// Where this worker's slots write.
@@ -128,7 +130,15 @@ fn guard(halt: &Halt, work: impl FnOnce() -> Result<(), Failure>) {
 fn serve(work: &Work<'_>, stock: &Stock<'_>, queue: SyncQueue) -> Result<(), Failure> {
     let mut slot = PackSlot::new(work, queue);
     while let Some((in_hand, pack)) = stock.next()? {
+        // Over a cluster most packs may not be needed at all.
+        let coming = stock.coming().filter(|_| !work.standing.existing.may_be_a_cluster());
+        if let Some(coming) = coming {
+            work.openings.begin(&work.around.runtime, work.chosen, coming);
+        }
         slot.restore(&in_hand, &pack)?;
+        if let Some(unused) = work.openings.take(pack.pack) {
+            unused.abort();
+        }
     }
     Ok(())
 }

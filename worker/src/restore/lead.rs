@@ -10,6 +10,7 @@ use super::desk::Desk;
 use super::error::{Action, RestoreError};
 use super::existing::Standing;
 use super::ledger::Ledger;
+use super::opening::Openings;
 use super::owners::Owners;
 use super::places::Places;
 use super::source::Chosen;
@@ -46,7 +47,16 @@ pub(super) fn write(
     let with_crcs = order.backup_manifest;
     let ledger = Ledger::new(&chosen.plan, places, &chosen.secret, with_crcs);
     let ground = Ground::Final { places, owners };
-    let work = Work { chosen, ground, ledger: &ledger, halt: &halt, around, with_crcs, standing };
+    let work = Work {
+        chosen,
+        ground,
+        ledger: &ledger,
+        halt: &halt,
+        around,
+        with_crcs,
+        standing,
+        openings: Openings::default(),
+    };
     let shares = Shares::cut(&chosen.plan, order.share_size);
     let stock = Stock::new(&work, &shares);
     let slots = order.slots.max(1);

@@ -145,8 +145,14 @@ impl<'a> PackSlot<'a> {
 
     fn open(&self, origin: &Origin, pack: &PackWork) -> Result<Result<PackReader, RepositoryError>, Failure> {
         let chosen = self.work.chosen;
-        let backup = (pack.pack.label == chosen.head.label).then_some(chosen.head.backup);
-        self.wait(PackReader::open(origin.repository(), &chosen.stanza, pack.pack, backup, &chosen.secret))
+        if origin.key() == chosen.origin.key()
+            && let Some(opening) = self.work.openings.take(pack.pack)
+            && let Ok(opened) = self.wait(opening)?
+        {
+            return Ok(opened);
+        }
+        let (stanza, secret, backup) = (&chosen.stanza, &chosen.secret, chosen.backup_of(pack.pack));
+        self.wait(PackReader::open(origin.repository(), stanza, pack.pack, backup, secret))
     }
 
     /// On the runtime, as long as nobody wants the restore to end.

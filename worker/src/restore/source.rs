@@ -7,9 +7,10 @@ use super::error::as_failure;
 use super::origin::{Origin, Others};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::BackupRecord;
+use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::format::{HashSecret, layout};
-use pgconvoy_core::ids::StanzaName;
+use pgconvoy_core::ids::{Identity, StanzaName};
 use pgconvoy_core::plan::restore::{RestorePlan, RestorePlanError, RestorePlanner, RestoreTarget};
 use pgconvoy_repository::manifest::ManifestReader;
 use pgconvoy_repository::{Repository, RepositoryError};
@@ -25,6 +26,13 @@ pub(super) struct Chosen {
     pub(super) plan: RestorePlan,
     pub(super) secret: HashSecret,
     pub(super) others: Arc<Others>,
+}
+
+impl Chosen {
+    /// Whose pack it must be: packs of earlier labels are of backups that this one does not name.
+    pub(super) fn backup_of(&self, pack: PackName) -> Option<Identity> {
+        (pack.label == self.head.label).then_some(self.head.backup)
+    }
 }
 
 /// Which backup, and its manifest from the first repository that can give it.

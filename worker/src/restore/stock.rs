@@ -5,6 +5,7 @@ use super::desk::POLL;
 use super::error::RestoreError;
 use super::existing;
 use pgconvoy_core::failure::Failure;
+use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};
 use pgconvoy_core::plan::restore::PackWork;
 use pgconvoy_core::plan::shares::{Share, Shares};
@@ -85,6 +86,11 @@ impl<'a> Stock<'a> {
     pub(super) fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
+    }
+
+    /// What a slot will take next, as far as that is known.
+    pub(super) fn coming(&self) -> Option<PackName> {
+        self.lock().packs.front().map(|(_, pack)| pack.pack)
     }
 
     /// Waits for one; `None`: there is none any more.

@@ -7,6 +7,7 @@ use crate::open::Repository;
 use crate::plain::PlainFrames;
 use crate::seal::FrameOpener;
 use bytes::Bytes;
+use futures::future::try_join;
 use pgconvoy_core::format::object::{
     FOOTER_RAW_BYTES_MAX, FrameEntry, HEADER_BYTES, Header, Kind, Protection, TRAILER_BYTES, Trailer,
     frame_offsets,
@@ -65,11 +66,11 @@ impl ObjectReader {
             return Self::from_bytes(repository, kind, name, bytes);
         }
         let size = info.size;
-        let header = storage.get_range(&key, 0..HEADER_BYTES as u64).await?;
+        let tail_start = size - TAIL_BYTES;
+        let header = storage.get_range(&key, 0..HEADER_BYTES as u64);
+        let (header, tail) = try_join(header, storage.get_range(&key, tail_start..size)).await?;
         let header = *header.first_chunk().expect("a range is returned in full or not at all");
         Self::check_header(repository, kind, name, &header)?;
-        let tail_start = size - TAIL_BYTES;
-        let tail = storage.get_range(&key, tail_start..size).await?;
         let trailer = Trailer::decode(&header, &tail[tail.len() - TRAILER_BYTES..], size)
             .map_err(|source| format_error(repository, name, source))?;
         if trailer.footer_stored > FOOTER_STORED_BYTES_MAX {
