@@ -13,9 +13,12 @@ use tempfile::TempDir;
 const PROGRAM: &str = "/opt/pgconvoy-tests/seaweedfs/bin/weed";
 /// Below those that the kernel gives away by itself, and beside those of the tests' etcd.
 const PORTS: std::ops::Range<u16> = 12_000..20_000;
-/// Master, volume, filer, S3, each with one for gRPC.
-const PORTS_NEEDED: usize = 8;
+/// Master, volume, filer, S3, each with one for gRPC; S3 behind TLS.
+const PORTS_NEEDED: usize = 9;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+const CERTIFICATE: &str = "certificate.pem";
+const CERTIFICATE_KEY: &str = "certificate.key";
 
 pub const ACCESS_KEY: &str = "TESTSACCESSKEY";
 pub const SECRET_KEY: &str = "secret/of+the/tests";
@@ -33,6 +36,7 @@ pub fn table(endpoint: &str, secret: &str) -> String {
 pub struct Seaweed {
     server: Running,
     port: u16,
+    tls_port: u16,
     folder: TempDir,
 }
 
@@ -42,9 +46,10 @@ impl Seaweed {
         ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: ./tests/run.sh installs it");
         let folder = tempfile::Builder::new().prefix("pgconvoy-seaweed-").tempdir()?;
         user::give(folder.path())?;
+        certify(folder.path())?;
         let ports = free_ports()?;
         let server = server(folder.path(), &ports)?.start()?;
-        let seaweed = Seaweed { server, port: ports[6], folder };
+        let seaweed = Seaweed { server, port: ports[6], tls_port: ports[8], folder };
         let ready = wait_for("SeaweedFS", SOON, || {
             ensure!(!seaweed.server.has_ended()?, "it ended");
             Ok(seaweed.anonymous("PUT", &format!("/{BUCKET}"), "").ok().filter(|answer| answer.status == 200))
@@ -59,6 +64,15 @@ impl Seaweed {
 
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address())
+    }
+
+    /// The same server behind TLS, for [`Seaweed::ca_file`].
+    pub fn tls_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.tls_port))
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join(CERTIFICATE)
     }
 
     /// What it has logged.
@@ -90,6 +104,19 @@ pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     rest.split_once('<').map(|(text, _)| text)
 }
 
+/// Signed by itself.
+fn certify(folder: &Path) -> Result<()> {
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certified = rcgen::generate_simple_self_signed(names)?;
+    for (name, text) in
+        [(CERTIFICATE, certified.cert.pem()), (CERTIFICATE_KEY, certified.signing_key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), text)?;
+        user::give(&folder.join(name))?;
+    }
+    Ok(())
+}
+
 fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
     let config = format!(
         r#"{{"identities":[
@@ -102,7 +129,7 @@ fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
     user::give(&config_file)?;
     let data = folder.join("data");
     user::private_dir(&data)?;
-    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc] = ports else {
+    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc, s3_tls] = ports else {
         return Err(super::super::anyhow!("{PORTS_NEEDED} ports are needed"));
     };
     Ok(Program::new(PROGRAM)?
@@ -124,7 +151,10 @@ fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
         .arg(format!("-filer.port={filer}"))
         .arg(format!("-filer.port.grpc={filer_grpc}"))
         .arg(format!("-s3.port={s3}"))
-        .arg(format!("-s3.port.grpc={s3_grpc}")))
+        .arg(format!("-s3.port.grpc={s3_grpc}"))
+        .arg(format!("-s3.port.https={s3_tls}"))
+        .arg(format!("-s3.cert.file={}", folder.join(CERTIFICATE).display()))
+        .arg(format!("-s3.key.file={}", folder.join(CERTIFICATE_KEY).display())))
 }
 
 /// Looked for from a place on that tests which run beside this one do not use.
