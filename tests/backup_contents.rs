@@ -4,7 +4,8 @@ mod support;
 
 use std::path::Path;
 use support::{
-    ClusterOptions, Context, Json, Result, Site, SiteOptions, assert_refused, data, ensure, labels, same_data,
+    ClusterOptions, Context, Json, Result, Site, SiteOptions, assert_refused, data, ensure, labels, limits,
+    same_data,
 };
 
 /// A value that an option cannot have.
@@ -44,7 +45,7 @@ fn a_backup_with_its_own_wal_starts_without_any_archive() -> Result<()> {
         site.cluster
             .client("pgbench")?
             .args(["-i", "-q", "-s", "2", "postgres"])
-            .run(support::limits::LARGE_COMMAND)?
+            .run(limits::LARGE_COMMAND)?
             .ok()?;
         site.cluster.load(2, 300)?
     };
@@ -200,10 +201,33 @@ fn a_repository_gets_no_more_bytes_a_second_than_it_may() -> Result<()> {
         .call(["backup", "--type=full", "--output=json"])?
         .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", format!("{rate}KiB"));
     let begin = std::time::Instant::now();
-    let report = limited.run(support::limits::LARGE_COMMAND)?.ok()?.json()?;
+    let report = limited.run(limits::LARGE_COMMAND)?.ok()?.json()?;
     let took = begin.elapsed().as_secs_f64();
     let needed = stored(&report)? as f64 / (rate << 10) as f64;
     ensure!(took >= needed - 0.5, "{took} s for what takes {needed} s");
+    Ok(())
+}
+
+#[test]
+fn each_repository_is_compressed_in_its_own_way() -> Result<()> {
+    let site = Site::start()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let backup = site.pgconvoy.call(["backup", "--type=full", "--output=json"])?;
+    let report =
+        backup.env("PGCONVOY_REPO_2_COMPRESS_TYPE", "none").run(limits::LARGE_COMMAND)?.ok()?.json()?;
+    let stored = |repo: usize| report["repos"][repo]["bytes-stored"].as_u64().context("bytes-stored");
+    let read = report["bytes"]["read"].as_u64().context("bytes.read")?;
+    ensure!(stored(1)? >= read && stored(0)? * 2 < stored(1)?, "{report}");
+    site.pgconvoy.run(["verify"])?.ok()?;
+    for number in [1, 2] {
+        let copy = site.copy(&format!("copy-{number}"))?;
+        let path = format!("--pg-path={}", copy.data().display());
+        site.only_repos(&[number])?
+            .run(["restore", &path, "--type=immediate", "--target-action=promote"])?
+            .ok()?;
+        copy.start_and_recover()?;
+        same_data(&copy, &expected)?;
+    }
     Ok(())
 }
 
@@ -221,7 +245,7 @@ fn a_restore_takes_most_from_the_repository_that_is_quick() -> Result<()> {
         .call(["restore", &target, "--type=immediate", "--target-action=promote"])?
         .env("PGCONVOY_REPO_1_BANDWIDTH_MAX", format!("{rate}KiB"));
     let begin = std::time::Instant::now();
-    limited.run(support::limits::LARGE_COMMAND)?.ok()?;
+    limited.run(limits::LARGE_COMMAND)?.ok()?;
     let took = begin.elapsed().as_secs_f64();
     ensure!(took < 15.0, "{took} s");
     copy.start_and_recover()?;

@@ -112,6 +112,7 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
         repositories: repositories.to_vec(),
         identities: Vec::new(),
         compress: Compress { codec: Codec::Zst.number(), level: ZST_LEVEL },
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),

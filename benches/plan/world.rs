@@ -23,6 +23,7 @@ use pgconvoy_core::wire::{
     Compress, JobId, OrderBody, PartReceipt, PreflightFacts, Receipt, ReportBody, ScanEnd, SessionEnd,
     SessionFacts, SourceOptions, StoredPack, UnitOrder,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -276,6 +277,7 @@ fn spec() -> BackupSpec {
             db_timeout_ms: 1000,
         },
         compress: Compress { codec: 2, level: 3 },
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         page_errors: Default::default(),
         archive_copy: false,

@@ -19,6 +19,7 @@
 //! So does the end of the job, within a frame.
 
 mod archived;
+mod compressors;
 mod files;
 mod foreign;
 mod frames;
@@ -35,6 +36,7 @@ mod unread;
 
 use crate::job::JobContext;
 use bytes::Bytes;
+use compressors::Compressors;
 use futures::future::join_all;
 use lane::Lane;
 use outgoing::Outgoing;
@@ -46,7 +48,6 @@ use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::wire::{
     PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
 };
-use pgconvoy_repository::codec::{Codec, Compressor, Level};
 use reader::{Opened, PartReader};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,7 +57,7 @@ use unread::Unread;
 /// What a slot keeps between units: buffers, and the compressor's tables.
 pub struct Slot {
     number: u16,
-    compressor: Compressor,
+    compressors: Compressors,
     buffers: Vec<Vec<u8>>,
     /// For pages that did not change for the better.
     waited_in_vain: Duration,
@@ -85,10 +86,8 @@ struct Packed {
 
 impl Slot {
     pub fn new(number: u16, context: &JobContext) -> Result<Self, Failure> {
-        let compress = context.units.compress;
-        let codec = Codec::from_number(compress.codec)?;
-        let compressor = Compressor::new(codec, Level::new(codec, compress.level)?)?;
-        Ok(Slot { number, compressor, buffers: Vec::new(), waited_in_vain: Duration::ZERO })
+        let compressors = Compressors::new(&context.units)?;
+        Ok(Slot { number, compressors, buffers: Vec::new(), waited_in_vain: Duration::ZERO })
     }
 
     /// Blocks until the last piece is handed over. Called on the slot's own thread.
@@ -101,7 +100,9 @@ impl Slot {
         };
         let outgoing: Vec<Outgoing> =
             order.repositories.iter().map(|key| Outgoing::begin(context, &order, *key, name)).collect();
-        let mut lanes = Lane::all(context, outgoing, || self.buffers.pop().unwrap_or_default());
+        let buffers = &mut self.buffers;
+        let buffer = || buffers.pop().unwrap_or_default();
+        let mut lanes = Lane::all(context, &self.compressors, outgoing, buffer);
         let mut stopwatch = Stopwatch::start();
         match self.pack(context, &order, &mut lanes, &mut stopwatch) {
             Ok(done) => {
@@ -132,10 +133,10 @@ impl Slot {
                 true => None,
                 false => Unread::of(context, order, part, &reader)?,
             };
-            let Slot { compressor, waited_in_vain, .. } = self;
+            let Slot { compressors, waited_in_vain, .. } = self;
             let pages = context.page_check(part).map(|size| PageChecker::new(size, part, waited_in_vain));
             let mut reading =
-                Reading { context, part, reader, pages, unread, compressor, stopwatch, read: 0, skipped: 0 };
+                Reading { context, part, reader, pages, unread, compressors, stopwatch, read: 0, skipped: 0 };
             let (receipt, range) = reading.run(lanes, done.ranges.len())?;
             done.read += reading.read;
             done.skipped += reading.skipped;
@@ -146,7 +147,7 @@ impl Slot {
             done.parts.push(receipt);
         }
         for lane in &mut *lanes {
-            lane.flush(&mut self.compressor)?;
+            lane.flush(&mut self.compressors)?;
         }
         wanted_by_somebody(lanes)?;
         done.changed = lanes.first().map_or(0, |lane| lane.stored);
@@ -178,7 +179,7 @@ impl Slot {
         };
         let mut ended = Vec::new();
         for lane in lanes {
-            let (outgoing, buffer) = lane.end(&body, &mut self.compressor);
+            let (outgoing, buffer) = lane.end(&body, &mut self.compressors);
             ended.extend(outgoing);
             self.buffers.push(buffer);
         }
@@ -193,7 +194,7 @@ struct Reading<'a> {
     reader: PartReader,
     pages: Option<PageChecker<'a>>,
     unread: Option<Unread>,
-    compressor: &'a mut Compressor,
+    compressors: &'a mut Compressors,
     stopwatch: &'a mut Stopwatch,
     read: u64,
     skipped: u64,
@@ -284,7 +285,7 @@ impl Reading<'_> {
         let (block_size, offset) = (range.block_size as usize, range.offset + range.length);
         let lane = lanes.first_mut().ok_or_else(for_nobody)?;
         if !lane.packer.has_room(block_size) {
-            lane.flush(self.compressor)?;
+            lane.flush(self.compressors)?;
         }
         let room = lane.packer.room(block_size).len();
         let wanted = self.wanted(lanes, range, room);
@@ -315,7 +316,7 @@ impl Reading<'_> {
             let is_bad = self.is_bad(range, bytes.len());
             for other in &mut *others {
                 if is_bad || !other.refer(block, hash) {
-                    other.add(first.packer.read(from.clone()), block_size, self.compressor)?;
+                    other.add(first.packer.read(from.clone()), block_size, self.compressors)?;
                 }
             }
             range.hashes.extend_from_slice(&hash.0);

@@ -25,6 +25,7 @@ use crate::plan::inventory::ScannedEntry;
 use crate::plan::summaries::{ClusterShape, Window};
 use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 pub use restore::{AssistOrder, Leading, ShareOrder, ShareReport, StagedShare};
 
@@ -203,6 +204,9 @@ pub struct UnitContext {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identities: Vec<RepositorySeen>,
     pub compress: Compress,
+    /// Of repositories that have it otherwise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub own_compress: BTreeMap<RepoKey, Compress>,
     pub file_sha1: bool,
     /// How long a repository may keep a unit waiting before it is dropped.
     pub stall_timeout_ms: u64,
@@ -212,6 +216,12 @@ pub struct UnitContext {
     /// Since when WAL summaries may tell what changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summaries: Option<SummaryBasis>,
+}
+
+impl UnitContext {
+    pub fn compress_of(&self, repository: RepoKey) -> Compress {
+        self.own_compress.get(&repository).copied().unwrap_or(self.compress)
+    }
 }
 
 /// The one backup that all repositories rest on, for what PostgreSQL's WAL summaries say of the time since.

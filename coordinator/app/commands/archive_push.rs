@@ -9,7 +9,7 @@ use super::archive::{self, background, candidates, connect, data_directory_of, r
 use crate::context::Context;
 use crate::host::{HostLock, cores};
 use crate::settings::ArchivePushRequest;
-use pgconvoy_core::config::{BackupOptions, RepoConfig};
+use pgconvoy_core::config::{BackupOptions, Compression, RepoConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_postgres::connect::ConnectOptions;
@@ -109,7 +109,7 @@ fn push(context: &Context, request: &ArchivePushRequest, file: WalFileName) -> R
         path: &request.path,
         cluster,
         is_header_checked,
-        manner: manner(&request.options)?,
+        manner: manner(request)?,
     };
     run_until_terminated(push.run())?
 }
@@ -139,7 +139,7 @@ pub(super) fn ahead(
     let cluster = cluster(context, request)?;
     let path = std::path::absolute(&request.path)
         .map_err(|error| Failure::new(ErrorCode::FileOpen, format!("no current directory: {error}")))?;
-    let manner = manner(&request.options)?;
+    let manner = manner(request)?;
     let spool_path = Path::new(&context.config.paths.spool);
     let spool = match request.options.archive_async {
         true => Some(OutSpool::open(spool_path, &request.stanza)?),
@@ -183,7 +183,7 @@ pub(super) fn stream(
         pg_wal: request.path.parent().unwrap_or(Path::new("/")).to_owned(),
         cluster,
         is_header_checked: request.options.archive_header_check,
-        manner: PushManner { threads: Threads::new(1), ..manner(&request.options)? },
+        manner: PushManner { threads: Threads::new(1), ..manner(request)? },
         retain_max: request.options.archive_stream_retain_max,
     })
 }
@@ -200,11 +200,18 @@ fn wal_file(path: &Path) -> Result<WalFileName, Failure> {
     })
 }
 
-fn manner(options: &BackupOptions) -> Result<PushManner, Failure> {
-    let codec: Codec = options.compression.kind.into();
-    let level = Level::new(codec, options.compression.level)?;
+fn manner(request: &ArchivePushRequest) -> Result<PushManner, Failure> {
+    let options = &request.options;
+    let (codec, level) = codec_and_level(options.compression)?;
+    let own = request.repos.iter().map(|repo| Ok((repo.key, codec_and_level(options.compression_in(repo))?)));
+    let own = own.collect::<Result<_, Failure>>()?;
     let threads = Threads::new(computing_max(options));
-    Ok(PushManner { codec, level, threads, stall: options.io_timeout })
+    Ok(PushManner { codec, level, own, threads, stall: options.io_timeout })
+}
+
+fn codec_and_level(compression: Compression) -> Result<(Codec, Level), Failure> {
+    let codec: Codec = compression.kind.into();
+    Ok((codec, Level::new(codec, compression.level)?))
 }
 
 /// PostgreSQL waits for each segment: its wall time counts, and it is short.

@@ -10,7 +10,7 @@ use crate::repositories::repository_set;
 use crate::runtime::block_on;
 use crate::settings::BackupRequest;
 use pgconvoy_coordinator::Progress;
-use pgconvoy_core::config::Layout;
+use pgconvoy_core::config::{Compression, Layout};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
@@ -62,10 +62,13 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
     Ok(())
 }
 
+fn compress(compression: Compression) -> Compress {
+    Compress { codec: Codec::from(compression.kind).number(), level: compression.level }
+}
+
 /// What a backup is to do; a fleet's job changes some of it.
 pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> BackupSpec {
     let options = &request.options;
-    let codec: Codec = options.compression.kind.into();
     BackupSpec {
         job: JobId(identity),
         epoch,
@@ -86,7 +89,14 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
             exclude: options.exclude.clone(),
             db_timeout_ms: u64::try_from(options.db_timeout.as_millis()).unwrap_or(u64::MAX),
         },
-        compress: Compress { codec: codec.number(), level: options.compression.level },
+        compress: compress(options.compression),
+        own_compress: request
+            .repos
+            .iter()
+            .map(|repo| (repo.key, options.compression_in(repo)))
+            .filter(|(_, own)| *own != options.compression)
+            .map(|(key, own)| (key, compress(own)))
+            .collect(),
         file_sha1: options.file_sha1,
         page_errors: options.page_errors,
         archive_copy: options.archive_copy,

@@ -6,6 +6,7 @@ use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, Identity, RepoKey};
 use pgconvoy_core::machine::backup::BackupSpec;
 use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
+use std::collections::BTreeMap;
 
 pub(crate) fn spec() -> BackupSpec {
     let identity = Identity::from_random_bytes([7; 16]);
@@ -21,6 +22,7 @@ pub(crate) fn spec() -> BackupSpec {
         required: vec![RepoKey(1)],
         source: SourceOptions::default(),
         compress: Compress { codec: 2, level: 3 },
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         page_errors: Default::default(),
         archive_copy: false,

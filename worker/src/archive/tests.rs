@@ -24,7 +24,7 @@ pub(super) const SEGMENT_BYTES: usize = 1 << 20;
 
 pub(super) fn manner() -> PushManner {
     let stall = Duration::from_secs(60);
-    PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads: Threads::new(1), stall }
+    PushManner::alike(Codec::Zst, Codec::Zst.default_level(), Threads::new(1), stall)
 }
 
 pub(super) const fn identity(system_id: SystemId) -> ClusterIdentity {

@@ -270,6 +270,7 @@ pub(crate) fn units(stall: Duration) -> UnitContext {
         repositories: vec![ONE, TWO],
         identities: Vec::new(),
         compress: compress(),
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         stall_timeout_ms: u64::try_from(stall.as_millis()).unwrap(),
         priors: Vec::new(),

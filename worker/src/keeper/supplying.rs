@@ -38,7 +38,7 @@ impl Supply {
         let stall = Duration::from_millis(*stall_timeout_ms);
         let codec = Codec::from_number(compress.codec)?;
         let (level, threads) = (Level::new(codec, compress.level)?, Threads::new(1));
-        let manner = PushManner { codec, level, threads, stall };
+        let manner = PushManner::alike(codec, level, threads, stall);
         let asking = async {
             let repository = self.set.open(*repository).await?;
             // What archive_command has brought meanwhile may be gone from pg_wal.

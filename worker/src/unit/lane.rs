@@ -1,8 +1,10 @@
-//! Repositories that rest on the same earlier backups: what one of them needs, all of them need, so it is compressed once.
+//! Repositories that rest on the same earlier backups and compress in the same way: what one of them needs, all of them need,
+//! so it is compressed once.
 //!
-//! There is one lane as long as all repositories have the same history; a repository that missed backups has a lane of its
-//! own, from the same read.
+//! There is one lane as long as all repositories have the same history and the same codec and level; a repository that missed
+//! backups, or has a codec of its own, has a lane of its own, from the same read.
 
+use super::compressors::{Compressors, Way};
 use super::files::FilePiece;
 use super::foreign::ForeignTable;
 use super::frames::{FramePacker, Place};
@@ -16,7 +18,6 @@ use pgconvoy_core::format::object::TAG_BYTES;
 use pgconvoy_core::format::pack::{BlockRun, PackBody};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::{PriorBackup, UnitPart};
-use pgconvoy_repository::codec::Compressor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ struct Footer {
 pub(super) struct Lane {
     /// Indices into the priors of the job.
     priors: Vec<usize>,
+    way: Way,
     pub(super) packer: FramePacker,
     outgoing: Vec<Outgoing>,
     footers: Vec<Footer>,
@@ -60,6 +62,7 @@ impl Lane {
     /// Those with a prior come first: the newest of them tells how large the blocks of a file are.
     pub(super) fn all(
         context: &JobContext,
+        compressors: &Compressors,
         outgoing: Vec<Outgoing>,
         mut buffer: impl FnMut() -> Vec<u8>,
     ) -> Vec<Lane> {
@@ -70,9 +73,10 @@ impl Lane {
         };
         let mut lanes: Vec<Lane> = Vec::new();
         for one in outgoing {
-            let priors = priors_of(&one);
-            let at = lanes.iter().position(|lane| lane.priors == priors).unwrap_or_else(|| {
-                lanes.push(Lane::new(priors, buffer()));
+            let (priors, way) = (priors_of(&one), compressors.way_of(one.repository(), &context.units));
+            let is_shared = |lane: &Lane| lane.priors == priors && lane.way == way;
+            let at = lanes.iter().position(is_shared).unwrap_or_else(|| {
+                lanes.push(Lane::new(priors, way, buffer()));
                 lanes.len() - 1
             });
             lanes[at].footers.push(Footer {
@@ -86,9 +90,10 @@ impl Lane {
         lanes
     }
 
-    fn new(priors: Vec<usize>, buffer: Vec<u8>) -> Lane {
+    fn new(priors: Vec<usize>, way: Way, buffer: Vec<u8>) -> Lane {
         Lane {
             priors,
+            way,
             packer: FramePacker::new(buffer),
             outgoing: Vec::new(),
             footers: Vec::new(),
@@ -148,11 +153,11 @@ impl Lane {
         &mut self,
         block: &[u8],
         block_size: usize,
-        compressor: &mut Compressor,
+        compressors: &mut Compressors,
     ) -> Result<(), Failure> {
         self.stored += block.len() as u64;
         if !self.packer.has_room(block_size) {
-            self.flush(compressor)?;
+            self.flush(compressors)?;
         }
         let place = self.packer.add(block);
         self.note(place, block_size);
@@ -171,13 +176,13 @@ impl Lane {
     }
 
     /// Compresses what was gathered, once, and hands it to every repository of the lane.
-    pub(super) fn flush(&mut self, compressor: &mut Compressor) -> Result<(), Failure> {
+    pub(super) fn flush(&mut self, compressors: &mut Compressors) -> Result<(), Failure> {
         let Some(raw) = self.packer.take_frame() else { return Ok(()) };
         if self.outgoing.iter().all(Outgoing::is_plain) {
             return Ok(());
         }
         let mut stored = Vec::with_capacity(raw.len() / 2 + TAG_BYTES);
-        let codec = compressor.compress(raw, &mut stored)?;
+        let codec = compressors.of(self.way).compress(raw, &mut stored)?;
         let raw_bytes = u32::try_from(raw.len()).expect("a frame is far below 4 GiB");
         // Sealing works in place: all but the last get a copy.
         if let Some((last, others)) = self.outgoing.split_last_mut() {
@@ -232,7 +237,7 @@ impl Lane {
     }
 
     /// Footers and ends; `body` has everything but what is each repository's own.
-    pub(super) fn end(mut self, body: &PackBody, compressor: &mut Compressor) -> (Vec<Outgoing>, Vec<u8>) {
+    pub(super) fn end(mut self, body: &PackBody, compressors: &mut Compressors) -> (Vec<Outgoing>, Vec<u8>) {
         for (one, footer) in self.outgoing.iter_mut().zip(self.footers) {
             let mut body = PackBody { foreign: footer.foreign.packs().to_vec(), ..body.clone() };
             if one.is_plain() {
@@ -240,7 +245,7 @@ impl Lane {
             } else {
                 body.ranges.iter_mut().zip(footer.runs).for_each(|(range, runs)| range.runs = runs);
             }
-            one.end(&body, compressor);
+            one.end(&body, compressors.of(self.way));
         }
         (self.outgoing, self.packer.into_buffer())
     }

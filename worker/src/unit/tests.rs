@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod archived;
+mod compression;
 mod files;
 mod known;
 mod pages;

@@ -1,6 +1,8 @@
 //! `[backup]`: policy that a stanza, the environment or the command line may override.
 
 use super::choices::{BackupStandby, CompressType, Offload, PageErrors};
+use super::problem::Origin;
+use super::repo::RepoConfig;
 use super::sheet::Reader;
 use crate::units::ByteCount;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupOptions {
     pub compression: Compression,
+    /// Named for this call, not in the file: what a repository has of its own does not count then.
+    pub compression_named: bool,
     /// Chosen by hand; see [`BackupOptions::slots`].
     pub process_max: Option<u32>,
     pub start_fast: bool,
@@ -50,6 +54,11 @@ pub struct Compression {
 }
 
 impl BackupOptions {
+    /// How what goes into a repository is compressed.
+    pub fn compression_in(&self, repo: &RepoConfig) -> Compression {
+        repo.compression.filter(|_| !self.compression_named).unwrap_or(self.compression)
+    }
+
     /// How much is worked on at once on a host with that many cores. A database has better use for the other three quarters.
     pub fn slots(&self, cores: usize) -> usize {
         const QUARTER: usize = 4;
@@ -62,7 +71,10 @@ impl BackupOptions {
 
 pub(super) fn read(options: &mut Reader<'_>) -> BackupOptions {
     BackupOptions {
-        compression: compression(options),
+        compression: compression(options.get_default("compress-type"), options),
+        compression_named: ["compress-type", "compress-level"]
+            .into_iter()
+            .any(|name| is_named(options, name)),
         process_max: options.get("process-max"),
         start_fast: options.get_default("start-fast"),
         delta: options.get_default("delta"),
@@ -92,10 +104,15 @@ pub(super) fn read(options: &mut Reader<'_>) -> BackupOptions {
     }
 }
 
+/// On the command line or in the environment.
+fn is_named(options: &Reader<'_>, name: &str) -> bool {
+    let origin = options.find(name).map(|found| &found.entry.origin);
+    matches!(origin, Some(Origin::CommandLine(_) | Origin::Environment(_)))
+}
+
 /// A level means something for one codec only: where a stronger layer chooses another codec, the level of a weaker one
 /// is not meant for it, and the codec's own default holds.
-fn compression(options: &mut Reader<'_>) -> Compression {
-    let kind: CompressType = options.get_default("compress-type");
+pub(super) fn compression(kind: CompressType, options: &mut Reader<'_>) -> Compression {
     let of_default = Compression { kind, level: kind.level_default() };
     let (Some(level), Some(level_at)) = (options.get("compress-level"), options.find("compress-level"))
     else {

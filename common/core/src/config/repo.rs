@@ -1,5 +1,6 @@
 //! `[repo.N]`: a place for backups, how it is encrypted and what is kept in it.
 
+use super::backup::{self, Compression};
 use super::choices::{CipherType, Layout, RetentionArchiveType, RetentionFullType};
 use super::sheet::Reader;
 use super::store::RepoKind;
@@ -16,6 +17,8 @@ pub struct RepoConfig {
     pub cipher: CipherType,
     pub key_source: KeySource,
     pub retention: Retention,
+    /// Of what goes into it, where it has its own.
+    pub compression: Option<Compression>,
     /// Bytes a second, to and from it.
     pub bandwidth_max: Option<ByteCount>,
     /// A backup that misses a required repository is a failure.
@@ -60,6 +63,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
         KeySource::None => CipherType::None,
         _ => CipherType::Aes256Gcm,
     });
+    let compression = repo.get("compress-type").map(|kind| backup::compression(kind, repo));
     let config = RepoConfig {
         key,
         kind,
@@ -75,6 +79,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
             archive: repo.get("retention-archive"),
             history_days: repo.get("retention-history"),
         },
+        compression,
         bandwidth_max: repo.get("bandwidth-max"),
         required: repo.get_default("required"),
     };
@@ -116,6 +121,14 @@ fn check(config: &RepoConfig, repo: &mut Reader<'_>) {
             reason,
             "a plain repository is not encrypted: remove the cipher and its key, or use layout = \"packed\"",
         );
+    }
+    if config.layout == Layout::Plain && config.compression.is_some() {
+        let reason = "layout = \"plain\" contradicts compress-type".to_owned();
+        repo.complain("compress-type", reason, "the files of a plain repository are stored as they are");
+    }
+    if config.compression.is_none() && repo.is_set("compress-level") && !repo.is_unreadable("compress-type") {
+        let reason = "compress-level needs compress-type beside it".to_owned();
+        repo.complain("compress-level", reason, "a level means something for one codec only");
     }
     let has_key = KEY_SOURCES.into_iter().any(|name| repo.is_set(name));
     if config.cipher == CipherType::None && has_key {

@@ -18,6 +18,7 @@ use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Event, Outcome, 
 use pgconvoy_core::machine::queue::{QueuedJob, Start};
 use pgconvoy_core::record::{Begun, JobRecord};
 use pgconvoy_core::wire::{Compress, JobId, SourceOptions};
+use std::collections::BTreeMap;
 
 const QUEUE_INTERVAL: Millis = 2_000;
 /// Before a lease store that did not answer is asked again.
@@ -207,6 +208,7 @@ impl World {
                 db_timeout_ms: 1_000,
             },
             compress: Compress { codec: 2, level: 3 },
+            own_compress: BTreeMap::new(),
             file_sha1: false,
             page_errors: Default::default(),
             archive_copy: crate::scenario::copies_wal(job),

@@ -1,4 +1,5 @@
-//! Puts one WAL file into several repositories: read once, compressed once, sealed and written for each.
+//! Puts one WAL file into several repositories: read once, compressed once, sealed and written for each. Repositories that have
+//! it compressed otherwise are a push of their own beside the others'.
 //!
 //! ```text
 //!                                   +--> [pieces] --> target 1: look, begin, write, finish
@@ -22,19 +23,20 @@ pub use threads::Threads;
 use crate::codec::{Codec, Level};
 use crate::error::RepositoryError;
 use crate::open::Repository;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use outgoing::{Piece, Pieces};
 use pgconvoy_core::format::layout::{self, ArchiveId};
 use pgconvoy_core::format::object::Kind;
-use pgconvoy_core::ids::StanzaName;
+use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::pg::WalFileName;
 use pgconvoy_storage::{Place, StorageError};
 use pipeline::Plain;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::time::timeout;
@@ -62,9 +64,33 @@ pub enum Pushed {
 pub struct PushManner {
     pub codec: Codec,
     pub level: Level,
+    /// Of repositories that have it otherwise.
+    pub own: BTreeMap<RepoKey, (Codec, Level)>,
     /// Those that compress: from 1 to 4 for one file.
     pub threads: Threads,
     pub stall: Duration,
+}
+
+impl PushManner {
+    /// The same for all repositories.
+    pub fn alike(codec: Codec, level: Level, threads: Threads, stall: Duration) -> Self {
+        PushManner { codec, level, own: BTreeMap::new(), threads, stall }
+    }
+
+    /// Targets by their places, those together that have a file compressed in one way.
+    fn groups(&self, targets: &[WalTarget]) -> Vec<(PushManner, Vec<usize>)> {
+        let mut groups: Vec<(PushManner, Vec<usize>)> = Vec::new();
+        for (place, (repository, _)) in targets.iter().enumerate() {
+            let usual = (self.codec, self.level);
+            let (codec, level) = self.own.get(&repository.number()).copied().unwrap_or(usual);
+            match groups.iter_mut().find(|(of, _)| (of.codec, of.level) == (codec, level)) {
+                Some((_, places)) => places.push(place),
+                None => groups
+                    .push((PushManner { codec, level, own: BTreeMap::new(), ..self.clone() }, vec![place])),
+            }
+        }
+        groups
+    }
 }
 
 /// Where the plain file comes from; opened anew for each read.
@@ -93,7 +119,7 @@ pub async fn push_wal(
     codec: Codec,
     level: Level,
 ) -> io::Result<Vec<PushResult>> {
-    let manner = PushManner { codec, level, threads: Threads::new(1), stall: STALL_DEFAULT };
+    let manner = PushManner::alike(codec, level, Threads::new(1), STALL_DEFAULT);
     push_wal_as(targets, stanza, file, source, &manner).await
 }
 
@@ -117,6 +143,53 @@ pub async fn push_wal_as(
 
 /// As [`push_wal_as`], for who must not wait for the slowest.
 pub async fn push_wal_telling(
+    targets: &[WalTarget],
+    stanza: &StanzaName,
+    file: &WalFileName,
+    source: WalSource,
+    manner: &PushManner,
+    mut tell: impl FnMut(PushNews) + Send,
+) -> io::Result<()> {
+    let groups = manner.groups(targets);
+    if groups.is_empty() {
+        tell(PushNews::SourceRead);
+        return Ok(());
+    }
+    let teller = &Mutex::new(Teller { tell, reading: groups.len() });
+    let pushing = groups.into_iter().map(|(manner, places)| {
+        let source = source.clone();
+        async move {
+            let targets: Vec<WalTarget> = places.iter().map(|place| targets[*place].clone()).collect();
+            let tell = |news| teller.lock().unwrap_or_else(PoisonError::into_inner).pass(news, &places);
+            push_alike(&targets, stanza, file, source, &manner, tell).await
+        }
+    });
+    try_join_all(pushing).await.map(drop)
+}
+
+/// Passes on what pushes of several groups tell, as if they were one.
+struct Teller<T> {
+    tell: T,
+    /// Pushes that still read the source.
+    reading: usize,
+}
+
+impl<T: FnMut(PushNews)> Teller<T> {
+    fn pass(&mut self, news: PushNews, places: &[usize]) {
+        match news {
+            PushNews::SourceRead => {
+                self.reading -= 1;
+                if self.reading == 0 {
+                    (self.tell)(PushNews::SourceRead);
+                }
+            }
+            PushNews::Decided(at, result) => (self.tell)(PushNews::Decided(places[at], result)),
+        }
+    }
+}
+
+/// To targets that have the file compressed in one way.
+async fn push_alike(
     targets: &[WalTarget],
     stanza: &StanzaName,
     file: &WalFileName,

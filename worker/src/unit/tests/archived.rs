@@ -19,7 +19,7 @@ async fn archived(site: &Site, repositories: &[RepoKey]) {
     let source: WalSource = Arc::new(move || Ok(Box::new(std::io::Cursor::new(content()))));
     let codec = Codec::from_number(compress().codec).unwrap();
     let level = Level::new(codec, compress().level).unwrap();
-    let manner = PushManner { codec, level, threads: Threads::new(1), stall: PATIENCE };
+    let manner = PushManner::alike(codec, level, Threads::new(1), PATIENCE);
     for key in repositories {
         let targets = [(site.repository(*key).await, archive())];
         let file = WalFileName::Segment(name);

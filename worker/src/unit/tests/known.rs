@@ -42,7 +42,7 @@ pub(super) fn known(mut part: UnitPart, prior: u8, label: u32) -> UnitPart {
     part
 }
 
-fn change_page(site: &Site, part: &UnitPart, page: usize) {
+pub(super) fn change_page(site: &Site, part: &UnitPart, page: usize) {
     let path = site.pg().join(part.path.as_str());
     let mut content = std::fs::read(&path).unwrap();
     content[page * 8192 + 100] ^= 0xff;
@@ -50,7 +50,7 @@ fn change_page(site: &Site, part: &UnitPart, page: usize) {
 }
 
 /// Bytes that the pack holds itself, and the labels of those that it refers to.
-async fn footer(site: &Site, key: RepoKey, own: &str) -> (u64, Vec<String>) {
+pub(super) async fn footer(site: &Site, key: RepoKey, own: &str) -> (u64, Vec<String>) {
     let name = PackName { label: label(own), plan: PlanNumber(1), unit: UnitId(1), attempt: Attempt(1) };
     let (repository, secret) = (site.repository(key).await, site.context(STALL).await.secret.clone());
     let stanza = crate::job::testing::stanza();

@@ -100,6 +100,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     repo("retention-archive-type", Choice(RetentionArchiveType::NAMES), "which backups retention-archive counts").default("full"),
     repo("retention-archive", Integer(1, RETENTION_MAX), "backups whose WAL is kept without a gap; those that are kept when absent"),
     repo("retention-history", Integer(0, RETENTION_MAX), "days to keep the manifests of expired backups; for ever when absent"),
+    repo("compress-type", Choice(CompressType::NAMES), "compression of what goes into this repository; that of the backup when absent"),
+    repo("compress-level", Integer(-7, 22), "level of this repository's compress-type; that codec's default when absent"),
     repo("bandwidth-max", Size(64 * KIB, PIB), "bytes per second that each worker and each command moves to and from the repository; unlimited when absent"),
     repo("required", Boolean, "whether a backup that misses this repository is a failure").default("y"),
 

@@ -79,6 +79,36 @@ fn a_level_out_of_range_is_found_when_the_file_is_read() {
 }
 
 #[test]
+fn a_repository_has_its_own_compression_unless_one_is_named_for_the_call() {
+    let text = format!("{BASE}[repo.2]\npath = \"/other\"\ncompress-type = \"gz\"\n");
+    let of = |variables: &[(&str, &str)], options: &[(&str, &str)]| {
+        let config = load_with(&text, variables).unwrap();
+        let policy = config.effective(None, &overrides(options)).unwrap();
+        [1, 2].map(|number| policy.compression_in(&config.repos[&RepoKey(number)]))
+    };
+    let zst = |level| Compression { kind: CompressType::Zst, level };
+    let gz = |level| Compression { kind: CompressType::Gz, level };
+    assert_eq!(of(&[], &[]), [zst(19), gz(6)]);
+    assert_eq!(of(&[("PGCONVOY_REPO_2_COMPRESS_LEVEL", "9")], &[]), [zst(19), gz(9)]);
+    assert_eq!(of(&[], &[("compress-level", "7")]), [zst(7), zst(7)]);
+    assert_eq!(of(&[("PGCONVOY_BACKUP_COMPRESS_TYPE", "gz")], &[]), [gz(6), gz(6)]);
+}
+
+#[test]
+fn a_repositorys_compression_is_whole_and_fits_its_layout() {
+    let level = "[repo.1]\npath = \"/b\"\ncompress-level = 3\n";
+    assert_eq!(
+        complaints(level),
+        "pgconvoy.toml:3:18: compress-level needs compress-type beside it\n  HINT: a level means something for one codec only\n"
+    );
+    let plain = "[repo.1]\npath = \"/b\"\nlayout = \"plain\"\ncompress-type = \"lz4\"\n";
+    assert_eq!(
+        complaints(plain),
+        "pgconvoy.toml:4:17: layout = \"plain\" contradicts compress-type\n  HINT: the files of a plain repository are stored as they are\n"
+    );
+}
+
+#[test]
 fn repeated_options_add_up_and_a_comma_belongs_to_the_value() {
     let options = overrides(&[
         ("exclude", "log/"),

@@ -114,6 +114,7 @@ impl BackupMachine {
             repositories: self.alive(),
             identities: self.identities(),
             compress: self.spec.compress,
+            own_compress: self.spec.own_compress.clone(),
             file_sha1: self.spec.file_sha1,
             stall_timeout_ms: self.spec.stall_timeout_ms,
             priors: self.foundation.priors(),

@@ -45,6 +45,9 @@ pub struct BackupSpec {
     pub required: Vec<RepoKey>,
     pub source: SourceOptions,
     pub compress: Compress,
+    /// Of repositories that have it otherwise.
+    #[serde(default)]
+    pub own_compress: BTreeMap<RepoKey, Compress>,
     pub file_sha1: bool,
     /// What pages that do not match their checksums do to the backup.
     #[serde(default)]

@@ -67,6 +67,7 @@ fn spec() -> BackupSpec {
             db_timeout_ms: 1000,
         },
         compress: Compress { codec: 2, level: 3 },
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         page_errors: Default::default(),
         archive_copy: false,

@@ -49,7 +49,7 @@ impl BackupMachine {
             repository,
             archive: self.archive()?,
             segments,
-            compress: self.spec.compress,
+            compress: self.spec.own_compress.get(&repository).copied().unwrap_or(self.spec.compress),
             stall_timeout_ms: self.spec.stall_timeout_ms,
         };
         self.supplying.insert(repository, order.clone());

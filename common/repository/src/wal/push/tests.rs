@@ -14,9 +14,13 @@ const SEGMENT: &str = "000000010000000000000001";
 const STALL: Duration = Duration::from_millis(200);
 
 async fn target() -> (WalTarget, Faults) {
+    target_numbered(1).await
+}
+
+async fn target_numbered(number: u16) -> (WalTarget, Faults) {
     let (storage, faults) = FaultStorage::new(Arc::new(MemoryStorage::new()));
     let settings = RepositorySettings {
-        number: RepoKey(1),
+        number: RepoKey(number),
         secret: None,
         layout: pgconvoy_core::config::Layout::Packed,
     };
@@ -36,7 +40,7 @@ fn source_of(content: &[u8]) -> WalSource {
 
 fn manner(threads: usize) -> PushManner {
     let threads = Threads::new(threads);
-    PushManner { codec: Codec::Zst, level: Codec::Zst.default_level(), threads, stall: STALL }
+    PushManner::alike(Codec::Zst, Codec::Zst.default_level(), threads, STALL)
 }
 
 async fn push(targets: &[WalTarget], content: &[u8], threads: usize) -> Vec<PushResult> {
@@ -70,6 +74,37 @@ async fn frames_come_back_in_order_whatever_the_number_of_threads_and_the_length
             assert!(stored(&target).await.unwrap() == content, "{bytes} bytes on {threads} threads");
         }
     }
+}
+
+#[tokio::test]
+async fn repositories_with_codecs_of_their_own_have_the_same_file_and_are_told_as_one_push() {
+    let mut targets = Vec::new();
+    for number in 1..=3 {
+        targets.push(target_numbered(number).await.0);
+    }
+    let own = BTreeMap::from([
+        (RepoKey(1), (Codec::Lz4, Codec::Lz4.default_level())),
+        (RepoKey(3), (Codec::None, Codec::None.default_level())),
+    ]);
+    let manner = PushManner { own, ..manner(2) };
+    let content = content(5 << 20, 1);
+    let (stanza, file) = ("main".parse().unwrap(), SEGMENT.parse().unwrap());
+    let mut told = Vec::new();
+    let tell = |news| match news {
+        PushNews::SourceRead => told.push("read".to_owned()),
+        PushNews::Decided(place, Ok(Pushed::New)) => told.push(format!("{place} has it")),
+        PushNews::Decided(place, other) => told.push(format!("{place}: {other:?}")),
+    };
+    push_wal_telling(&targets, &stanza, &file, source_of(&content), &manner, tell).await.unwrap();
+    told.sort_unstable();
+    assert_eq!(told, ["0 has it", "1 has it", "2 has it", "read"]);
+    let mut codecs = Vec::new();
+    for target in &targets {
+        assert!(stored(target).await.unwrap() == content);
+        let reader = target.0.open_wal(&stanza, ARCHIVE, &file).await.unwrap().unwrap();
+        codecs.push(reader.object.frames()[0].codec());
+    }
+    assert_eq!(codecs, [Codec::Lz4, Codec::Zst, Codec::None].map(Codec::number));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +117,7 @@ fn context() -> UnitContext {
         repositories: vec![REPO, OTHER_REPO],
         identities: Vec::new(),
         compress: Compress { codec: 2, level: 3 },
+        own_compress: BTreeMap::new(),
         file_sha1: false,
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),
