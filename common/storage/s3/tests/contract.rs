@@ -59,6 +59,33 @@ async fn one_page_is_one_request_where_keys_come_in_order() {
 }
 
 #[tokio::test]
+async fn a_404_of_something_before_the_store_is_no_absence() {
+    let (bucket, is_starting) = (Bucket::default(), Arc::new(AtomicU32::new(0)));
+    let (answering, starting) = (bucket.clone(), Arc::clone(&is_starting));
+    let endpoint = serve(move |request| {
+        let left = starting.load(Ordering::SeqCst);
+        starting.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left > 0 { Reply::of(404, "no backend") } else { answering.answer(&request) }
+    })
+    .await;
+    let store = connect(&config(&endpoint), "/p");
+    store.put(&key("a"), PutMode::Create, Bytes::from_static(b"x")).await.unwrap();
+    store.stat(&key("a")).await.unwrap().unwrap();
+    assert_eq!(store.stat(&key("b")).await, Ok(None), "absence in the store's own words");
+    // Of the first request only, and of what is asked to explain it as well.
+    for strange_answers in [1, 2] {
+        is_starting.store(strange_answers, Ordering::SeqCst);
+        let told = store.stat(&key("a")).await;
+        assert!(matches!(told, Err(StorageError::Unavailable { .. })), "{strange_answers}: {told:?}");
+    }
+    is_starting.store(1, Ordering::SeqCst);
+    let told = store.get(&key("a"), 9).await;
+    assert!(matches!(told, Err(StorageError::Unavailable { .. })), "{told:?}");
+    is_starting.store(1, Ordering::SeqCst);
+    assert_eq!(store.stat(&key("b")).await, Ok(None), "the listing explains it");
+}
+
+#[tokio::test]
 async fn names_that_are_no_keys_are_not_listed() {
     let (endpoint, contents) = bucket().await;
     for name in ["p/", "p/a/", "p/.hidden", "p/a/.tmp", "p/a/b"] {

@@ -63,7 +63,12 @@ fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 impl Bucket {
+    /// Numbered, as all answers of S3 are.
     pub fn answer(&self, request: &Request) -> Reply {
+        self.unnumbered(request).with("x-amz-request-id", "4442587FB7D0A2F9")
+    }
+
+    fn unnumbered(&self, request: &Request) -> Reply {
         let mut contents = self.0.lock().unwrap();
         if let Some(expected) = request.header("content-md5")
             && md5(&request.body) != expected
