@@ -86,6 +86,30 @@ async fn a_404_of_something_before_the_store_is_no_absence() {
 }
 
 #[tokio::test]
+async fn a_range_behind_the_end_is_told_however_few_requests_the_store_gets() {
+    let (bucket, refusals) = (Bucket::default(), Arc::new(AtomicU32::new(0)));
+    let (answering, refusing) = (bucket.clone(), Arc::clone(&refusals));
+    let endpoint = serve(move |request| {
+        let left = refusing.load(Ordering::SeqCst);
+        refusing.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left > 0 { Reply::error(503, "SlowDown", "") } else { answering.answer(&request) }
+    })
+    .await;
+    let store = connect(&config(&endpoint), "/p");
+    store.put(&key("a"), PutMode::Create, Bytes::from_static(b"0123456789")).await.unwrap();
+    // Each halves the number of requests at a time, down to one.
+    refusals.store(10, Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(store.stat(&key("a")).await.is_err());
+    }
+    let name = key("a");
+    let read = tokio::time::timeout(Duration::from_secs(20), store.get_range(&name, 20..30)).await;
+    let at = pgconvoy_storage::Place::new(store.describe(), Some(&name));
+    let expected = StorageError::Truncated { at, size: 10, wanted: 30 };
+    assert_eq!(read.expect("it waits for itself"), Err(expected));
+}
+
+#[tokio::test]
 async fn names_that_are_no_keys_are_not_listed() {
     let (endpoint, contents) = bucket().await;
     for name in ["p/", "p/a/", "p/.hidden", "p/a/.tmp", "p/a/b"] {
