@@ -71,12 +71,13 @@ async fn ordered_page(
     after: Option<&ListAfter>,
     limit: usize,
 ) -> Result<Option<ListPage>, StorageError> {
-    let mut start = after.map(|after| match after {
+    let start = after.map(|after| match after {
         ListAfter::Object(key) => store.name(key),
         ListAfter::Prefix(key) => format!("{}/{LAST}", store.name(key)),
     });
+    let mut next = Next::After(start.clone());
     loop {
-        let answer = request(store, prefix, depth, Next::After(start.clone()), limit).await?;
+        let answer = request(store, prefix, depth, next, limit).await?;
         if store.lists_directories.load(Ordering::Relaxed) || !is_in_order(&answer, start.as_deref()) {
             store.lists_directories.store(true, Ordering::Relaxed);
             return Ok(None);
@@ -84,13 +85,12 @@ async fn ordered_page(
         let mut entries = entries(store, &answer);
         entries.retain(|entry| entry.is_after(after));
         let is_last = answer.is_truncated() != Some(true);
-        let reached = last_name(&answer);
-        if !entries.is_empty() || is_last || reached.is_none() {
+        if !entries.is_empty() || is_last {
             let more = entries.last().filter(|_| !is_last).map(Entry::place);
             return Ok(Some(assembled(entries, more)));
         }
-        // A page of names that are no keys of ours.
-        start = reached;
+        // A page without names, or of names that are no keys of ours.
+        next = Next::Token(continuation(store, prefix, &answer)?);
     }
 }
 
@@ -122,6 +122,22 @@ async fn request(
     store.ask(&store.place(prefix), IoAction::List, Box::pin(request.send())).await
 }
 
+/// How to go on behind a page; `None` behind the last.
+fn continuation(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    answer: &ListObjectsV2Output,
+) -> Result<Option<String>, StorageError> {
+    match answer.next_continuation_token() {
+        _ if answer.is_truncated() != Some(true) => Ok(None),
+        Some(token) if !token.is_empty() => Ok(Some(token.to_owned())),
+        _ => Err(StorageError::NotSupported {
+            at: store.place(prefix),
+            reason: "the store says that a listing goes on, but not how".to_owned(),
+        }),
+    }
+}
+
 fn names(answer: &ListObjectsV2Output) -> (Vec<&str>, Vec<&str>) {
     let objects = answer.contents().iter().filter_map(Object::key).collect();
     let prefixes = answer.common_prefixes().iter().filter_map(|prefix| prefix.prefix()).collect();
@@ -132,13 +148,6 @@ fn is_in_order(answer: &ListObjectsV2Output, start: Option<&str>) -> bool {
     let (objects, prefixes) = names(answer);
     let is_after_start = |names: &[&str]| names.iter().all(|name| start.is_none_or(|start| *name > start));
     objects.is_sorted() && prefixes.is_sorted() && is_after_start(&objects) && is_after_start(&prefixes)
-}
-
-/// Where the next page begins, in the order of keys.
-fn last_name(answer: &ListObjectsV2Output) -> Option<String> {
-    let (objects, prefixes) = names(answer);
-    let prefix = prefixes.last().map(|prefix| format!("{prefix}{LAST}"));
-    objects.last().map(|name| (*name).to_owned()).max(prefix)
 }
 
 /// Names that are no keys, such as a console's markers of directories, are nothing that this program knows.
@@ -206,8 +215,18 @@ async fn page_of_directories(
 
 /// Whether there is an object under a prefix, at any depth.
 async fn holds_any(store: &S3Storage, prefix: &ObjectKey) -> Result<bool, StorageError> {
-    let answer = request(store, Some(prefix), ListDepth::Recursive, Next::Token(None), 1).await?;
-    Ok(!answer.contents().is_empty())
+    let mut token = None;
+    loop {
+        let next = Next::Token(token.take());
+        let answer = request(store, Some(prefix), ListDepth::Recursive, next, 1).await?;
+        if !answer.contents().is_empty() {
+            return Ok(true);
+        }
+        token = continuation(store, Some(prefix), &answer)?;
+        if token.is_none() {
+            return Ok(false);
+        }
+    }
 }
 
 /// All that lies directly under a prefix, the last first.
@@ -218,8 +237,8 @@ async fn directory(store: &S3Storage, prefix: Option<&ObjectKey>) -> Result<Vec<
         let next = Next::Token(token.take());
         let answer = request(store, prefix, ListDepth::Children, next, LIST_PAGE_MAX).await?;
         whole.extend(entries(store, &answer));
-        token = answer.next_continuation_token().map(str::to_owned);
-        if answer.is_truncated() != Some(true) || token.is_none() {
+        token = continuation(store, prefix, &answer)?;
+        if token.is_none() {
             whole.sort_by_cached_key(|entry| std::cmp::Reverse(entry.listed()));
             whole.dedup_by_key(|entry| entry.listed());
             return Ok(whole);

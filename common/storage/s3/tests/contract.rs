@@ -59,6 +59,42 @@ async fn one_page_is_one_request_where_keys_come_in_order() {
 }
 
 #[tokio::test]
+async fn a_page_without_entries_is_not_the_end_of_a_listing() {
+    for server in ["S3", "SeaweedFS"] {
+        let bucket = Bucket::default();
+        let answering = bucket.clone();
+        let endpoint = serve(move |request| answering.answer(&request).with("server", server)).await;
+        let store = connect(&config(&endpoint), "/p");
+        store.put(&key("a/b"), PutMode::Create, Bytes::new()).await.unwrap();
+        for depth in [ListDepth::Recursive, ListDepth::Children] {
+            for empty_pages in 0..5 {
+                bucket.0.lock().unwrap().empty_pages = empty_pages;
+                let page = store.list(None, depth, None, 10).await.unwrap();
+                let found = (page.objects.len(), page.prefixes.len());
+                let expected = if depth == ListDepth::Recursive { (1, 0) } else { (0, 1) };
+                assert_eq!(found, expected, "{server}, {depth:?}, {empty_pages} empty pages");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_on_nobody_knows_how_is_an_error() {
+    for server in ["S3", "SeaweedFS"] {
+        let endpoint = serve(move |_| {
+            let page = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+            Reply::of(200, page).with("server", server)
+        })
+        .await;
+        let store = connect(&config(&endpoint), "/p");
+        for depth in [ListDepth::Recursive, ListDepth::Children] {
+            let listed = store.list(None, depth, None, 10).await;
+            assert!(listed.is_err(), "{server}, {depth:?}: {listed:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_404_of_something_before_the_store_is_no_absence() {
     let (bucket, is_starting) = (Bucket::default(), Arc::new(AtomicU32::new(0)));
     let (answering, starting) = (bucket.clone(), Arc::clone(&is_starting));
