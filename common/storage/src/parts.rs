@@ -56,8 +56,14 @@ pub struct PartLimits {
     pub in_flight_max: usize,
     /// Parts of one object.
     pub parts_max: u32,
-    /// For each request.
+    /// For each request; parts and joins get more time of it.
     pub retry: RetryPolicy,
+}
+
+/// The smallest upload that is joined, with parts of so many bytes.
+pub const fn joined_from(part_bytes: usize) -> u64 {
+    // A length in memory fits 64 bits.
+    part_bytes as u64 + 1
 }
 
 /// Room for parts that are under way to one store, of all uploads together.

@@ -241,6 +241,7 @@ impl Storage for AzureStorage {
             .with(Feature::RangedReads)
             .with(Feature::DurablePut)
             .with(Feature::ModifiedTime)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {

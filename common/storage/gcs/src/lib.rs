@@ -176,6 +176,7 @@ impl Storage for GcsStorage {
             .with(Feature::DurablePut)
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {

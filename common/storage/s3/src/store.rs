@@ -343,6 +343,7 @@ impl Storage for S3Storage {
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
             .with(Feature::BatchedDeletes)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
