@@ -24,6 +24,7 @@
 //! unlisted leftovers, which [`Storage::sweep_temporary`] removes.
 
 pub mod bandwidth;
+mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod decorate;

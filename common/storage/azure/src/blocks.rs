@@ -85,14 +85,14 @@ impl PartStore for AzureStorage {
         };
         let commit = Box::pin(blob.commit_block_list(blocks, Some(options)));
         let request = async {
-            let Err(error) = commit.await else { return Ok(None) };
-            let trouble = self.asked(key, IoAction::Publish).trouble(&error);
-            if code_of(&error) == Some("InvalidBlockList") { Ok(Some(trouble)) } else { Err(trouble) }
+            let Err(error) = commit.await else { return Ok(()) };
+            match code_of(&error) {
+                // Blocks are gone: an earlier try committed them, or somebody else's commit discarded them.
+                Some("InvalidBlockList") => Err(StorageError::NotFound { at: self.place(key) }),
+                _ => Err(self.asked(key, IoAction::Publish).trouble(&error)),
+            }
         };
-        match self.0.pace.run(request).await? {
-            None => Ok(()),
-            Some(error) => self.overtaken(ticket, error).await,
-        }
+        self.0.pace.run(request).await
     }
 
     async fn is_joined(&self, ticket: &Ticket) -> Result<bool, StorageError> {
@@ -102,17 +102,4 @@ impl PartStore for AzureStorage {
 
     /// Nothing can remove uncommitted blocks without showing an object for a moment. Azure does so after a week.
     async fn discard_parts(&self, _: &Ticket) {}
-}
-
-impl AzureStorage {
-    /// Blocks of the upload are not there any more: an earlier try committed them, or somebody else's commit discarded them.
-    async fn overtaken(&self, ticket: &Ticket, error: StorageError) -> Result<(), StorageError> {
-        let Some(head) = self.head(&ticket.key).await? else { return Err(error) };
-        let is_ours = head.get_optional_str(&UPLOAD_HEADER) == Some(ticket.name().as_str());
-        match ticket.mode {
-            _ if is_ours => Ok(()),
-            PutMode::Create => Err(StorageError::AlreadyExists { at: self.place(Some(&ticket.key)) }),
-            PutMode::Overwrite => Err(error),
-        }
-    }
 }

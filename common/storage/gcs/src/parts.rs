@@ -71,19 +71,6 @@ impl Inner {
         ticket: &Ticket,
         parts: &[Part],
     ) -> Result<(), StorageError> {
-        match self.compose_all(ticket, parts).await {
-            // Parts are missing, not the object. If an earlier try joined them, it is removing them.
-            Err(StorageError::NotFound { .. }) if self.is_joined(ticket).await? => Ok(()),
-            Err(StorageError::NotFound { at }) => {
-                let reason =
-                    "a part of the upload is gone: it was swept, or the bucket's lifecycle removed it";
-                Err(StorageError::Io { at, action: IoAction::Publish, reason: reason.to_owned() })
-            }
-            answer => answer,
-        }
-    }
-
-    async fn compose_all(self: &Arc<Self>, ticket: &Ticket, parts: &[Part]) -> Result<(), StorageError> {
         let at = self.place(Some(&ticket.key));
         let mut made: Vec<Part> = Vec::new();
         let mut level = parts.to_vec();
