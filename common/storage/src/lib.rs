@@ -40,6 +40,9 @@ pub mod parts;
 pub mod posix;
 pub mod proof;
 mod random;
+pub mod renewed;
+#[cfg(any(test, feature = "conformance"))]
+pub mod scripted;
 
 pub use error::{IoAction, Place, Shortage, StorageError};
 pub use feature::{Feature, Features};
