@@ -34,7 +34,7 @@ impl Access {
         Ok(match config.key_type {
             AzureKeyType::Shared => Access::Shared(Arc::new(SharedKey::parse(&config.account, key()?)?)),
             AzureKeyType::Sas => Access::Sas(Arc::new(Sas::parse(key()?)?)),
-            AzureKeyType::Auto => Access::Token(Arc::new(Tokens::new(around.identity(&config.tls)?))),
+            AzureKeyType::Auto => Access::Token(Arc::new(Tokens::new(around.identity()?))),
         })
     }
 

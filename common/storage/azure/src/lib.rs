@@ -98,11 +98,9 @@ impl AzureStorage {
     /// Looks at the configuration and at `ca-file`; nothing is sent.
     pub fn new(config: &AzureConfig, options: AzureOptions) -> Result<AzureStorage, StorageError> {
         let name = describe(config, &options.path);
-        let refused = |reason: String| StorageError::Refused {
-            at: Place::new(name.as_str(), None),
-            action: IoAction::Open,
-            reason,
-            hint: "correct the repository's section of the configuration".to_owned(),
+        let refused = |reason: String| {
+            let hint = "correct the repository's section of the configuration";
+            StorageError::refused(Place::new(name.as_str(), None), IoAction::Open, reason, hint)
         };
         let root = match options.path.trim_matches('/') {
             "" => None,

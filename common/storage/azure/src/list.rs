@@ -94,7 +94,9 @@ impl AzureStorage {
         let spot = walk.spot(after.clone());
         if let Some(marker) = self.0.markers.find(&spot) {
             match walk.page(From::Marker(marker), Some(after), limit).await {
-                Err(StorageError::Io { .. }) => self.0.markers.forget(&spot),
+                Err(StorageError::Refused { .. } | StorageError::NotSupported { .. }) => {
+                    self.0.markers.forget(&spot);
+                }
                 answer => return answer,
             }
         }
@@ -205,9 +207,8 @@ impl Walk<'_> {
         let answer = self.store.ask(self.prefix, IoAction::List, Box::pin(request)).await?;
         let Some(answer) = answer else { return Ok(RawPage::default()) };
         let body = answer.into_body();
-        RawPage::parse(body.as_ref(), &self.store.root()).map_err(|reason| StorageError::Io {
+        RawPage::parse(body.as_ref(), &self.store.root()).map_err(|reason| StorageError::NotSupported {
             at: self.store.place(self.prefix),
-            action: IoAction::List,
             reason: format!("the answer is no listing: {reason}"),
         })
     }

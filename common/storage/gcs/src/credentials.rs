@@ -47,7 +47,7 @@ impl TokenError {
         if self.may_help {
             return StorageError::Unavailable { at, reason };
         }
-        StorageError::Setup { at, code: ErrorCode::Access, reason, hint: self.hint.to_owned() }
+        StorageError::unusable(at, ErrorCode::Access, reason, self.hint)
     }
 }
 

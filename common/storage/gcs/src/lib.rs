@@ -90,11 +90,9 @@ impl GcsStorage {
         // The SDK signs and connects with the process's provider; another one that was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let description = describe(&config.bucket, path);
-        let unusable = |reason: String, hint: &str| StorageError::Setup {
-            at: Place::new(description.as_str(), None),
-            code: ErrorCode::OptionInvalidValue,
-            reason,
-            hint: hint.to_owned(),
+        let unusable = |reason: String, hint: &str| {
+            let at = Place::new(description.as_str(), None);
+            StorageError::unusable(at, ErrorCode::OptionInvalidValue, reason, hint)
         };
         let root =
             Root::new(path).map_err(|reason| unusable(reason, "path is the prefix of all object names"))?;
@@ -210,7 +208,8 @@ impl Storage for GcsStorage {
             self.ends_before(key, range.end).await?;
         }
         match self.read(key, Wanted::Part(range.clone())).await {
-            Err(error @ StorageError::Io { .. }) => {
+            // The request, and not whoever asks: servers have several words for a range that is not there.
+            Err(error @ StorageError::Refused { code: ErrorCode::FileRead, .. }) => {
                 self.ends_before(key, range.end).await?;
                 Err(error)
             }

@@ -93,7 +93,7 @@ impl CredentialsFailure {
     pub(crate) fn at(&self, at: Place, action: IoAction) -> StorageError {
         let reason = self.to_string();
         match self.hint {
-            Some(hint) => StorageError::Refused { at, action, reason, hint: hint.to_owned() },
+            Some(hint) => StorageError::refused(at, action, reason, hint),
             None => StorageError::Unavailable { at, reason },
         }
     }

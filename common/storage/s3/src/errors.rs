@@ -184,7 +184,7 @@ impl Asker {
             _ => {}
         }
         if let Some((reason, hint)) = self.advice(action, answer) {
-            return StorageError::Refused { at, action, reason, hint };
+            return StorageError::refused(at, action, reason, hint);
         }
         // With its own word on it an answer of 2xx can be an error too: the head was sent before it was known.
         let status = if *status < 300 { 500 } else { *status };

@@ -12,10 +12,8 @@ use pgconvoy_storage::parts::PartSlots;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const TLS: StoreTls = StoreTls { ca_file: None, verify: false };
-
 fn tokens(around: &Surroundings) -> Tokens {
-    Tokens::new(around.identity(&TLS).unwrap())
+    Tokens::new(around.identity().unwrap())
 }
 
 /// Gives out `token-0`, `token-1` .., each for so many seconds, as a machine's service words it.
