@@ -73,10 +73,10 @@ pub const fn joined_from(part_bytes: usize) -> u64 {
 pub struct PartSlots(Arc<Semaphore>);
 
 impl PartSlots {
-    /// For a worker with so many slots, each of which has two units in flight: with parts of 5 MiB this stays under
-    /// the 24 MiB that a slot may use for each repository.
+    /// For a worker with so many slots, each of which has two units in flight and so fills two parts: with parts of 5 MiB all
+    /// together stay within the 24 MiB that a slot may use for each repository, but for one MiB with a single slot.
     pub fn for_slots(slots: usize) -> PartSlots {
-        PartSlots(Arc::new(Semaphore::new(4 + slots)))
+        PartSlots(Arc::new(Semaphore::new(2 + slots)))
     }
 
     async fn take(&self) -> OwnedSemaphorePermit {

@@ -23,8 +23,9 @@ use std::sync::Arc;
 
 /// Starts with a dot, so that no key can name it. The same as in local directories, so that either sweeps both.
 pub(crate) const TEMPORARY_PREFIX: &str = ".pgconvoy-";
-/// Bytes written and not yet acknowledged, of one upload.
-const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes written and not yet acknowledged, of one upload: a worker's slot has two, within the 24 MiB that it may use for each
+/// repository.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// The same of one session: what OpenSSH lets be on its way.
 const STRIPE_BYTES_MAX: usize = 2 << 20;
 /// How often a put may lose its directory to deletes that empty it, before something else must be wrong.

@@ -258,6 +258,31 @@ async fn a_store_that_ignores_create_only_in_joins_is_found_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_uploads_together_stay_within_the_room_of_their_slots() {
+    const SLOT_MIB: usize = 24;
+    const PART_MIB: usize = 5;
+    for slots in 1..20 {
+        let (store, room) = (Parts::default(), PartSlots::for_slots(slots));
+        let mut uploads = tokio::task::JoinSet::new();
+        for number in 0..2 * slots {
+            let (store, room) = (store.clone(), room.clone());
+            uploads.spawn(async move {
+                let name = key(&format!("{number}"));
+                let mut upload = Box::new(PartedUpload::new(store, &name, PutMode::Create, LIMITS, &room));
+                upload.write(pattern(100)).await.unwrap();
+                upload.finish().await.unwrap();
+            });
+        }
+        uploads.join_all().await;
+        let most = store.state().running_most;
+        // Beside the parts on their way each upload fills one.
+        let mib = PART_MIB * (most + 2 * slots);
+        assert!(mib <= SLOT_MIB * slots + usize::from(slots == 1), "{slots} slots: {most} parts, {mib} MiB");
+        assert!(most > slots, "{slots} slots: {most} parts at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_part_that_fails_is_sent_again_alone() {
     let store = Parts::default();
     store.state().failures = 3;
