@@ -39,7 +39,7 @@ pub mod pace;
 pub mod parts;
 pub mod posix;
 pub mod proof;
-mod random;
+pub mod random;
 pub mod renewed;
 #[cfg(any(test, feature = "conformance"))]
 pub mod scripted;

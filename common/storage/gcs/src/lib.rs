@@ -150,17 +150,6 @@ fn endpoint(configured: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("https://{address}") }
 }
 
-/// 32 digits: a name that nobody else has.
-fn random_hex(at: &Place) -> Result<String, StorageError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
-        at: at.clone(),
-        action: IoAction::Open,
-        reason: format!("the system has no random bytes: {error}"),
-    })?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
-}
-
 #[async_trait]
 impl Storage for GcsStorage {
     fn describe(&self) -> String {

@@ -17,7 +17,7 @@ use crate::bodies::NewObject;
 use crate::resource::Resource;
 use crc32c::crc32c_combine;
 use futures::future::{join_all, try_join_all};
-use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError};
+use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
 use reqwest::Method;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Part {
 
 impl Inner {
     pub(crate) fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
-        let nonce = crate::random_hex(&self.place(Some(key)))?;
+        let nonce = random::hex(|| self.place(Some(key)))?;
         Ok(Ticket { key: key.clone(), mode, nonce })
     }
 

@@ -8,6 +8,7 @@
 use crate::store::{S3Storage, moment};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::Object;
+use pgconvoy_storage::listing::Entry;
 use pgconvoy_storage::{
     IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, StorageError,
 };
@@ -15,37 +16,6 @@ use std::sync::atomic::Ordering;
 
 /// Sorts after every name with the same beginning, but for names that nobody has: the last character there is.
 const LAST: char = char::MAX;
-
-/// What one level or one page holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
-    Object(ObjectInfo),
-    Prefix(ObjectKey),
-}
-
-impl Entry {
-    fn place(&self) -> ListAfter {
-        match self {
-            Entry::Object(info) => ListAfter::Object(info.key.clone()),
-            Entry::Prefix(key) => ListAfter::Prefix(key.clone()),
-        }
-    }
-
-    fn is_after(&self, after: Option<&ListAfter>) -> bool {
-        after.is_none_or(|after| match self {
-            Entry::Object(info) => after.precedes_object(&info.key),
-            Entry::Prefix(key) => after.precedes_prefix(key),
-        })
-    }
-
-    /// By which it is listed.
-    fn listed(&self) -> String {
-        match self {
-            Entry::Object(info) => info.key.to_string(),
-            Entry::Prefix(key) => format!("{key}/"),
-        }
-    }
-}
 
 pub(crate) async fn page(
     store: &S3Storage,
@@ -86,8 +56,7 @@ async fn ordered_page(
         entries.retain(|entry| entry.is_after(after));
         let is_last = answer.is_truncated() != Some(true);
         if !entries.is_empty() || is_last {
-            let more = entries.last().filter(|_| !is_last).map(Entry::place);
-            return Ok(Some(assembled(entries, more)));
+            return Ok(Some(ListPage::of(entries, !is_last)));
         }
         // A page without names, or of names that are no keys of ours.
         next = Next::Token(continuation(store, prefix, &answer)?);
@@ -162,20 +131,9 @@ fn entries(store: &S3Storage, answer: &ListObjectsV2Output) -> Vec<Entry> {
         Some(Entry::Prefix(store.key(name.strip_suffix('/')?)?))
     });
     let mut entries: Vec<Entry> = objects.chain(prefixes).collect();
-    entries.sort_by_cached_key(Entry::listed);
-    entries.dedup_by_key(|entry| entry.listed());
+    entries.sort_by(Entry::order);
+    entries.dedup_by(|left, right| left.order(right).is_eq());
     entries
-}
-
-fn assembled(entries: Vec<Entry>, more: Option<ListAfter>) -> ListPage {
-    let mut page = ListPage { more, ..ListPage::default() };
-    for entry in entries {
-        match entry {
-            Entry::Object(info) => page.objects.push(info),
-            Entry::Prefix(key) => page.prefixes.push(key),
-        }
-    }
-    page
 }
 
 async fn page_of_directories(
@@ -203,14 +161,11 @@ async fn page_of_directories(
             // Directories stay for a while when the last object in them is gone.
             Entry::Prefix(key) if !holds_any(store, key).await? => {}
             // One more is there, so the page is not the last.
-            _ if found.len() == limit => {
-                let more = found.last().map(Entry::place);
-                return Ok(assembled(found, more));
-            }
+            _ if found.len() == limit => return Ok(ListPage::of(found, true)),
             _ => found.push(entry),
         }
     }
-    Ok(assembled(found, None))
+    Ok(ListPage::of(found, false))
 }
 
 /// Whether there is an object under a prefix, at any depth.
@@ -239,8 +194,8 @@ async fn directory(store: &S3Storage, prefix: Option<&ObjectKey>) -> Result<Vec<
         whole.extend(entries(store, &answer));
         token = continuation(store, prefix, &answer)?;
         if token.is_none() {
-            whole.sort_by_cached_key(|entry| std::cmp::Reverse(entry.listed()));
-            whole.dedup_by_key(|entry| entry.listed());
+            whole.sort_by(|left, right| right.order(left));
+            whole.dedup_by(|left, right| left.order(right).is_eq());
             return Ok(whole);
         }
     }
