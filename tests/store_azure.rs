@@ -396,7 +396,7 @@ async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed
     let nobody_vouches = StoreTls { ca_file: None, verify: true };
     let untrusting = AzureConfig { tls: nobody_vouches, ..config.clone() };
     let error = store_with(&untrusting, "/auto", around.clone())?.stat(&key("0")?).await;
-    ensure!(matches!(error, Err(StorageError::Access { .. })), "{error:?}");
+    ensure!(matches!(error, Err(StorageError::Refused { .. })), "{error:?}");
     let careless = AzureConfig { tls: StoreTls { ca_file: None, verify: false }, ..config };
     ensure!(store_with(&careless, "/auto", around)?.stat(&key("0")?).await?.is_some());
     Ok(())

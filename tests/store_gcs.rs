@@ -460,7 +460,7 @@ async fn an_authority_of_ones_own_is_trusted_where_it_is_named() -> Result<()> {
     let store = bench.store(Way::Sdk, "pg")?;
     for error in [store.stat(&key("a/b")).await.err(), store.get(&key("a/b"), 10).await.err()] {
         let error = error.context("a stranger's certificate")?;
-        ensure!(matches!(error, StorageError::Access { .. }), "{error:?}");
+        ensure!(matches!(error, StorageError::Refused { .. }), "{error:?}");
     }
     Ok(())
 }

@@ -53,6 +53,8 @@ impl Shortage {
 /// What was being done when the system refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IoAction {
+    /// Anything: what is wrong shows before something is done.
+    Use,
     Open,
     Read,
     Write,
@@ -67,6 +69,7 @@ pub enum IoAction {
 impl IoAction {
     const fn words(self) -> &'static str {
         match self {
+            IoAction::Use => "use",
             IoAction::Open => "open",
             IoAction::Read => "read",
             IoAction::Write => "write",
@@ -79,9 +82,9 @@ impl IoAction {
         }
     }
 
-    const fn code(self) -> ErrorCode {
+    pub(crate) const fn code(self) -> ErrorCode {
         match self {
-            IoAction::Open => ErrorCode::FileOpen,
+            IoAction::Use | IoAction::Open => ErrorCode::FileOpen,
             IoAction::Read => ErrorCode::FileRead,
             IoAction::Write => ErrorCode::FileWrite,
             IoAction::Sync => ErrorCode::FileSync,
@@ -109,9 +112,10 @@ pub enum StorageError {
     Obstructed { at: Place, reason: String },
     #[error("unable to {} {at}: permission denied{}", action.words(), Detail(reason))]
     Access { at: Place, action: IoAction, reason: String },
-    /// The store says no to whoever asks as they are configured: somebody has to change something, and the hint says what.
+    /// It does not go as it is configured, here or at the store: a key, a certificate, a name, a right. Somebody has to change
+    /// something, and the hint says what.
     #[error("unable to {} {at}: {reason}", action.words())]
-    Refused { at: Place, action: IoAction, reason: String, hint: String },
+    Refused { at: Place, action: IoAction, code: ErrorCode, reason: String, hint: String },
     #[error("unable to {} {at}: the store is read-only", action.words())]
     ReadOnly { at: Place, action: IoAction },
     #[error("unable to {} {at}: {}", action.words(), shortage.words())]
@@ -131,9 +135,6 @@ pub enum StorageError {
     Timeout { at: Place, reason: String },
     #[error("{at}: {reason}")]
     NotSupported { at: Place, reason: String },
-    /// What is configured to reach the store does not fit it: a key, a certificate, a name.
-    #[error("unable to use {at}: {reason}")]
-    Setup { at: Place, code: ErrorCode, reason: String, hint: String },
     #[error("unable to {} {at}: {reason}", action.words())]
     Io { at: Place, action: IoAction, reason: String },
 }
@@ -148,6 +149,16 @@ impl fmt::Display for Detail<'_> {
 }
 
 impl StorageError {
+    /// The store says no to whoever asks as they are configured.
+    pub fn refused(at: Place, action: IoAction, reason: String, hint: impl Into<String>) -> StorageError {
+        StorageError::Refused { at, action, code: ErrorCode::Access, reason, hint: hint.into() }
+    }
+
+    /// What is configured to reach the store cannot be used.
+    pub fn unusable(at: Place, code: ErrorCode, reason: String, hint: impl Into<String>) -> StorageError {
+        StorageError::Refused { at, action: IoAction::Use, code, reason, hint: hint.into() }
+    }
+
     pub fn at(&self) -> &Place {
         match self {
             StorageError::NotFound { at }
@@ -163,7 +174,6 @@ impl StorageError {
             | StorageError::Throttled { at, .. }
             | StorageError::Timeout { at, .. }
             | StorageError::NotSupported { at, .. }
-            | StorageError::Setup { at, .. }
             | StorageError::Io { at, .. } => at,
         }
     }
@@ -228,13 +238,13 @@ impl Classify for StorageError {
             StorageError::AlreadyExists { .. } => ErrorCode::Exists,
             StorageError::Truncated { .. } => ErrorCode::FileRead,
             StorageError::TooLarge { .. } | StorageError::Obstructed { .. } => ErrorCode::FileInvalid,
-            StorageError::Access { .. } | StorageError::Refused { .. } => ErrorCode::Access,
+            StorageError::Access { .. } => ErrorCode::Access,
+            StorageError::Refused { code, .. } => *code,
             StorageError::ReadOnly { .. } | StorageError::Full { .. } => ErrorCode::FileWrite,
             StorageError::Unavailable { .. }
             | StorageError::Throttled { .. }
             | StorageError::Timeout { .. } => ErrorCode::HostConnect,
             StorageError::NotSupported { .. } => ErrorCode::NotSupported,
-            StorageError::Setup { code, .. } => *code,
             StorageError::Io { action, .. } => action.code(),
         }
     }
@@ -267,7 +277,6 @@ impl Classify for StorageError {
                 "the object is damaged or was written by something else; verify finds what else is"
             }
             StorageError::Obstructed { .. } => "something other than this program put it there; move it away",
-            StorageError::Setup { hint, .. } => hint,
             StorageError::Io { .. } => "look into the kernel's log for errors of the disk or the mount",
             _ => return Vec::new(),
         };

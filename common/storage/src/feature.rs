@@ -45,23 +45,37 @@ impl Feature {
 
 /// The features of one store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Features(u8);
+pub struct Features {
+    set: u8,
+    joined_from: Option<u64>,
+}
 
 impl Features {
-    pub const NONE: Features = Features(0);
+    pub const NONE: Features = Features { set: 0, joined_from: None };
 
     #[must_use]
     pub const fn with(self, feature: Feature) -> Self {
-        Features(self.0 | feature as u8)
+        Features { set: self.set | feature as u8, ..self }
     }
 
     #[must_use]
     pub const fn without(self, feature: Feature) -> Self {
-        Features(self.0 & !(feature as u8))
+        Features { set: self.set & !(feature as u8), ..self }
     }
 
     pub const fn has(self, feature: Feature) -> bool {
-        self.0 & feature as u8 != 0
+        self.set & feature as u8 != 0
+    }
+
+    /// Uploads of so many bytes and more are stored in parts, which are joined at the end.
+    #[must_use]
+    pub const fn with_joins_from(self, size: u64) -> Self {
+        Features { joined_from: Some(size), ..self }
+    }
+
+    /// The smallest upload that is joined of parts; `None`: none is.
+    pub const fn joined_from(self) -> Option<u64> {
+        self.joined_from
     }
 
     pub fn iter(self) -> impl Iterator<Item = Feature> {

@@ -1,20 +1,18 @@
 //! What stores behind HTTP share: one way to a client, and one reading of what goes wrong.
 //!
 //! Invariants
-//! 1. Whom to trust is said here once: the system's authorities, or only those of `ca-file`, or nobody's (`verify-tls =
-//!    false`). The provider is passed explicitly.
+//! 1. Whom to trust is said once, in [`client_config`].
 //! 2. No proxy and no redirect is followed: requests are signed for one host.
 //! 3. An error tells of address and cause, never of a request's head or query, where signatures are.
 
+mod trust;
+
+pub use trust::client_config;
+use trust::{HINT_TRUST, unusable};
+
 use crate::{IoAction, Place, Shortage, StorageError};
 use pgconvoy_core::config::StoreTls;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,6 +23,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(300);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a server may ask for is bounded by the deadline anyway; this keeps arithmetic safe.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// Where the store's own words are all that is known.
+const HINT: &str = "the store does not take this request: check endpoint, uri-style and the names in the repository's section of the configuration, \
+     and what stands between here and the store";
 
 /// A client for one store. `store` is what errors call it.
 pub fn client(tls: &StoreTls, store: &str) -> Result<reqwest::Client, StorageError> {
@@ -40,99 +42,6 @@ pub fn client(tls: &StoreTls, store: &str) -> Result<reqwest::Client, StorageErr
     client.map_err(|error| unusable(store, format!("no HTTP client: {error}")))
 }
 
-/// TLS as `ca-file` and `verify-tls` say.
-pub fn client_config(tls: &StoreTls, store: &str) -> Result<ClientConfig, StorageError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("the provider speaks TLS 1.2 and 1.3");
-    if !tls.verify {
-        return Ok(config
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth());
-    }
-    let roots = match &tls.ca_file {
-        Some(path) => roots_of_file(path, store)?,
-        None => system_roots(store)?,
-    };
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn roots_of_file(path: &str, store: &str) -> Result<RootCertStore, StorageError> {
-    let unreadable = |reason: String| unusable(store, format!("ca-file {path}: {reason}"));
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unreadable("it holds no certificate".to_owned()));
-    }
-    Ok(roots)
-}
-
-fn system_roots(store: &str) -> Result<RootCertStore, StorageError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let cause = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
-        return Err(unusable(
-            store,
-            format!("this system has no certificate authorities{cause}; set ca-file"),
-        ));
-    }
-    Ok(roots)
-}
-
-fn unusable(store: &str, reason: String) -> StorageError {
-    StorageError::NotSupported { at: Place::new(store, None), reason }
-}
-
-/// Takes any certificate, as `verify-tls = false` asks; handshakes are checked against it all the same.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, schemes)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let schemes = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, schemes)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// An answer that is no success, as far as HTTP alone tells. A store's own code says more: sort by that first.
 #[derive(Debug, Clone, Copy)]
 pub struct Refusal<'a> {
@@ -143,7 +52,8 @@ pub struct Refusal<'a> {
     pub retry_after: Option<Duration>,
 }
 
-/// Sorts an answer by its status. What exists already is the caller's to tell: 409 and 412 mean other things too.
+/// Sorts an answer by its status. What exists already and what is absent is the caller's to tell: 409 and 412 mean other things
+/// too, and 404 is said by whatever else answers at an address.
 pub fn refused(at: Place, action: IoAction, refusal: Refusal<'_>) -> StorageError {
     let Refusal { status, code, message, retry_after } = refusal;
     let said = match (code, message) {
@@ -154,12 +64,11 @@ pub fn refused(at: Place, action: IoAction, refusal: Refusal<'_>) -> StorageErro
     let reason = format!("it answered {status}{said}");
     match status {
         401 | 403 => StorageError::Access { at, action, reason },
-        404 | 410 => StorageError::NotFound { at },
         408 => StorageError::Timeout { at, reason },
         429 | 503 => StorageError::Throttled { at, reason, retry_after },
         507 => StorageError::Full { at, action, shortage: Shortage::Space },
         500.. => StorageError::Unavailable { at, reason },
-        _ => StorageError::Io { at, action, reason },
+        _ => StorageError::Refused { at, action, code: action.code(), reason, hint: HINT.to_owned() },
     }
 }
 
@@ -176,7 +85,7 @@ pub fn unanswered(at: Place, action: IoAction, error: &(dyn Error + 'static)) ->
     if let Some(tls) = find::<rustls::Error>(error)
         && matches!(tls, rustls::Error::InvalidCertificate(_))
     {
-        return StorageError::Access { at, action, reason };
+        return StorageError::refused(at, action, reason, HINT_TRUST);
     }
     if find::<reqwest::Error>(error).is_some_and(reqwest::Error::is_timeout) {
         return StorageError::Timeout { at, reason };

@@ -5,7 +5,7 @@
 //!
 //! Code map: [`key`] names objects, [`error`] says what went wrong and whether to try again, [`feature`] how stores
 //! differ; [`memory`] and [`posix`] are backends; [`decorate`] holds retry, fault and metrics; [`listing`] walks pages,
-//! [`proof`] tests a store's word; [`parts`], [`pace`] and `http` are what back ends over a network share; `conformance` is the suite that every backend passes.
+//! [`proof`] tests a store's word; [`parts`], [`pace`], [`renewed`] and `http` are what back ends over a network share; `conformance` is the suite that every backend passes.
 //!
 //! Invariants
 //! 1. An object is there as a whole or not at all: nothing is visible under a key before its put has all bytes.
@@ -24,6 +24,7 @@
 //! unlisted leftovers, which [`Storage::sweep_temporary`] removes.
 
 pub mod bandwidth;
+mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod decorate;
@@ -38,7 +39,10 @@ pub mod pace;
 pub mod parts;
 pub mod posix;
 pub mod proof;
-mod random;
+pub mod random;
+pub mod renewed;
+#[cfg(any(test, feature = "conformance"))]
+pub mod scripted;
 
 pub use error::{IoAction, Place, Shortage, StorageError};
 pub use feature::{Feature, Features};

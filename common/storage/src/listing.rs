@@ -65,6 +65,57 @@ fn listed_bytes((key, is_prefix): (&ObjectKey, bool)) -> impl Iterator<Item = u8
     key.as_str().bytes().chain(is_prefix.then_some(b'/'))
 }
 
+/// What a listing holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    Object(ObjectInfo),
+    Prefix(ObjectKey),
+}
+
+impl Entry {
+    /// Where a listing that ends with it goes on.
+    pub fn place(&self) -> ListAfter {
+        match self {
+            Entry::Object(object) => ListAfter::Object(object.key.clone()),
+            Entry::Prefix(prefix) => ListAfter::Prefix(prefix.clone()),
+        }
+    }
+
+    /// Whether it comes after a place; everything comes after none.
+    pub fn is_after(&self, after: Option<&ListAfter>) -> bool {
+        after.is_none_or(|after| match self {
+            Entry::Object(object) => after.precedes_object(&object.key),
+            Entry::Prefix(prefix) => after.precedes_prefix(prefix),
+        })
+    }
+
+    pub fn order(&self, other: &Entry) -> Ordering {
+        order(self.listed(), other.listed())
+    }
+
+    fn listed(&self) -> (&ObjectKey, bool) {
+        match self {
+            Entry::Object(object) => (&object.key, false),
+            Entry::Prefix(prefix) => (prefix, true),
+        }
+    }
+}
+
+impl ListPage {
+    /// Of entries that are in order; `more`: there are further ones.
+    pub fn of(entries: Vec<Entry>, more: bool) -> ListPage {
+        let more = entries.last().filter(|_| more).map(Entry::place);
+        let mut page = ListPage { more, ..ListPage::default() };
+        for entry in entries {
+            match entry {
+                Entry::Object(object) => page.objects.push(object),
+                Entry::Prefix(prefix) => page.prefixes.push(prefix),
+            }
+        }
+        page
+    }
+}
+
 /// A recursive walk over the objects under a prefix that holds one page in memory.
 #[derive(Debug)]
 pub struct Listing<'a> {

@@ -1,9 +1,12 @@
 //! How many requests a store gets at a time: fewer when it says that it has too much to do, slowly more when it copes.
 //!
 //! Additive increase, multiplicative decrease: each answer adds a fraction so that the limit grows by one for each round of
-//! requests; being throttled halves it, once for all requests that were under way together.
+//! requests; being throttled halves it, once for all requests that were under way together. A request that was given up without
+//! an answer says the same of a line that is too narrow: then half of what was under way is what may be under way.
 
 use crate::StorageError;
+use crate::clock::{Clock, Running};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -20,7 +23,7 @@ pub struct Pace {
 #[derive(Debug)]
 struct State {
     limit: f64,
-    running: usize,
+    running: u32,
     /// Counts reductions, so that requests begun before the last one do not cause another.
     generation: u64,
 }
@@ -29,12 +32,32 @@ struct State {
 struct Turn<'a> {
     pace: &'a Pace,
     generation: u64,
+    /// Of the try that it is for.
+    clock: Option<Running>,
+    is_answered: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.pace.lock().running -= 1;
+        let is_given_up = !self.is_answered && self.clock.as_ref().is_some_and(Running::is_given_up);
+        let mut state = self.pace.lock();
+        if is_given_up {
+            let under_way = f64::from(state.running);
+            state.reduce(self.generation, under_way);
+        }
+        state.running -= 1;
+        drop(state);
         self.pace.freed.notify_one();
+    }
+}
+
+impl State {
+    /// To half of `from`, or of the limit if that is less.
+    fn reduce(&mut self, generation: u64, from: f64) {
+        if self.generation == generation {
+            self.generation += 1;
+            self.limit = (self.limit.min(from) / 2.0).max(LIMIT_MIN);
+        }
     }
 }
 
@@ -58,10 +81,11 @@ impl Pace {
         &self,
         request: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let turn = self.turn().await;
+        let mut turn = self.turn().await;
         let answer = request.await;
+        turn.is_answered = true;
         match &answer {
-            Err(StorageError::Throttled { .. }) => self.slow_down(turn.generation),
+            Err(StorageError::Throttled { .. }) => self.lock().reduce(turn.generation, f64::INFINITY),
             Err(StorageError::Unavailable { .. } | StorageError::Timeout { .. }) => {}
             _ => self.speed_up(),
         }
@@ -69,30 +93,27 @@ impl Pace {
     }
 
     async fn turn(&self) -> Turn<'_> {
+        let clock = Clock::current();
+        let _waiting = clock.as_ref().map(Clock::waiting);
         loop {
-            let freed = self.freed.notified();
-            if let Some(turn) = self.try_turn() {
-                return turn;
+            let mut freed = pin!(self.freed.notified());
+            // Before looking: of two turns that are given back meanwhile each wakes somebody.
+            freed.as_mut().enable();
+            if let Some(generation) = self.try_turn() {
+                let clock = clock.as_ref().map(Clock::running);
+                return Turn { pace: self, generation, clock, is_answered: false };
             }
             freed.await;
         }
     }
 
-    fn try_turn(&self) -> Option<Turn<'_>> {
+    fn try_turn(&self) -> Option<u64> {
         let mut state = self.lock();
-        let next = u32::try_from(state.running + 1).map_or(f64::INFINITY, f64::from);
-        (next <= state.limit).then(|| {
-            state.running += 1;
-            Turn { pace: self, generation: state.generation }
-        })
-    }
-
-    fn slow_down(&self, generation: u64) {
-        let mut state = self.lock();
-        if state.generation == generation {
-            state.generation += 1;
-            state.limit = (state.limit / 2.0).max(LIMIT_MIN);
+        if f64::from(state.running + 1) > state.limit {
+            return None;
         }
+        state.running += 1;
+        Some(state.generation)
     }
 
     fn speed_up(&self) {
@@ -113,6 +134,7 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::Place;
+    use crate::decorate::retry::{RetryPolicy, Tries};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -185,6 +207,27 @@ mod tests {
         assert!(first.is_err());
         let () = second;
         assert!((alone.limit() - 8.0).abs() < f64::EPSILON, "{}", alone.limit());
+    }
+
+    fn tries(attempt: Duration) -> Tries {
+        let policy = RetryPolicy { attempt_timeout: Some(attempt), ..RetryPolicy::default() };
+        Tries::new(policy, Place::new("test", None))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_are_given_up_together_leave_half_of_what_was_under_way() {
+        let pace = Pace::new(64);
+        let never = async || {
+            let request = pace.run(std::future::pending::<Result<(), StorageError>>());
+            tries(Duration::from_secs(5)).once(request).await
+        };
+        let ended = tokio::join!(never(), never(), never(), never(), never(), never());
+        assert!(matches!(ended.0, Err(StorageError::Timeout { .. })), "{ended:?}");
+        assert!((pace.limit() - 3.0).abs() < f64::EPSILON, "{}", pace.limit());
+        // One that nobody wants any more, as a second request for the same is, says nothing of the store.
+        let unwanted = pace.run(std::future::pending::<Result<(), StorageError>>());
+        assert!(tokio::time::timeout(Duration::from_secs(5), unwanted).await.is_err());
+        assert!((pace.limit() - 3.0).abs() < f64::EPSILON, "{}", pace.limit());
     }
 
     #[tokio::test]

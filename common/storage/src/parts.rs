@@ -8,7 +8,8 @@
 //! 1. Nothing is visible before the join: a part alone is no object.
 //! 2. One upload holds the part that is being filled and those that are under way, never more; all uploads of a store together have
 //!    no more parts under way than its [`PartSlots`].
-//! 3. A join whose answer was lost is told from somebody else's object by [`PartStore::is_joined`], never by its size.
+//! 3. A join whose answer was lost is told from somebody else's object by [`PartStore::is_joined`], never by its size. An upload
+//!    that is gone is no absence of an object: who finds the object there was overtaken, anybody else may begin again.
 //! 4. An upload that is not finished discards its parts: in `abort` before it returns, else in the background.
 
 use crate::decorate::retry::{RetryPolicy, Tries};
@@ -37,7 +38,8 @@ pub trait PartStore: Storage + Clone + 'static {
         body: Bytes,
     ) -> Result<Self::Part, StorageError>;
 
-    /// Makes the object of these parts, in their order. The mode of the beginning holds here.
+    /// Makes the object of these parts, in their order. The mode of the beginning holds here. `NotFound`: the upload, or a part
+    /// of it, is not there any more.
     async fn join_parts(&self, ticket: &Self::Ticket, parts: &[Self::Part]) -> Result<(), StorageError>;
 
     /// Whether the object under the key is what a join of this very upload made.
@@ -56,8 +58,14 @@ pub struct PartLimits {
     pub in_flight_max: usize,
     /// Parts of one object.
     pub parts_max: u32,
-    /// For each request.
+    /// For each request; parts and joins get more time of it.
     pub retry: RetryPolicy,
+}
+
+/// The smallest upload that is joined, with parts of so many bytes.
+pub const fn joined_from(part_bytes: usize) -> u64 {
+    // A length in memory fits 64 bits.
+    part_bytes as u64 + 1
 }
 
 /// Room for parts that are under way to one store, of all uploads together.
@@ -65,10 +73,10 @@ pub struct PartLimits {
 pub struct PartSlots(Arc<Semaphore>);
 
 impl PartSlots {
-    /// For a worker with so many slots, each of which has two units in flight: with parts of 5 MiB this stays under
-    /// the 24 MiB that a slot may use for each repository.
+    /// For a worker with so many slots, each of which has two units in flight and so fills two parts: with parts of 5 MiB all
+    /// together stay within the 24 MiB that a slot may use for each repository, but for one MiB with a single slot.
     pub fn for_slots(slots: usize) -> PartSlots {
-        PartSlots(Arc::new(Semaphore::new(4 + slots)))
+        PartSlots(Arc::new(Semaphore::new(2 + slots)))
     }
 
     async fn take(&self) -> OwnedSemaphorePermit {
@@ -153,7 +161,7 @@ impl<S: PartStore> PartedUpload<S> {
         begun.next += 1;
         let slot = self.slots.take().await;
         let (store, ticket) = (self.store.clone(), Arc::clone(&begun.ticket));
-        let tries = Tries::new(self.limits.retry, at);
+        let tries = Tries::of_part(self.limits.retry, at);
         begun.under_way.spawn(async move {
             let part = tries.repeat(|| store.put_part(&ticket, number, body.clone())).await;
             drop(slot);
@@ -184,26 +192,43 @@ impl<S: PartStore> PartedUpload<S> {
     async fn join(&mut self) -> Result<(), StorageError> {
         self.send_part().await?;
         let at = self.place();
-        let mut tries = self.tries();
         let begun = self.begun.as_mut().expect("a part was sent above");
         begun.settle(1, &at).await?;
         begun.done.sort_by_key(|(number, _)| *number);
         let parts: Vec<S::Part> = std::mem::take(&mut begun.done).into_iter().map(|(_, part)| part).collect();
+        let ticket = Arc::clone(&begun.ticket);
+        let mut tries = Tries::of_part(self.limits.retry, at);
         loop {
-            match tries.once(self.store.join_parts(&begun.ticket, &parts)).await {
+            let error = match tries.once(self.store.join_parts(&ticket, &parts)).await {
                 Ok(()) => return Ok(()),
-                // An earlier try may have joined them: then there is an object, or no upload any more.
-                Err(error) if tries.is_repeated() && (error.is_already_exists() || error.is_not_found()) => {
-                    let is_ours = tries.once(self.store.is_joined(&begun.ticket)).await;
-                    match is_ours {
-                        Ok(true) => return Ok(()),
-                        Ok(false) => return Err(error),
-                        Err(unknown) => tries.judge(unknown).await?,
-                    }
-                }
-                Err(error) => tries.judge(error).await?,
+                Err(error) => error,
+            };
+            // An earlier try may have joined them: then there is an object, or no upload any more.
+            if !(error.is_not_found() || error.is_already_exists() && tries.is_repeated()) {
+                tries.judge(error).await?;
+                continue;
+            }
+            match tries.once(self.store.is_joined(&ticket)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) if error.is_not_found() => return Err(self.gone(&tries).await),
+                Ok(false) => return Err(error),
+                Err(unknown) => tries.judge(unknown).await?,
             }
         }
+    }
+
+    /// Why an upload that was not joined is not there: somebody else's object ended it, or somebody swept it.
+    async fn gone(&self, tries: &Tries) -> StorageError {
+        let at = self.place();
+        if self.mode == PutMode::Create {
+            match tries.once(self.store.stat(&self.key)).await {
+                Ok(Some(_)) => return StorageError::AlreadyExists { at },
+                Ok(None) => {}
+                Err(error) => return error,
+            }
+        }
+        let reason = "the upload is gone: its parts were swept, or a rule of the store removed them";
+        StorageError::Unavailable { at, reason: reason.to_owned() }
     }
 
     fn dead(&self) -> StorageError {

@@ -1,6 +1,8 @@
 //! Whether a store that promises create-only keeps the promise, found out by two conflicting puts.
 //!
-//! Some servers that speak S3 accept the condition and ignore it. One that does is refused, or used under a lock.
+//! Some servers that speak S3 accept the condition and ignore it. One that does is refused, or used under a lock. Some honour it in
+//! puts and ignore it where an upload is joined of parts, so both are tried. Joins only in turn: SeaweedFS decides them rightly one
+//! by one and lets several of a race win, which only harms whoever begins the same object twice at the same moment.
 
 use crate::{ObjectKey, Place, PutMode, Storage, StorageError, random};
 use bytes::Bytes;
@@ -17,7 +19,7 @@ pub enum CreateOnly {
     Ignored,
 }
 
-/// Tries it under a fresh random key below `scratch`, in turn and then at the same time, and deletes what it wrote.
+/// Tries it under fresh random keys below `scratch`: puts in turn and then at the same time, joins in turn. Deletes what it wrote.
 ///
 /// An error says nothing about the promise.
 pub async fn prove_create_only(
@@ -26,14 +28,58 @@ pub async fn prove_create_only(
 ) -> Result<CreateOnly, StorageError> {
     let in_turn = scratch_key(storage, scratch)?;
     let racing = scratch_key(storage, scratch)?;
-    let verdict = match conflict_in_turn(storage, &in_turn).await {
-        Ok(CreateOnly::Honoured) => conflict_at_once(storage, &racing).await,
-        other => other,
-    };
-    let cleaned = (storage.delete(&in_turn).await, storage.delete(&racing).await);
+    let joined = scratch_key(storage, scratch)?;
+    let verdict = conflicts(storage, &in_turn, &racing, &joined).await;
+    let mut cleaned = Ok(());
+    for key in [&in_turn, &racing, &joined] {
+        cleaned = cleaned.and(storage.delete(key).await);
+    }
     let verdict = verdict?;
-    cleaned.0.and(cleaned.1)?;
+    cleaned?;
     Ok(verdict)
+}
+
+async fn conflicts(
+    storage: &dyn Storage,
+    in_turn: &ObjectKey,
+    racing: &ObjectKey,
+    joined: &ObjectKey,
+) -> Result<CreateOnly, StorageError> {
+    if conflict_in_turn(storage, in_turn).await? == CreateOnly::Ignored
+        || conflict_at_once(storage, racing).await? == CreateOnly::Ignored
+    {
+        return Ok(CreateOnly::Ignored);
+    }
+    match storage.features().joined_from() {
+        Some(size) => conflict_of_joins(storage, joined, size).await,
+        None => Ok(CreateOnly::Honoured),
+    }
+}
+
+/// Two uploads that are joined of parts, one after the other.
+async fn conflict_of_joins(
+    storage: &dyn Storage,
+    key: &ObjectKey,
+    size: u64,
+) -> Result<CreateOnly, StorageError> {
+    let length = usize::try_from(size).map_err(|_| StorageError::NotSupported {
+        at: Place::new(storage.describe(), Some(key)),
+        reason: format!("an upload of {size} bytes does not fit this machine's memory"),
+    })?;
+    let (first, second) = (vec![1; length], vec![2; length]);
+    upload(storage, key, first.into()).await?;
+    let refused = is_refused(upload(storage, key, second.into()).await)?;
+    let kept = storage.get_range(key, size - 1..size).await?;
+    Ok(if refused && kept[..] == [1] { CreateOnly::Honoured } else { CreateOnly::Ignored })
+}
+
+async fn upload(storage: &dyn Storage, key: &ObjectKey, body: Bytes) -> Result<(), StorageError> {
+    let mut upload = storage.begin(key, PutMode::Create).await?;
+    if let Err(error) = upload.write(body).await {
+        upload.abort().await;
+        return Err(error);
+    }
+    upload.finish().await
 }
 
 async fn conflict_in_turn(storage: &dyn Storage, key: &ObjectKey) -> Result<CreateOnly, StorageError> {

@@ -3,7 +3,7 @@
 use crate::{IoAction, Place, StorageError};
 
 /// 32 digits: names that two writers never share.
-pub(crate) fn hex(place: impl FnOnce() -> Place) -> Result<String, StorageError> {
+pub fn hex(place: impl FnOnce() -> Place) -> Result<String, StorageError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
         at: place(),

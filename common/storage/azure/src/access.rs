@@ -34,7 +34,7 @@ impl Access {
         Ok(match config.key_type {
             AzureKeyType::Shared => Access::Shared(Arc::new(SharedKey::parse(&config.account, key()?)?)),
             AzureKeyType::Sas => Access::Sas(Arc::new(Sas::parse(key()?)?)),
-            AzureKeyType::Auto => Access::Token(Arc::new(Tokens::new(around.identity(&config.tls)?))),
+            AzureKeyType::Auto => Access::Token(Arc::new(Tokens::new(around.identity()?))),
         })
     }
 
@@ -45,16 +45,22 @@ impl Access {
             Access::Sas(sas) => sas.append(request.url_mut()),
             Access::Token(tokens) => {
                 let bearer = tokens.bearer().await?;
-                request.insert_header(headers::AUTHORIZATION, bearer);
+                request.insert_header(headers::AUTHORIZATION, bearer.to_string());
             }
         }
         Ok(())
     }
 
-    /// The server did not believe it: a token that was taken back is not used again.
-    pub(crate) fn was_refused(&self) {
+    /// The server did not believe what the request bears: a token that was taken back is not used again. True: the next one may do.
+    pub(crate) fn was_refused(&self, request: &Request) -> bool {
+        let Access::Token(tokens) = self else { return false };
+        let bearer = request.headers().get_optional_str(&headers::AUTHORIZATION);
+        tokens.refused(bearer.unwrap_or_default())
+    }
+
+    pub(crate) fn was_accepted(&self) {
         if let Access::Token(tokens) = self {
-            tokens.forget();
+            tokens.accepted();
         }
     }
 

@@ -16,7 +16,7 @@ use azure_core::http::headers::HeaderName;
 use azure_storage_blob::models::{BlockBlobClientCommitBlockListOptions, BlockLookupList};
 use bytes::Bytes;
 use pgconvoy_storage::parts::PartStore;
-use pgconvoy_storage::{IoAction, ObjectKey, PutMode, StorageError};
+use pgconvoy_storage::{IoAction, ObjectKey, PutMode, StorageError, random};
 use std::collections::HashMap;
 
 /// The figure that `PartSlots` reckons with.
@@ -33,16 +33,12 @@ const UPLOAD_HEADER: HeaderName = HeaderName::from_static("x-ms-meta-pgconvoyupl
 pub struct Ticket {
     key: ObjectKey,
     mode: PutMode,
-    nonce: [u8; 16],
+    nonce: String,
 }
 
 impl Ticket {
     fn block_id(&self, number: u32) -> Vec<u8> {
-        [&self.nonce[..], &number.to_be_bytes()].concat()
-    }
-
-    fn name(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.nonce))
+        [self.nonce.as_bytes(), &number.to_be_bytes()].concat()
     }
 }
 
@@ -54,12 +50,7 @@ impl PartStore for AzureStorage {
 
     /// Azure knows no uploads, only blocks: nothing is asked.
     async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| StorageError::Io {
-            at: self.place(Some(key)),
-            action: IoAction::Open,
-            reason: format!("the system has no random bytes: {error}"),
-        })?;
+        let nonce = random::hex(|| self.place(Some(key)))?;
         Ok(Ticket { key: key.clone(), mode, nonce })
     }
 
@@ -80,39 +71,26 @@ impl PartStore for AzureStorage {
         let options = BlockBlobClientCommitBlockListOptions {
             if_none_match: condition(ticket.mode),
             blob_tags_string: self.0.tags.clone(),
-            metadata: Some(HashMap::from([(UPLOAD.to_owned(), ticket.name())])),
+            metadata: Some(HashMap::from([(UPLOAD.to_owned(), ticket.nonce.clone())])),
             ..BlockBlobClientCommitBlockListOptions::default()
         };
         let commit = Box::pin(blob.commit_block_list(blocks, Some(options)));
         let request = async {
-            let Err(error) = commit.await else { return Ok(None) };
-            let trouble = self.asked(key, IoAction::Publish).trouble(&error);
-            if code_of(&error) == Some("InvalidBlockList") { Ok(Some(trouble)) } else { Err(trouble) }
+            let Err(error) = commit.await else { return Ok(()) };
+            match code_of(&error) {
+                // Blocks are gone: an earlier try committed them, or somebody else's commit discarded them.
+                Some("InvalidBlockList") => Err(StorageError::NotFound { at: self.place(key) }),
+                _ => Err(self.asked(key, IoAction::Publish).trouble(&error)),
+            }
         };
-        match self.0.pace.run(request).await? {
-            None => Ok(()),
-            Some(error) => self.overtaken(ticket, error).await,
-        }
+        self.0.pace.run(request).await
     }
 
     async fn is_joined(&self, ticket: &Ticket) -> Result<bool, StorageError> {
         let head = self.head(&ticket.key).await?;
-        Ok(head.is_some_and(|head| head.get_optional_str(&UPLOAD_HEADER) == Some(ticket.name().as_str())))
+        Ok(head.is_some_and(|head| head.get_optional_str(&UPLOAD_HEADER) == Some(ticket.nonce.as_str())))
     }
 
     /// Nothing can remove uncommitted blocks without showing an object for a moment. Azure does so after a week.
     async fn discard_parts(&self, _: &Ticket) {}
-}
-
-impl AzureStorage {
-    /// Blocks of the upload are not there any more: an earlier try committed them, or somebody else's commit discarded them.
-    async fn overtaken(&self, ticket: &Ticket, error: StorageError) -> Result<(), StorageError> {
-        let Some(head) = self.head(&ticket.key).await? else { return Err(error) };
-        let is_ours = head.get_optional_str(&UPLOAD_HEADER) == Some(ticket.name().as_str());
-        match ticket.mode {
-            _ if is_ours => Ok(()),
-            PutMode::Create => Err(StorageError::AlreadyExists { at: self.place(Some(&ticket.key)) }),
-            PutMode::Overwrite => Err(error),
-        }
-    }
 }

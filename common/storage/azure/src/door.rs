@@ -6,7 +6,7 @@
 //! 2. Every body that is written goes with its CRC-64, so the server refuses what was damaged on the way.
 //! 3. One request is sent once. Whoever called tries again.
 
-use crate::access::Access;
+use crate::access::{Access, TokenTrouble};
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
 use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
@@ -60,7 +60,12 @@ impl HttpClient for Door {
         let status = answer.status().as_u16();
         let headers = headers_of(answer.headers());
         if status == 401 || headers.get_optional_str(&ERROR_CODE) == Some("AuthenticationFailed") {
-            self.access.was_refused();
+            if self.access.was_refused(&request) {
+                let reason = "the store does not take the token any more, another is asked for".to_owned();
+                return Err(Error::new(ErrorKind::Credential, TokenTrouble::Away(reason)));
+            }
+        } else if status < 500 {
+            self.access.was_accepted();
         }
         let body = answer.bytes_stream().map_err(|error| Error::new(ErrorKind::Io, error.without_url()));
         Ok(AsyncRawResponse::new(status.into(), headers, Box::pin(body)))

@@ -98,11 +98,9 @@ impl AzureStorage {
     /// Looks at the configuration and at `ca-file`; nothing is sent.
     pub fn new(config: &AzureConfig, options: AzureOptions) -> Result<AzureStorage, StorageError> {
         let name = describe(config, &options.path);
-        let refused = |reason: String| StorageError::Refused {
-            at: Place::new(name.as_str(), None),
-            action: IoAction::Open,
-            reason,
-            hint: "correct the repository's section of the configuration".to_owned(),
+        let refused = |reason: String| {
+            let hint = "correct the repository's section of the configuration";
+            StorageError::refused(Place::new(name.as_str(), None), IoAction::Open, reason, hint)
         };
         let root = match options.path.trim_matches('/') {
             "" => None,
@@ -241,6 +239,7 @@ impl Storage for AzureStorage {
             .with(Feature::RangedReads)
             .with(Feature::DurablePut)
             .with(Feature::ModifiedTime)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {

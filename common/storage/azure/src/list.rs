@@ -17,7 +17,8 @@ use crate::door::Delimited;
 use azure_core::http::Context;
 use azure_storage_blob::models::BlobContainerClientListBlobsOptions;
 use futures::StreamExt as _;
-use page::{Entry, RawPage};
+use page::RawPage;
+use pgconvoy_storage::listing::Entry;
 use pgconvoy_storage::{IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectKey, StorageError};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -94,7 +95,9 @@ impl AzureStorage {
         let spot = walk.spot(after.clone());
         if let Some(marker) = self.0.markers.find(&spot) {
             match walk.page(From::Marker(marker), Some(after), limit).await {
-                Err(StorageError::Io { .. }) => self.0.markers.forget(&spot),
+                Err(StorageError::Refused { .. } | StorageError::NotSupported { .. }) => {
+                    self.0.markers.forget(&spot);
+                }
                 answer => return answer,
             }
         }
@@ -138,17 +141,16 @@ impl Walk<'_> {
             let raw = self.request(from, size).await?;
             let came = raw.entries.len();
             let before = found.len();
-            let is_wanted = |entry: &Entry| after.is_none_or(|after| entry.is_behind(after));
-            found.extend(raw.entries.into_iter().filter(is_wanted));
+            found.extend(raw.entries.into_iter().filter(|entry| entry.is_after(after)));
             skipped = if found.len() > before { 0 } else { skipped + came };
             let is_cut = found.len() > limit;
             found.truncate(limit);
             let Some(marker) = raw.marker else {
-                return Ok(self.finish(found, is_cut));
+                return Ok(ListPage::of(found, is_cut));
             };
             if found.len() == limit {
                 let is_more = is_cut || self.has_more(marker.clone()).await?;
-                let page = self.finish(found, is_more);
+                let page = ListPage::of(found, is_more);
                 if let (Some(last), false) = (&page.more, is_cut) {
                     self.store.0.markers.keep(self.spot(last.clone()), marker);
                 }
@@ -169,18 +171,6 @@ impl Walk<'_> {
                 RawPage { marker: None, .. } => return Ok(false),
             }
         }
-    }
-
-    fn finish(&self, found: Vec<Entry>, is_more: bool) -> ListPage {
-        let more = found.last().filter(|_| is_more).map(Entry::place);
-        let mut page = ListPage { more, ..ListPage::default() };
-        for entry in found {
-            match entry {
-                Entry::Object(object) => page.objects.push(object),
-                Entry::Prefix(prefix) => page.prefixes.push(prefix),
-            }
-        }
-        page
     }
 
     /// One request: its entries in the order of listings.
@@ -205,9 +195,8 @@ impl Walk<'_> {
         let answer = self.store.ask(self.prefix, IoAction::List, Box::pin(request)).await?;
         let Some(answer) = answer else { return Ok(RawPage::default()) };
         let body = answer.into_body();
-        RawPage::parse(body.as_ref(), &self.store.root()).map_err(|reason| StorageError::Io {
+        RawPage::parse(body.as_ref(), &self.store.root()).map_err(|reason| StorageError::NotSupported {
             at: self.store.place(self.prefix),
-            action: IoAction::List,
             reason: format!("the answer is no listing: {reason}"),
         })
     }

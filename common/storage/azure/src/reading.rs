@@ -71,7 +71,7 @@ impl AzureStorage {
     }
 
     fn misfit(&self, key: &ObjectKey, reason: String) -> StorageError {
-        StorageError::Io { at: self.place(Some(key)), action: IoAction::Read, reason }
+        StorageError::NotSupported { at: self.place(Some(key)), reason }
     }
 
     /// Reads the range of a blob whose size is one of `sizes`; `None` when the blob ends before the range begins.

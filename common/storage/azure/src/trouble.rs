@@ -59,7 +59,7 @@ impl Asked {
                 let error = unanswered(self.at.clone(), self.action, cause);
                 self.unreachable(error)
             }
-            None => StorageError::Io { at: self.at, action: self.action, reason: error.to_string() },
+            None => StorageError::NotSupported { at: self.at, reason: error.to_string() },
         }
     }
 
@@ -78,11 +78,7 @@ impl Asked {
     fn refused(self, denial: Denial, code: &str) -> StorageError {
         let Denial { reason, hint } = denial;
         let reason = if code.is_empty() { reason } else { format!("{reason} ({code})") };
-        StorageError::Refused { at: self.at, action: self.action, reason, hint }
-    }
-
-    fn io(self, reason: String) -> StorageError {
-        StorageError::Io { at: self.at, action: self.action, reason }
+        StorageError::refused(self.at, self.action, reason, hint)
     }
 
     fn refusal(self, said: &Said, now: OffsetDateTime) -> StorageError {
@@ -114,7 +110,7 @@ impl Asked {
             }
             (409 | 412, code) => match protection(code) {
                 Some(denial) => self.refused(denial, code),
-                None => self.io(format!("it answered {shown}")),
+                None => self.by_status(said),
             },
             (400 | 401 | 403, code) => match self.denial(said, now) {
                 Some(denial) => self.refused(denial, code),

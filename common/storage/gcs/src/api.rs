@@ -135,9 +135,10 @@ impl Api {
 
     /// The head of an answer that is a success. Whoever asks has taken a turn.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, StorageError> {
-        let mut response = self.send_once(call).await?;
-        if response.status() == 401 && self.bearer.forget().await {
-            response = self.send_once(call).await?;
+        let bearing = self.bearing(&call.at).await?;
+        let mut response = self.send_once(call, &bearing).await?;
+        if response.status() == 401 && self.bearer.forget(&bearing).await {
+            response = self.send_once(call, &self.bearing(&call.at).await?).await?;
         }
         if response.status().is_success() {
             return Ok(response);
@@ -175,7 +176,7 @@ impl Api {
     /// Asked by a listing: to look at the bucket itself needs a right that nothing else here needs.
     async fn find_bucket(&self, at: &Place) -> Result<bool, StorageError> {
         let call = self.listing(at).query("maxResults", "1").query("fields", "kind");
-        let response = self.send_once(&call).await?;
+        let response = self.send_once(&call, &self.bearing(at).await?).await?;
         let status = response.status().as_u16();
         match status {
             200..300 => Ok(true),
@@ -187,15 +188,19 @@ impl Api {
         }
     }
 
-    async fn send_once(&self, call: &Call<'_>) -> Result<Response, StorageError> {
-        let bearing = self.bearer.headers().await.map_err(|error| error.at(call.at.clone()))?;
+    /// What a request bears of its credentials.
+    pub(crate) async fn bearing(&self, at: &Place) -> Result<HeaderMap, StorageError> {
+        self.bearer.headers().await.map_err(|error| error.at(at.clone()))
+    }
+
+    async fn send_once(&self, call: &Call<'_>, bearing: &HeaderMap) -> Result<Response, StorageError> {
         let mut address = format!("{}{}", self.endpoint, call.path);
         if !call.query.is_empty() {
             address.push('?');
             address.push_str(&encode_pairs(&call.query));
         }
         let mut headers = call.headers.clone();
-        headers.extend(bearing);
+        headers.extend(bearing.clone());
         if let Some(project) = &self.user_project {
             headers.insert(USER_PROJECT, project.clone());
         }

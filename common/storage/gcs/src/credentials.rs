@@ -47,7 +47,7 @@ impl TokenError {
         if self.may_help {
             return StorageError::Unavailable { at, reason };
         }
-        StorageError::Setup { at, code: ErrorCode::Access, reason, hint: self.hint.to_owned() }
+        StorageError::unusable(at, ErrorCode::Access, reason, self.hint)
     }
 }
 
@@ -82,13 +82,15 @@ impl Bearer {
         }
     }
 
-    /// After the store refused a token: whether the next one can be another.
-    pub(crate) async fn forget(&self) -> bool {
+    /// After the store refused what a request bore: whether the next one can bear another. Many may learn the same at a time:
+    /// one that was got meanwhile stays.
+    pub(crate) async fn forget(&self, refused: &HeaderMap) -> bool {
         match &*self.0 {
-            Source::Service(service) => service.forget().await,
-            Source::File(_) => false,
-            Source::Auto(auto) => auto.forget().await,
+            Source::Service(service) => service.forget(refused),
+            Source::File(file) => return file.headers().await.is_ok_and(|current| current != *refused),
+            Source::Auto(auto) => auto.forget(refused).await,
         }
+        true
     }
 }
 

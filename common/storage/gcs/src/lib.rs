@@ -90,11 +90,9 @@ impl GcsStorage {
         // The SDK signs and connects with the process's provider; another one that was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let description = describe(&config.bucket, path);
-        let unusable = |reason: String, hint: &str| StorageError::Setup {
-            at: Place::new(description.as_str(), None),
-            code: ErrorCode::OptionInvalidValue,
-            reason,
-            hint: hint.to_owned(),
+        let unusable = |reason: String, hint: &str| {
+            let at = Place::new(description.as_str(), None);
+            StorageError::unusable(at, ErrorCode::OptionInvalidValue, reason, hint)
         };
         let root =
             Root::new(path).map_err(|reason| unusable(reason, "path is the prefix of all object names"))?;
@@ -152,17 +150,6 @@ fn endpoint(configured: &str) -> String {
     if address.contains("://") { address.to_owned() } else { format!("https://{address}") }
 }
 
-/// 32 digits: a name that nobody else has.
-fn random_hex(at: &Place) -> Result<String, StorageError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
-        at: at.clone(),
-        action: IoAction::Open,
-        reason: format!("the system has no random bytes: {error}"),
-    })?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
-}
-
 #[async_trait]
 impl Storage for GcsStorage {
     fn describe(&self) -> String {
@@ -176,6 +163,7 @@ impl Storage for GcsStorage {
             .with(Feature::DurablePut)
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -209,7 +197,8 @@ impl Storage for GcsStorage {
             self.ends_before(key, range.end).await?;
         }
         match self.read(key, Wanted::Part(range.clone())).await {
-            Err(error @ StorageError::Io { .. }) => {
+            // The request, and not whoever asks: servers have several words for a range that is not there.
+            Err(error @ StorageError::Refused { code: ErrorCode::FileRead, .. }) => {
                 self.ends_before(key, range.end).await?;
                 Err(error)
             }

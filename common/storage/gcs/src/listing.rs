@@ -6,34 +6,13 @@
 
 use crate::Inner;
 use crate::resource::{Page, Resource};
-use pgconvoy_storage::listing::order;
+use pgconvoy_storage::listing::Entry;
 use pgconvoy_storage::{
     LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, StorageError,
 };
 use std::time::SystemTime;
 
 const FIELDS: &str = "items(name,size,timeCreated),prefixes,nextPageToken";
-
-enum Entry {
-    Object(ObjectInfo),
-    Prefix(ObjectKey),
-}
-
-impl Entry {
-    fn place(&self) -> (&ObjectKey, bool) {
-        match self {
-            Entry::Object(object) => (&object.key, false),
-            Entry::Prefix(prefix) => (prefix, true),
-        }
-    }
-
-    fn after(&self) -> ListAfter {
-        match self {
-            Entry::Object(object) => ListAfter::Object(object.key.clone()),
-            Entry::Prefix(prefix) => ListAfter::Prefix(prefix.clone()),
-        }
-    }
-}
 
 impl Inner {
     pub(crate) async fn list(
@@ -71,25 +50,21 @@ impl Inner {
                 break;
             }
         }
-        entries.sort_by(|left, right| order(left.place(), right.place()));
+        entries.sort_by(Entry::order);
         let is_cut = entries.len() > limit;
         entries.truncate(limit);
-        let more = entries.last().filter(|_| is_cut || token.is_some()).map(Entry::after);
-        Ok(page_of(entries, more))
+        Ok(ListPage::of(entries, is_cut || token.is_some()))
     }
 
     fn entries(&self, items: Vec<Resource>, prefixes: Vec<String>, after: Option<&ListAfter>) -> Vec<Entry> {
         let objects = items.into_iter().filter_map(|item| {
             let (key, modified) = (self.root.key(&item.name)?, item.created());
-            let comes = after.is_none_or(|after| after.precedes_object(&key));
-            comes.then_some(Entry::Object(ObjectInfo { key, size: item.size, modified }))
+            Some(Entry::Object(ObjectInfo { key, size: item.size, modified }))
         });
-        let prefixes = prefixes.into_iter().filter_map(|name| {
-            let key = self.root.key(name.strip_suffix('/')?)?;
-            let comes = after.is_none_or(|after| after.precedes_prefix(&key));
-            comes.then_some(Entry::Prefix(key))
-        });
-        objects.chain(prefixes).collect()
+        let prefixes = prefixes
+            .into_iter()
+            .filter_map(|name| Some(Entry::Prefix(self.root.key(name.strip_suffix('/')?)?)));
+        objects.chain(prefixes).filter(|entry| entry.is_after(after)).collect()
     }
 
     /// The first name that may come after the place.
@@ -124,15 +99,4 @@ impl Inner {
             }
         }
     }
-}
-
-fn page_of(entries: Vec<Entry>, more: Option<ListAfter>) -> ListPage {
-    let mut page = ListPage { more, ..ListPage::default() };
-    for entry in entries {
-        match entry {
-            Entry::Object(object) => page.objects.push(object),
-            Entry::Prefix(prefix) => page.prefixes.push(prefix),
-        }
-    }
-    page
 }

@@ -17,7 +17,7 @@ use crate::bodies::NewObject;
 use crate::resource::Resource;
 use crc32c::crc32c_combine;
 use futures::future::{join_all, try_join_all};
-use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError};
+use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
 use reqwest::Method;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub struct Part {
 
 impl Inner {
     pub(crate) fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
-        let nonce = crate::random_hex(&self.place(Some(key)))?;
+        let nonce = random::hex(|| self.place(Some(key)))?;
         Ok(Ticket { key: key.clone(), mode, nonce })
     }
 
@@ -71,19 +71,6 @@ impl Inner {
         ticket: &Ticket,
         parts: &[Part],
     ) -> Result<(), StorageError> {
-        match self.compose_all(ticket, parts).await {
-            // Parts are missing, not the object. If an earlier try joined them, it is removing them.
-            Err(StorageError::NotFound { .. }) if self.is_joined(ticket).await? => Ok(()),
-            Err(StorageError::NotFound { at }) => {
-                let reason =
-                    "a part of the upload is gone: it was swept, or the bucket's lifecycle removed it";
-                Err(StorageError::Io { at, action: IoAction::Publish, reason: reason.to_owned() })
-            }
-            answer => answer,
-        }
-    }
-
-    async fn compose_all(self: &Arc<Self>, ticket: &Ticket, parts: &[Part]) -> Result<(), StorageError> {
         let at = self.place(Some(&ticket.key));
         let mut made: Vec<Part> = Vec::new();
         let mut level = parts.to_vec();

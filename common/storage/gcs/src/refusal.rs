@@ -88,12 +88,7 @@ pub(crate) enum Absence {
 
 /// The error that an answer is. What 412 means is the caller's to say, and which of both 404 means.
 pub(crate) fn sort(at: Place, action: IoAction, answer: &Answer) -> StorageError {
-    let setup = |code, hint: &str| StorageError::Setup {
-        at: at.clone(),
-        code,
-        reason: answer.words(),
-        hint: hint.to_owned(),
-    };
+    let setup = |code, hint: &str| StorageError::unusable(at.clone(), code, answer.words(), hint);
     let access = |reason: String| StorageError::Access { at: at.clone(), action, reason };
     match (answer.status, answer.reason.as_str()) {
         (400, _) if answer.says("crc32c") || answer.says("checksum") => StorageError::Unavailable {
@@ -125,12 +120,9 @@ pub(crate) fn sort(at: Place, action: IoAction, answer: &Answer) -> StorageError
 }
 
 pub(crate) fn no_bucket(at: Place, bucket: &str) -> StorageError {
-    StorageError::Setup {
-        at,
-        code: ErrorCode::PathMissing,
-        reason: format!("there is no bucket '{bucket}'"),
-        hint: "create the bucket, or look at bucket and endpoint in the configuration".to_owned(),
-    }
+    let reason = format!("there is no bucket '{bucket}'");
+    let hint = "create the bucket, or look at bucket and endpoint in the configuration";
+    StorageError::unusable(at, ErrorCode::PathMissing, reason, hint)
 }
 
 #[cfg(test)]

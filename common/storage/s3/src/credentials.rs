@@ -3,8 +3,8 @@
 //!
 //! Invariants
 //! 1. A secret is in no message and no Debug form.
-//! 2. One request for credentials is under way at a time, however many calls wait for them.
-//! 3. A renewal that fails costs nothing while the old ones still hold.
+//! 2. Of credentials that end: one request for new ones is under way at a time, and nobody waits for it, or fails with it, while
+//!    the old ones hold ([`Renewed`]).
 
 mod fetch;
 mod metadata;
@@ -17,32 +17,57 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, Result as Provided, future};
 use pgconvoy_core::config::{S3Config, S3KeyType};
+use pgconvoy_storage::renewed::{Given, Renewed};
 use pgconvoy_storage::{IoAction, Place, StorageError, http};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, SystemTime};
-use tokio::sync::Mutex;
+use std::time::SystemTime;
 
-/// How long before their end credentials are renewed, at most: as long as AWS gives new ones beside the old.
-const RENEWAL_MAX: Duration = Duration::from_secs(300);
-/// And this share of their life, if they live shorter.
-const RENEWAL_SHARE: u32 = 4;
 const NAME: &str = "pgconvoy";
 
+/// What is read of the environment. Keys are not: those belong into the configuration.
+const VARIABLES: [&str; 10] = [
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_EC2_METADATA_DISABLED",
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
 /// Variables of the process, or of a test.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<&'static str, String>);
+
+/// Some values are secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Environment {
+    /// A value that is no text is as good as none: no name or address is one.
     pub fn of_process() -> Environment {
-        Environment(std::env::vars().filter(|(name, _)| name.starts_with("AWS_")).collect())
+        Environment::read(|name| std::env::var_os(name)?.into_string().ok())
     }
 
     pub fn of<'a>(variables: impl IntoIterator<Item = (&'a str, String)>) -> Environment {
-        Environment(variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        let variables: BTreeMap<&str, String> = variables.into_iter().collect();
+        Environment::read(|name| variables.get(name).cloned())
+    }
+
+    fn read(value: impl Fn(&str) -> Option<String>) -> Environment {
+        let known = VARIABLES.into_iter().filter_map(|name| Some((name, value(name)?)));
+        Environment(known.collect())
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        debug_assert!(VARIABLES.contains(&name), "{name} is not read");
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
@@ -68,7 +93,7 @@ impl CredentialsFailure {
     pub(crate) fn at(&self, at: Place, action: IoAction) -> StorageError {
         let reason = self.to_string();
         match self.hint {
-            Some(hint) => StorageError::Refused { at, action, reason, hint: hint.to_owned() },
+            Some(hint) => StorageError::refused(at, action, reason, hint),
             None => StorageError::Unavailable { at, reason },
         }
     }
@@ -77,19 +102,11 @@ impl CredentialsFailure {
 /// Where credentials come from.
 enum Kind {
     Fixed(Credentials),
-    Fetched(Box<Fetch>),
+    Fetched(Box<Fetch>, Renewed<Credentials, CredentialsFailure>),
 }
 
 /// Credentials for the SDK.
-pub(crate) struct Source {
-    kind: Kind,
-    kept: Mutex<Option<Kept>>,
-}
-
-struct Kept {
-    credentials: Credentials,
-    renew_at: Option<SystemTime>,
-}
+pub(crate) struct Source(Kind);
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -105,65 +122,41 @@ impl Source {
         http: reqwest::Client,
         store: &str,
     ) -> Result<Source, StorageError> {
-        let kind =
-            match config.key_type {
-                S3KeyType::Shared => Kind::Fixed(fixed(config)),
-                S3KeyType::Auto => {
-                    // Spoken to without TLS, on addresses of the host itself.
-                    let tls = pgconvoy_core::config::StoreTls { ca_file: None, verify: false };
-                    let client = http::client(&tls, store)?;
-                    Kind::Fetched(Box::new(Fetch::Metadata(metadata::Metadata {
-                        client,
-                        environment,
-                        role: config.role.clone(),
-                    })))
-                }
-                S3KeyType::WebId => Kind::Fetched(Box::new(Fetch::WebIdentity(
-                    web_identity::WebIdentity::new(config, environment, http, store)?,
-                ))),
-                S3KeyType::Process => {
-                    Kind::Fetched(Box::new(Fetch::Process(process::Process(config.process_command.clone()))))
-                }
-            };
-        Ok(Source { kind, kept: Mutex::new(None) })
+        let fetch = match config.key_type {
+            S3KeyType::Shared => return Ok(Source(Kind::Fixed(fixed(config)))),
+            S3KeyType::Auto => {
+                // Spoken to without TLS, on addresses of the host itself.
+                let tls = pgconvoy_core::config::StoreTls { ca_file: None, verify: false };
+                let client = http::client(&tls, store)?;
+                Fetch::Metadata(metadata::Metadata { client, environment, role: config.role.clone() })
+            }
+            S3KeyType::WebId => {
+                Fetch::WebIdentity(web_identity::WebIdentity::new(config, environment, http, store)?)
+            }
+            S3KeyType::Process => Fetch::Process(process::Process(config.process_command.clone())),
+        };
+        Ok(Source(Kind::Fetched(Box::new(fetch), Renewed::default())))
     }
 
     async fn current(&self) -> Result<Credentials, CredentialsFailure> {
-        let fetch = match &self.kind {
+        let (fetch, kept) = match &self.0 {
             Kind::Fixed(credentials) => return Ok(credentials.clone()),
-            Kind::Fetched(fetch) => fetch,
+            Kind::Fetched(fetch, kept) => (fetch, kept),
         };
-        let mut kept = self.kept.lock().await;
+        // Their end is a time of day: a host that slept finds that they ended sooner than their life told.
         let now = SystemTime::now();
-        if let Some(kept) = kept.as_ref()
-            && kept.renew_at.is_none_or(|moment| now < moment)
-        {
-            return Ok(kept.credentials.clone());
-        }
-        match fetch.fetch().await {
-            Ok(credentials) => {
-                let renew_at = credentials.expiry().map(|end| renewal(now, end));
-                *kept = Some(Kept { credentials: credentials.clone(), renew_at });
-                Ok(credentials)
-            }
-            Err(failure) => {
-                let now = SystemTime::now();
-                let end = kept.as_ref().and_then(|old| old.credentials.expiry()).filter(|end| now < *end);
-                let (Some(old), Some(end)) = (kept.as_mut(), end) else { return Err(failure) };
-                tracing::warn!(%failure, "credentials are not renewed yet; the old ones still hold");
-                // Not at every call: whoever should give them is in trouble.
-                let left = end.duration_since(now).unwrap_or_default();
-                old.renew_at = Some(now + left / RENEWAL_SHARE);
-                Ok(old.credentials.clone())
-            }
-        }
+        kept.forget(|credentials| credentials.expiry().is_some_and(|end| end <= now));
+        let renew = async {
+            let asked_at = SystemTime::now();
+            Ok(given(fetch.fetch().await?, asked_at))
+        };
+        kept.current(renew).await
     }
 }
 
-/// When to ask for new ones.
-fn renewal(now: SystemTime, end: SystemTime) -> SystemTime {
-    let life = end.duration_since(now).unwrap_or_default();
-    end - (life / RENEWAL_SHARE).min(RENEWAL_MAX)
+fn given(credentials: Credentials, now: SystemTime) -> Given<Credentials> {
+    let life = credentials.expiry().map(|end| end.duration_since(now).unwrap_or_default());
+    Given { value: credentials, life }
 }
 
 fn fixed(config: &S3Config) -> Credentials {

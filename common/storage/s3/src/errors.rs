@@ -10,6 +10,8 @@ use pgconvoy_storage::{IoAction, Place, Shortage, StorageError};
 use std::error::Error;
 use std::time::Duration;
 
+const REQUEST_NUMBER: &str = "x-amz-request-id";
+
 /// What a store said.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answer {
@@ -19,6 +21,8 @@ pub(crate) struct Answer {
     pub retry_after: Option<Duration>,
     /// The region that it says is the right one.
     pub region: Option<String>,
+    /// It bears the number that S3 gives to every request, which nothing in front of a store does.
+    pub is_numbered: bool,
 }
 
 impl Answer {
@@ -30,6 +34,11 @@ impl Answer {
     /// Somebody else creates or deletes it at this moment.
     pub(crate) fn is_conflict(&self) -> bool {
         self.status == 409 && self.code == "ConditionalRequestConflict"
+    }
+
+    /// Nothing is there, says something that need not be the store: it gives neither a number nor a word.
+    pub(crate) fn is_absence_by_a_stranger(&self) -> bool {
+        !self.is_numbered && self.code.is_empty() && matches!(self.status, 404 | 405 | 410)
     }
 }
 
@@ -87,6 +96,7 @@ fn answer(raw: &HttpResponse) -> Answer {
         status: raw.status().as_u16(),
         retry_after: retry_after(header("retry-after")),
         region: region.map(str::to_owned),
+        is_numbered: header(REQUEST_NUMBER).is_some(),
         ..Answer::default()
     }
 }
@@ -174,7 +184,7 @@ impl Asker {
             _ => {}
         }
         if let Some((reason, hint)) = self.advice(action, answer) {
-            return StorageError::Refused { at, action, reason, hint };
+            return StorageError::refused(at, action, reason, hint);
         }
         // With its own word on it an answer of 2xx can be an error too: the head was sent before it was known.
         let status = if *status < 300 { 500 } else { *status };
@@ -233,7 +243,7 @@ impl Asker {
 }
 
 impl Answer {
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let Answer { status, code, message, .. } = self;
         match (code.as_str(), message.as_str()) {
             ("", "") => format!("it answered {status}"),

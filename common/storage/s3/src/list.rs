@@ -8,6 +8,7 @@
 use crate::store::{S3Storage, moment};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::Object;
+use pgconvoy_storage::listing::Entry;
 use pgconvoy_storage::{
     IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, StorageError,
 };
@@ -15,37 +16,6 @@ use std::sync::atomic::Ordering;
 
 /// Sorts after every name with the same beginning, but for names that nobody has: the last character there is.
 const LAST: char = char::MAX;
-
-/// What one level or one page holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
-    Object(ObjectInfo),
-    Prefix(ObjectKey),
-}
-
-impl Entry {
-    fn place(&self) -> ListAfter {
-        match self {
-            Entry::Object(info) => ListAfter::Object(info.key.clone()),
-            Entry::Prefix(key) => ListAfter::Prefix(key.clone()),
-        }
-    }
-
-    fn is_after(&self, after: Option<&ListAfter>) -> bool {
-        after.is_none_or(|after| match self {
-            Entry::Object(info) => after.precedes_object(&info.key),
-            Entry::Prefix(key) => after.precedes_prefix(key),
-        })
-    }
-
-    /// By which it is listed.
-    fn listed(&self) -> String {
-        match self {
-            Entry::Object(info) => info.key.to_string(),
-            Entry::Prefix(key) => format!("{key}/"),
-        }
-    }
-}
 
 pub(crate) async fn page(
     store: &S3Storage,
@@ -71,12 +41,13 @@ async fn ordered_page(
     after: Option<&ListAfter>,
     limit: usize,
 ) -> Result<Option<ListPage>, StorageError> {
-    let mut start = after.map(|after| match after {
+    let start = after.map(|after| match after {
         ListAfter::Object(key) => store.name(key),
         ListAfter::Prefix(key) => format!("{}/{LAST}", store.name(key)),
     });
+    let mut next = Next::After(start.clone());
     loop {
-        let answer = request(store, prefix, depth, Next::After(start.clone()), limit).await?;
+        let answer = request(store, prefix, depth, next, limit).await?;
         if store.lists_directories.load(Ordering::Relaxed) || !is_in_order(&answer, start.as_deref()) {
             store.lists_directories.store(true, Ordering::Relaxed);
             return Ok(None);
@@ -84,13 +55,11 @@ async fn ordered_page(
         let mut entries = entries(store, &answer);
         entries.retain(|entry| entry.is_after(after));
         let is_last = answer.is_truncated() != Some(true);
-        let reached = last_name(&answer);
-        if !entries.is_empty() || is_last || reached.is_none() {
-            let more = entries.last().filter(|_| !is_last).map(Entry::place);
-            return Ok(Some(assembled(entries, more)));
+        if !entries.is_empty() || is_last {
+            return Ok(Some(ListPage::of(entries, !is_last)));
         }
-        // A page of names that are no keys of ours.
-        start = reached;
+        // A page without names, or of names that are no keys of ours.
+        next = Next::Token(continuation(store, prefix, &answer)?);
     }
 }
 
@@ -122,6 +91,22 @@ async fn request(
     store.ask(&store.place(prefix), IoAction::List, Box::pin(request.send())).await
 }
 
+/// How to go on behind a page; `None` behind the last.
+fn continuation(
+    store: &S3Storage,
+    prefix: Option<&ObjectKey>,
+    answer: &ListObjectsV2Output,
+) -> Result<Option<String>, StorageError> {
+    match answer.next_continuation_token() {
+        _ if answer.is_truncated() != Some(true) => Ok(None),
+        Some(token) if !token.is_empty() => Ok(Some(token.to_owned())),
+        _ => Err(StorageError::NotSupported {
+            at: store.place(prefix),
+            reason: "the store says that a listing goes on, but not how".to_owned(),
+        }),
+    }
+}
+
 fn names(answer: &ListObjectsV2Output) -> (Vec<&str>, Vec<&str>) {
     let objects = answer.contents().iter().filter_map(Object::key).collect();
     let prefixes = answer.common_prefixes().iter().filter_map(|prefix| prefix.prefix()).collect();
@@ -132,13 +117,6 @@ fn is_in_order(answer: &ListObjectsV2Output, start: Option<&str>) -> bool {
     let (objects, prefixes) = names(answer);
     let is_after_start = |names: &[&str]| names.iter().all(|name| start.is_none_or(|start| *name > start));
     objects.is_sorted() && prefixes.is_sorted() && is_after_start(&objects) && is_after_start(&prefixes)
-}
-
-/// Where the next page begins, in the order of keys.
-fn last_name(answer: &ListObjectsV2Output) -> Option<String> {
-    let (objects, prefixes) = names(answer);
-    let prefix = prefixes.last().map(|prefix| format!("{prefix}{LAST}"));
-    objects.last().map(|name| (*name).to_owned()).max(prefix)
 }
 
 /// Names that are no keys, such as a console's markers of directories, are nothing that this program knows.
@@ -153,20 +131,9 @@ fn entries(store: &S3Storage, answer: &ListObjectsV2Output) -> Vec<Entry> {
         Some(Entry::Prefix(store.key(name.strip_suffix('/')?)?))
     });
     let mut entries: Vec<Entry> = objects.chain(prefixes).collect();
-    entries.sort_by_cached_key(Entry::listed);
-    entries.dedup_by_key(|entry| entry.listed());
+    entries.sort_by(Entry::order);
+    entries.dedup_by(|left, right| left.order(right).is_eq());
     entries
-}
-
-fn assembled(entries: Vec<Entry>, more: Option<ListAfter>) -> ListPage {
-    let mut page = ListPage { more, ..ListPage::default() };
-    for entry in entries {
-        match entry {
-            Entry::Object(info) => page.objects.push(info),
-            Entry::Prefix(key) => page.prefixes.push(key),
-        }
-    }
-    page
 }
 
 async fn page_of_directories(
@@ -194,20 +161,27 @@ async fn page_of_directories(
             // Directories stay for a while when the last object in them is gone.
             Entry::Prefix(key) if !holds_any(store, key).await? => {}
             // One more is there, so the page is not the last.
-            _ if found.len() == limit => {
-                let more = found.last().map(Entry::place);
-                return Ok(assembled(found, more));
-            }
+            _ if found.len() == limit => return Ok(ListPage::of(found, true)),
             _ => found.push(entry),
         }
     }
-    Ok(assembled(found, None))
+    Ok(ListPage::of(found, false))
 }
 
 /// Whether there is an object under a prefix, at any depth.
 async fn holds_any(store: &S3Storage, prefix: &ObjectKey) -> Result<bool, StorageError> {
-    let answer = request(store, Some(prefix), ListDepth::Recursive, Next::Token(None), 1).await?;
-    Ok(!answer.contents().is_empty())
+    let mut token = None;
+    loop {
+        let next = Next::Token(token.take());
+        let answer = request(store, Some(prefix), ListDepth::Recursive, next, 1).await?;
+        if !answer.contents().is_empty() {
+            return Ok(true);
+        }
+        token = continuation(store, Some(prefix), &answer)?;
+        if token.is_none() {
+            return Ok(false);
+        }
+    }
 }
 
 /// All that lies directly under a prefix, the last first.
@@ -218,10 +192,10 @@ async fn directory(store: &S3Storage, prefix: Option<&ObjectKey>) -> Result<Vec<
         let next = Next::Token(token.take());
         let answer = request(store, prefix, ListDepth::Children, next, LIST_PAGE_MAX).await?;
         whole.extend(entries(store, &answer));
-        token = answer.next_continuation_token().map(str::to_owned);
-        if answer.is_truncated() != Some(true) || token.is_none() {
-            whole.sort_by_cached_key(|entry| std::cmp::Reverse(entry.listed()));
-            whole.dedup_by_key(|entry| entry.listed());
+        token = continuation(store, prefix, &answer)?;
+        if token.is_none() {
+            whole.sort_by(|left, right| right.order(left));
+            whole.dedup_by(|left, right| left.order(right).is_eq());
             return Ok(whole);
         }
     }

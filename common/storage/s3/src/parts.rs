@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use pgconvoy_storage::parts::PartStore;
-use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError};
+use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
 use std::time::{Duration, SystemTime};
 
 pub struct Ticket {
@@ -25,7 +25,7 @@ impl PartStore for S3Storage {
 
     async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
         let at = self.place(Some(key));
-        let nonce = nonce(&at)?;
+        let nonce = random::hex(|| at.clone())?;
         let request = self
             .client
             .create_multipart_upload()
@@ -171,16 +171,6 @@ impl S3Storage {
             (key_marker, upload_marker) = (page.next_key_marker, page.next_upload_id_marker);
         }
     }
-}
-
-fn nonce(at: &Place) -> Result<String, StorageError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| StorageError::Io {
-        at: at.clone(),
-        action: IoAction::Open,
-        reason: format!("the system has no random bytes: {error}"),
-    })?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 fn speechless(at: Place, what: &str) -> StorageError {

@@ -43,19 +43,18 @@ impl S3Storage {
         }
     }
 
+    /// `None`: the object has nothing there.
     pub(crate) async fn get_range_once(
         &self,
         key: &ObjectKey,
         range: Range<u64>,
-    ) -> Result<Bytes, StorageError> {
+    ) -> Result<Option<Bytes>, StorageError> {
         let at = self.place(Some(key));
         let wanted = range.end - range.start;
         let request = self.reading(key).range(format!("bytes={}-{}", range.start, range.end - 1));
         let answer = match self.judged(&at, IoAction::Read, Box::pin(request.send()).await) {
             Ok(answer) => answer,
-            Err(Outcome::Answered(Answer { status: 416, .. })) => {
-                return Err(self.too_short(key, range.end).await);
-            }
+            Err(Outcome::Answered(Answer { status: 416, .. })) => return Ok(None),
             Err(outcome) => return Err(self.sorted(&at, IoAction::Read, outcome)),
         };
         let came = answer.content_length().and_then(|length| u64::try_from(length).ok());
@@ -68,14 +67,14 @@ impl S3Storage {
                 if length != wanted {
                     return Err(unavailable(&at, format!("it gives {length} bytes instead of {wanted}")));
                 }
-                received(&at, answer, Some(length), wanted).await
+                received(&at, answer, Some(length), wanted).await.map(Some)
             }
             _ => Err(StorageError::NotSupported { at, reason: "the store does not serve ranges".to_owned() }),
         }
     }
 
     /// Why a range could not be had.
-    async fn too_short(&self, key: &ObjectKey, wanted: u64) -> StorageError {
+    pub(crate) async fn too_short(&self, key: &ObjectKey, wanted: u64) -> StorageError {
         let at = self.place(Some(key));
         match self.facts(key).await {
             Ok(Some(facts)) => StorageError::Truncated { size: size_of(&facts), at, wanted },

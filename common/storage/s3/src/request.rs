@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use pgconvoy_core::config::S3Config;
+use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_storage::{Place, StorageError};
 use std::fmt::Write as _;
 use zeroize::Zeroizing;
@@ -84,10 +85,10 @@ impl std::fmt::Debug for CustomerKey {
 impl CustomerKey {
     /// From 32 bytes in base64.
     pub(crate) fn parse(text: &str, store: &str) -> Result<CustomerKey, StorageError> {
-        let unusable = || StorageError::NotSupported {
-            at: Place::new(store, None),
-            reason: "sse-customer-key is not 32 bytes in base64 (openssl rand -base64 32 makes some)"
-                .to_owned(),
+        let unusable = || {
+            let reason = "sse-customer-key is not 32 bytes in base64".to_owned();
+            let hint = "openssl rand -base64 32 makes a new one; objects that exist need the one they were written with";
+            StorageError::unusable(Place::new(store, None), ErrorCode::OptionInvalidValue, reason, hint)
         };
         let bytes = Zeroizing::new(BASE64.decode(text.trim()).map_err(|_| unusable())?);
         if bytes.len() != 32 {

@@ -1,6 +1,6 @@
 //! The contract, one request of the store for each call where one is enough.
 
-use crate::errors::{Answer, Asker, Outcome, outcome};
+use crate::errors::{Answer, Asker, Outcome, outcome, unavailable};
 use crate::list;
 use crate::request::{CustomerKey, Keeping, MD5_OF_OBJECT, content_md5, content_md5_aside};
 use async_trait::async_trait;
@@ -138,6 +138,10 @@ impl S3Storage {
 
     pub(crate) fn sorted(&self, at: &Place, action: IoAction, outcome: Outcome) -> StorageError {
         match outcome {
+            // The store answered before: something in front of it does so now, as proxies do while a store starts.
+            Outcome::Answered(answer) if answer.is_absence_by_a_stranger() && self.is_bucket_known() => {
+                unavailable(at, format!("{}, in words that are not the store's", answer.words()))
+            }
             Outcome::Answered(answer) => self.asker.sort(at.clone(), action, &answer),
             Outcome::Failed(error) => error,
         }
@@ -231,8 +235,8 @@ impl S3Storage {
         let ask = async {
             match self.judged(&at, IoAction::Read, Box::pin(request.send()).await) {
                 Ok(facts) => Ok(Some(facts)),
-                Err(Outcome::Answered(Answer { status: 404, .. }))
-                    if self.is_bucket_known.load(Ordering::Relaxed) =>
+                Err(Outcome::Answered(answer))
+                    if answer.status == 404 && answer.is_numbered && self.is_bucket_known() =>
                 {
                     Ok(None)
                 }
@@ -250,7 +254,12 @@ impl S3Storage {
         }
     }
 
-    /// An answer to `HEAD` has no words, so that a missing bucket looks like a missing object. A listing has words.
+    fn is_bucket_known(&self) -> bool {
+        self.is_bucket_known.load(Ordering::Relaxed)
+    }
+
+    /// An answer to `HEAD` has no words, so that a missing bucket, or a proxy in front of a store that starts, looks like a
+    /// missing object. A listing has words.
     async fn explained(&self, at: &Place, key: &ObjectKey, answer: &Answer) -> Result<(), StorageError> {
         let request = self
             .client
@@ -259,8 +268,15 @@ impl S3Storage {
             .prefix(self.name(key))
             .max_keys(1)
             .set_request_payer(self.payer.clone());
-        self.ask(at, IoAction::Read, Box::pin(request.send())).await?;
-        if answer.status == 404 { Ok(()) } else { Err(self.asker.sort(at.clone(), IoAction::Read, answer)) }
+        let listed = self.ask(at, IoAction::Read, Box::pin(request.send())).await?;
+        if answer.status != 404 {
+            return Err(self.asker.sort(at.clone(), IoAction::Read, answer));
+        }
+        let name = self.name(key);
+        if listed.contents().iter().any(|object| object.key() == Some(name.as_str())) {
+            return Err(unavailable(at, "it answered 404 of an object that it lists".to_owned()));
+        }
+        Ok(())
     }
 
     async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
@@ -327,6 +343,7 @@ impl Storage for S3Storage {
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
             .with(Feature::BatchedDeletes)
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -349,8 +366,12 @@ impl Storage for S3Storage {
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StorageError> {
         if range.start < range.end {
-            let read = self.get_range_once(key, range);
-            return self.pace.run(read).await;
+            let end = range.end;
+            return match self.pace.run(self.get_range_once(key, range)).await? {
+                Some(body) => Ok(body),
+                // Asked only now: a request within a request waits for a turn that it has itself.
+                None => Err(self.too_short(key, end).await),
+            };
         }
         match self.facts(key).await? {
             Some(facts) if size_of(&facts) >= range.start => Ok(Bytes::new()),

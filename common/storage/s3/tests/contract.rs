@@ -59,6 +59,93 @@ async fn one_page_is_one_request_where_keys_come_in_order() {
 }
 
 #[tokio::test]
+async fn a_page_without_entries_is_not_the_end_of_a_listing() {
+    for server in ["S3", "SeaweedFS"] {
+        let bucket = Bucket::default();
+        let answering = bucket.clone();
+        let endpoint = serve(move |request| answering.answer(&request).with("server", server)).await;
+        let store = connect(&config(&endpoint), "/p");
+        store.put(&key("a/b"), PutMode::Create, Bytes::new()).await.unwrap();
+        for depth in [ListDepth::Recursive, ListDepth::Children] {
+            for empty_pages in 0..5 {
+                bucket.0.lock().unwrap().empty_pages = empty_pages;
+                let page = store.list(None, depth, None, 10).await.unwrap();
+                let found = (page.objects.len(), page.prefixes.len());
+                let expected = if depth == ListDepth::Recursive { (1, 0) } else { (0, 1) };
+                assert_eq!(found, expected, "{server}, {depth:?}, {empty_pages} empty pages");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_goes_on_nobody_knows_how_is_an_error() {
+    for server in ["S3", "SeaweedFS"] {
+        let endpoint = serve(move |_| {
+            let page = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+            Reply::of(200, page).with("server", server)
+        })
+        .await;
+        let store = connect(&config(&endpoint), "/p");
+        for depth in [ListDepth::Recursive, ListDepth::Children] {
+            let listed = store.list(None, depth, None, 10).await;
+            assert!(listed.is_err(), "{server}, {depth:?}: {listed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_404_of_something_before_the_store_is_no_absence() {
+    let (bucket, is_starting) = (Bucket::default(), Arc::new(AtomicU32::new(0)));
+    let (answering, starting) = (bucket.clone(), Arc::clone(&is_starting));
+    let endpoint = serve(move |request| {
+        let left = starting.load(Ordering::SeqCst);
+        starting.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left > 0 { Reply::of(404, "no backend") } else { answering.answer(&request) }
+    })
+    .await;
+    let store = connect(&config(&endpoint), "/p");
+    store.put(&key("a"), PutMode::Create, Bytes::from_static(b"x")).await.unwrap();
+    store.stat(&key("a")).await.unwrap().unwrap();
+    assert_eq!(store.stat(&key("b")).await, Ok(None), "absence in the store's own words");
+    // Of the first request only, and of what is asked to explain it as well.
+    for strange_answers in [1, 2] {
+        is_starting.store(strange_answers, Ordering::SeqCst);
+        let told = store.stat(&key("a")).await;
+        assert!(matches!(told, Err(StorageError::Unavailable { .. })), "{strange_answers}: {told:?}");
+    }
+    is_starting.store(1, Ordering::SeqCst);
+    let told = store.get(&key("a"), 9).await;
+    assert!(matches!(told, Err(StorageError::Unavailable { .. })), "{told:?}");
+    is_starting.store(1, Ordering::SeqCst);
+    assert_eq!(store.stat(&key("b")).await, Ok(None), "the listing explains it");
+}
+
+#[tokio::test]
+async fn a_range_behind_the_end_is_told_however_few_requests_the_store_gets() {
+    let (bucket, refusals) = (Bucket::default(), Arc::new(AtomicU32::new(0)));
+    let (answering, refusing) = (bucket.clone(), Arc::clone(&refusals));
+    let endpoint = serve(move |request| {
+        let left = refusing.load(Ordering::SeqCst);
+        refusing.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left > 0 { Reply::error(503, "SlowDown", "") } else { answering.answer(&request) }
+    })
+    .await;
+    let store = connect(&config(&endpoint), "/p");
+    store.put(&key("a"), PutMode::Create, Bytes::from_static(b"0123456789")).await.unwrap();
+    // Each halves the number of requests at a time, down to one.
+    refusals.store(10, Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(store.stat(&key("a")).await.is_err());
+    }
+    let name = key("a");
+    let read = tokio::time::timeout(Duration::from_secs(20), store.get_range(&name, 20..30)).await;
+    let at = pgconvoy_storage::Place::new(store.describe(), Some(&name));
+    let expected = StorageError::Truncated { at, size: 10, wanted: 30 };
+    assert_eq!(read.expect("it waits for itself"), Err(expected));
+}
+
+#[tokio::test]
 async fn names_that_are_no_keys_are_not_listed() {
     let (endpoint, contents) = bucket().await;
     for name in ["p/", "p/a/", "p/.hidden", "p/a/.tmp", "p/a/b"] {

@@ -106,7 +106,7 @@ impl client::Handler for Judge {
 }
 
 fn setup(at: &Place, code: ErrorCode, reason: String, hint: impl Into<String>) -> StorageError {
-    StorageError::Setup { at: at.clone(), code, reason, hint: hint.into() }
+    StorageError::unusable(at.clone(), code, reason, hint)
 }
 
 fn unavailable(at: &Place, reason: impl ToString) -> StorageError {

@@ -15,7 +15,7 @@ const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Reads and opens the key. It blocks, and computes for a tenth of a second where there is a passphrase.
 pub(crate) fn load_key(options: &SftpOptions, at: &Place) -> Result<PrivateKey, StorageError> {
-    let setup = |(code, reason, hint): Refusal| StorageError::Setup { at: at.clone(), code, reason, hint };
+    let setup = |(code, reason, hint): Refusal| StorageError::unusable(at.clone(), code, reason, hint);
     let text = read_private(&options.private_key_file).map_err(setup)?;
     open_key(&options.private_key_file, &text, options.private_key_passphrase.as_ref()).map_err(setup)
 }

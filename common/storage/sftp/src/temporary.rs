@@ -17,14 +17,15 @@ use crate::tree::{FILE_MODE, Tree};
 use crate::wire::{self, Attributes, Kind, Request, code, flags};
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use pgconvoy_storage::{IoAction, ObjectKey, PutMode, StorageError};
+use pgconvoy_storage::{IoAction, ObjectKey, PutMode, StorageError, random};
 use std::pin::Pin;
 use std::sync::Arc;
 
 /// Starts with a dot, so that no key can name it. The same as in local directories, so that either sweeps both.
 pub(crate) const TEMPORARY_PREFIX: &str = ".pgconvoy-";
-/// Bytes written and not yet acknowledged, of one upload.
-const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes written and not yet acknowledged, of one upload: a worker's slot has two, within the 24 MiB that it may use for each
+/// repository.
+const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// The same of one session: what OpenSSH lets be on its way.
 const STRIPE_BYTES_MAX: usize = 2 << 20;
 /// How often a put may lose its directory to deletes that empty it, before something else must be wrong.
@@ -71,13 +72,6 @@ pub(crate) struct Temporary {
     is_mine: bool,
 }
 
-/// 32 digits: names that two writers never share.
-fn random_name() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)?;
-    Ok(format!("{TEMPORARY_PREFIX}{:032x}", u128::from_ne_bytes(bytes)))
-}
-
 impl Temporary {
     pub(crate) async fn create(
         tree: &Arc<Tree>,
@@ -103,11 +97,7 @@ impl Temporary {
 
     async fn create_on(tree: &Arc<Tree>, key: &ObjectKey, lane: Lane) -> Result<Self, StorageError> {
         let directory = key.parent();
-        let name = random_name().map_err(|error| StorageError::Io {
-            at: tree.place(Some(key)),
-            action: IoAction::Open,
-            reason: format!("the system has no random bytes: {error}"),
-        })?;
+        let name = format!("{TEMPORARY_PREFIX}{}", random::hex(|| tree.place(Some(key)))?);
         let path = tree.path_in(directory.as_ref(), &name);
         for _ in 0..LOST_DIRECTORY_MAX {
             let parents = tree.ask_parents(&lane, key);

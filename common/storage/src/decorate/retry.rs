@@ -23,7 +23,7 @@ use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tries::DEADLINE_MAX;
+use tries::{DEADLINE_MAX, DEADLINES_OF_PART};
 use upload::TimedUpload;
 
 #[derive(Debug)]
@@ -63,7 +63,10 @@ impl Storage for RetryStorage {
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
         let inner = self.tries(Some(key)).repeat(|| self.inner.begin(key, mode)).await?;
         let at = Place::new(self.inner.describe(), Some(key));
-        Ok(Box::new(TimedUpload { inner, at, limit: self.policy.deadline.min(DEADLINE_MAX) }))
+        // A step of an upload in parts waits for parts, which are tried again by themselves.
+        let deadlines = self.features().joined_from().map_or(1, |_| DEADLINES_OF_PART);
+        let limit = self.policy.deadline.saturating_mul(deadlines).min(DEADLINE_MAX);
+        Ok(Box::new(TimedUpload { inner, at, limit }))
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

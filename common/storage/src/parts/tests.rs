@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use super::*;
+use crate::pace::Pace;
 use crate::{Features, ListAfter, ListDepth, ListPage, MemoryStorage, ObjectInfo};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,6 +25,7 @@ const LIMITS: PartLimits = PartLimits {
 #[derive(Debug, Clone)]
 struct Parts {
     limits: PartLimits,
+    line: Option<Arc<Line>>,
     objects: MemoryStorage,
     state: Arc<Mutex<State>>,
 }
@@ -40,7 +42,26 @@ struct State {
     /// How many of the next parts fail before they are stored.
     failures: u32,
     loses_answer_of_join: bool,
+    /// As servers that know the condition for puts only.
+    joins_over_objects: bool,
     discarded: u32,
+}
+
+/// A line that carries one part in four seconds, and several in turns; and who paces it.
+#[derive(Debug)]
+struct Line {
+    pace: Pace,
+    wire: Semaphore,
+}
+
+impl Line {
+    async fn carry(&self) -> Result<(), StorageError> {
+        for _ in 0..40 {
+            let _turn = self.wire.acquire().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -52,7 +73,7 @@ struct Ticket {
 
 impl Default for Parts {
     fn default() -> Parts {
-        Parts { limits: LIMITS, objects: MemoryStorage::new(), state: Arc::default() }
+        Parts { limits: LIMITS, line: None, objects: MemoryStorage::new(), state: Arc::default() }
     }
 }
 
@@ -88,7 +109,10 @@ impl PartStore for Parts {
             state.running_most = state.running_most.max(state.running);
         }
         // A request takes its time, on the paused clock.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        match &self.line {
+            Some(line) => line.pace.run(line.carry()).await?,
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
         let mut state = self.state();
         state.running -= 1;
         if state.failures > 0 {
@@ -108,7 +132,8 @@ impl PartStore for Parts {
             };
             stored.into_iter().flatten().copied().collect()
         };
-        self.objects.put(&ticket.key, ticket.mode, body.into()).await?;
+        let mode = if self.state().joins_over_objects { PutMode::Overwrite } else { ticket.mode };
+        self.objects.put(&ticket.key, mode, body.into()).await?;
         let mut state = self.state();
         state.parts.retain(|(upload, _), _| *upload != ticket.number);
         state.joined.insert(ticket.key.to_string(), ticket.number);
@@ -132,7 +157,7 @@ impl Storage for Parts {
         "parts".to_owned()
     }
     fn features(&self) -> Features {
-        self.objects.features()
+        self.objects.features().with_joins_from(joined_from(self.limits.bytes))
     }
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         self.objects.put(key, mode, body).await
@@ -208,6 +233,55 @@ async fn several_parts_are_under_way_but_no_more_than_allowed() {
     assert_eq!(store.state().running_most, LIMITS.in_flight_max);
 }
 
+/// Five at once take 20 seconds, and a try may take five: nothing arrives unless fewer are sent.
+#[tokio::test(start_paused = true)]
+async fn a_line_too_narrow_for_all_parts_at_once_carries_them_a_few_at_a_time() {
+    let line = Arc::new(Line { pace: Pace::new(64), wire: Semaphore::new(1) });
+    let limits = PartLimits { in_flight_max: 5, ..LIMITS };
+    let store = Parts { limits, line: Some(Arc::clone(&line)), ..Parts::default() };
+    let mut upload = store.upload("a", PutMode::Create);
+    upload.write(pattern(120)).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(body_of(&store, "a").await, pattern(120));
+    assert!(line.pace.limit() < 5.0, "{}", line.pace.limit());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_ignores_create_only_in_joins_is_found_out() {
+    let store = Parts::default();
+    let proved = crate::prove_create_only(&store, &key("probe")).await;
+    assert_eq!(proved, Ok(crate::CreateOnly::Honoured));
+    store.state().joins_over_objects = true;
+    let proved = crate::prove_create_only(&store, &key("probe")).await;
+    assert_eq!(proved, Ok(crate::CreateOnly::Ignored));
+    assert_eq!(crate::list_all(&store, None).await, Ok(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_uploads_together_stay_within_the_room_of_their_slots() {
+    const SLOT_MIB: usize = 24;
+    const PART_MIB: usize = 5;
+    for slots in 1..20 {
+        let (store, room) = (Parts::default(), PartSlots::for_slots(slots));
+        let mut uploads = tokio::task::JoinSet::new();
+        for number in 0..2 * slots {
+            let (store, room) = (store.clone(), room.clone());
+            uploads.spawn(async move {
+                let name = key(&format!("{number}"));
+                let mut upload = Box::new(PartedUpload::new(store, &name, PutMode::Create, LIMITS, &room));
+                upload.write(pattern(100)).await.unwrap();
+                upload.finish().await.unwrap();
+            });
+        }
+        uploads.join_all().await;
+        let most = store.state().running_most;
+        // Beside the parts on their way each upload fills one.
+        let mib = PART_MIB * (most + 2 * slots);
+        assert!(mib <= SLOT_MIB * slots + usize::from(slots == 1), "{slots} slots: {most} parts, {mib} MiB");
+        assert!(most > slots, "{slots} slots: {most} parts at once");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_that_fails_is_sent_again_alone() {
     let store = Parts::default();
@@ -253,6 +327,35 @@ async fn somebody_elses_object_is_a_conflict_whatever_was_lost() {
     store.put(&key("a"), PutMode::Create, pattern(25)).await.unwrap();
     let error = upload.finish().await.unwrap_err();
     assert!(error.is_already_exists(), "{error}");
+}
+
+/// What finishing comes to when the parts were swept before.
+async fn finish_after_a_sweep(store: &Parts, mode: PutMode) -> Result<(), StorageError> {
+    let mut upload = store.upload("a", mode);
+    upload.write(pattern(25)).await.unwrap();
+    // The parts that are under way arrive, the last one aside.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.state().parts.clear();
+    upload.finish().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_gone_may_be_begun_again_and_is_no_absence() {
+    for mode in [PutMode::Create, PutMode::Overwrite] {
+        let store = Parts::default();
+        let gone = finish_after_a_sweep(&store, mode).await;
+        assert!(matches!(gone, Err(StorageError::Unavailable { .. })), "{gone:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_an_object_in_place_of_the_own_upload_was_overtaken() {
+    let store = Parts::default();
+    store.put(&key("a"), PutMode::Create, pattern(3)).await.unwrap();
+    let gone = finish_after_a_sweep(&store, PutMode::Create).await;
+    assert!(matches!(gone, Err(StorageError::AlreadyExists { .. })), "{gone:?}");
+    let gone = finish_after_a_sweep(&store, PutMode::Overwrite).await;
+    assert!(matches!(gone, Err(StorageError::Unavailable { .. })), "it is another's: {gone:?}");
 }
 
 #[tokio::test(start_paused = true)]

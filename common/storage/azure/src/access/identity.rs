@@ -55,16 +55,11 @@ impl Surroundings {
         }
     }
 
-    /// `tls` is the store's: what a machine without authorities of its own trusts.
-    pub(super) fn identity(&self, tls: &StoreTls) -> Result<Identity, String> {
+    pub(super) fn identity(&self) -> Result<Identity, String> {
         let source = self.source()?;
         let system = StoreTls { ca_file: None, verify: true };
-        let client = http::client(&system, "identity").or_else(|error| match source.url().scheme() {
-            // Nothing is encrypted on the way there, so whom to trust does not matter.
-            "http" => http::client(tls, "identity"),
-            _ => Err(error),
-        });
-        Ok(Identity { client: client.map_err(|error| error.to_string())?, source })
+        let client = http::client(&system, "identity").map_err(|error| error.to_string())?;
+        Ok(Identity { client, source })
     }
 
     fn source(&self) -> Result<Source, String> {

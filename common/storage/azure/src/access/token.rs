@@ -1,15 +1,10 @@
-//! Tokens of an identity: fetched once, kept, renewed before they end.
+//! Tokens of an identity: fetched once, kept, renewed before they end or when the store refuses one.
 
 use super::identity::Identity;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use pgconvoy_storage::renewed::{Given, Renewed};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
 use zeroize::Zeroizing;
-
-/// The longest time before its end that a token is renewed: outlasts any single request.
-const RENEWAL_MAX: Duration = Duration::from_secs(300);
-/// One that lives shorter is renewed in the last part of its life, so that it is used at all.
-const RENEWAL_PART: u32 = 4;
 
 /// Why there is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,22 +23,16 @@ pub(crate) struct Token {
     pub(crate) lifetime: Duration,
 }
 
-struct Kept {
-    bearer: Zeroizing<String>,
-    renew_at: Instant,
-    ends_at: Instant,
-}
-
 pub(crate) struct Tokens {
     identity: Identity,
-    kept: Mutex<Option<Kept>>,
-    /// One at a time asks for a new one.
-    asking: tokio::sync::Mutex<()>,
+    kept: Renewed<Zeroizing<String>, TokenTrouble>,
+    /// The store refused the last token, and took none since.
+    is_doubted: AtomicBool,
 }
 
 impl Tokens {
     pub(super) fn new(identity: Identity) -> Tokens {
-        Tokens { identity, kept: Mutex::new(None), asking: tokio::sync::Mutex::new(()) }
+        Tokens { identity, kept: Renewed::default(), is_doubted: AtomicBool::new(false) }
     }
 
     pub(crate) fn whose(&self) -> &'static str {
@@ -51,52 +40,22 @@ impl Tokens {
     }
 
     /// `Bearer ...`, of a token that is valid for a while. One that could not be renewed is used to its end.
-    pub(crate) async fn bearer(&self) -> Result<String, TokenTrouble> {
-        if let Some(fresh) = self.kept_until(|kept| kept.renew_at) {
-            return Ok(fresh);
-        }
-        let _turn = self.asking.lock().await;
-        if let Some(fresh) = self.kept_until(|kept| kept.renew_at) {
-            return Ok(fresh);
-        }
-        // From before the request: its lifetime began somewhere during it.
-        let begun = Instant::now();
-        match self.identity.fetch().await {
-            Ok(token) => {
-                let kept = keep(&token, begun);
-                let bearer = (*kept.bearer).clone();
-                *self.lock() = Some(kept);
-                Ok(bearer)
-            }
-            Err(trouble) => match self.kept_until(|kept| kept.ends_at) {
-                Some(old) => {
-                    tracing::warn!(%trouble, "a token could not be renewed, the old one is used on");
-                    Ok(old)
-                }
-                None => Err(trouble),
-            },
-        }
+    pub(crate) async fn bearer(&self) -> Result<Zeroizing<String>, TokenTrouble> {
+        let renew = async {
+            let token = self.identity.fetch().await?;
+            let value = Zeroizing::new(format!("Bearer {}", *token.secret));
+            Ok(Given { value, life: Some(token.lifetime) })
+        };
+        self.kept.current(renew).await
     }
 
-    pub(crate) fn forget(&self) {
-        *self.lock() = None;
+    /// The store did not take it. True: another may do. A second one in a row that is refused is no matter of its age.
+    pub(crate) fn refused(&self, bearer: &str) -> bool {
+        let was_current = self.kept.forget(|kept| kept.as_str() == bearer);
+        !(was_current && self.is_doubted.swap(true, Ordering::Relaxed))
     }
 
-    fn kept_until(&self, end: impl Fn(&Kept) -> Instant) -> Option<String> {
-        let kept = self.lock();
-        kept.as_ref().filter(|kept| Instant::now() < end(kept)).map(|kept| (*kept.bearer).clone())
+    pub(crate) fn accepted(&self) {
+        self.is_doubted.store(false, Ordering::Relaxed);
     }
-
-    /// Every change is one assignment.
-    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn keep(token: &Token, begun: Instant) -> Kept {
-    // A lifetime beyond the clock's range is as good as a day.
-    let ends_at = begun.checked_add(token.lifetime).unwrap_or(begun + Duration::from_secs(86_400));
-    let margin = RENEWAL_MAX.min(token.lifetime / RENEWAL_PART);
-    let renew_at = ends_at.checked_sub(margin).unwrap_or(ends_at);
-    Kept { bearer: Zeroizing::new(format!("Bearer {}", *token.secret)), renew_at, ends_at }
 }

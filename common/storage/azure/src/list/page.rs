@@ -2,38 +2,9 @@
 
 use crate::system_time;
 use azure_core::time::parse_rfc7231;
-use pgconvoy_storage::{ListAfter, ObjectInfo, ObjectKey};
+use pgconvoy_storage::listing::Entry;
+use pgconvoy_storage::{ObjectInfo, ObjectKey};
 use serde::Deserialize;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entry {
-    Object(ObjectInfo),
-    Prefix(ObjectKey),
-}
-
-impl Entry {
-    pub(super) fn is_behind(&self, after: &ListAfter) -> bool {
-        match self {
-            Entry::Object(object) => after.precedes_object(&object.key),
-            Entry::Prefix(prefix) => after.precedes_prefix(prefix),
-        }
-    }
-
-    pub(super) fn place(&self) -> ListAfter {
-        match self {
-            Entry::Object(object) => ListAfter::Object(object.key.clone()),
-            Entry::Prefix(prefix) => ListAfter::Prefix(prefix.clone()),
-        }
-    }
-
-    /// What entries are ordered by.
-    fn name(&self) -> String {
-        match self {
-            Entry::Object(object) => object.key.to_string(),
-            Entry::Prefix(prefix) => format!("{prefix}/"),
-        }
-    }
-}
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RawPage {
@@ -110,7 +81,7 @@ impl RawPage {
                 }
             }
         }
-        entries.sort_by_cached_key(Entry::name);
+        entries.sort_by(Entry::order);
         Ok(RawPage { entries, marker: Some(answer.next_marker).filter(|marker| !marker.is_empty()) })
     }
 }
@@ -176,7 +147,11 @@ mod tests {
     #[test]
     fn blobs_and_prefixes_are_read_in_the_order_of_listings() {
         let page = RawPage::parse(PAGE.as_bytes(), "pg/").expect("a page");
-        let names: Vec<String> = page.entries.iter().map(Entry::name).collect();
+        let name = |entry: &Entry| match entry {
+            Entry::Object(object) => object.key.to_string(),
+            Entry::Prefix(prefix) => format!("{prefix}/"),
+        };
+        let names: Vec<String> = page.entries.iter().map(name).collect();
         assert_eq!(names, ["list/a & b", "list/a-b", "list/a.b/", "list/a/", "list/\u{fffe}%"]);
         assert_eq!(page.marker.as_deref(), Some("2!92!abc--"));
         let Entry::Object(object) = &page.entries[1] else { panic!("an object") };

@@ -6,7 +6,7 @@ use crate::resource::{Resource, crc32c_text};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 use pgconvoy_storage::http::unanswered;
-use pgconvoy_storage::{IoAction, Place, StorageError};
+use pgconvoy_storage::{IoAction, Place, StorageError, random};
 use reqwest::{Method, Response, StatusCode};
 
 pub(super) async fn put(api: &Api, new: NewObject<'_>, at: &Place) -> Result<i64, StorageError> {
@@ -16,7 +16,7 @@ pub(super) async fn put(api: &Api, new: NewObject<'_>, at: &Place) -> Result<i64
         "contentType": "application/octet-stream",
         "metadata": new.metadata,
     });
-    let boundary = crate::random_hex(at)?;
+    let boundary = random::hex(|| at.clone())?;
     let head = format!(
         "--{boundary}\r\ncontent-type: application/json; charset=UTF-8\r\n\r\n{description}\r\n--{boundary}\r\ncontent-type: application/octet-stream\r\n\r\n"
     );

@@ -71,8 +71,9 @@ impl Sdk {
             Box::pin(write.send_unbuffered()).await
         };
         let request = async {
+            let bearing = api.bearing(at).await?;
             let mut answer = once().await;
-            if is_unauthorised(&answer) && api.bearer.forget().await {
+            if is_unauthorised(&answer) && api.bearer.forget(&bearing).await {
                 answer = once().await;
             }
             match answer {
@@ -109,8 +110,9 @@ impl Sdk {
             Box::pin(read.send()).await
         };
         let request = async {
+            let bearing = api.bearing(at).await?;
             let mut answer = once().await;
-            if is_unauthorised(&answer) && api.bearer.forget().await {
+            if is_unauthorised(&answer) && api.bearer.forget(&bearing).await {
                 answer = once().await;
             }
             let mut response = match answer {

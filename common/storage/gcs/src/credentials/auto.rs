@@ -13,20 +13,39 @@ const HINT: &str = "on a machine of Google's attach a service account; elsewhere
 
 #[derive(Debug, Default)]
 pub(super) struct Auto {
-    built: Mutex<Option<Credentials>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    built: Option<Credentials>,
+    /// Counts what was built, so that nobody throws away what was built after theirs.
+    number: u64,
+    /// What they gave last.
+    given: HeaderMap,
 }
 
 impl Auto {
     pub(super) async fn headers(&self) -> Result<HeaderMap, TokenError> {
-        let credentials = self.credentials().await?;
+        let (number, credentials) = self.credentials().await?;
         match credentials.headers(Extensions::new()).await {
-            Ok(CacheableResource::New { data, .. }) => Ok(data),
+            Ok(CacheableResource::New { data, .. }) => {
+                let mut state = self.state.lock().await;
+                if state.number == number && state.given != data {
+                    state.given = data.clone();
+                }
+                Ok(data)
+            }
             // Only said to those who show what they have.
             Ok(CacheableResource::NotModified) => {
                 Err(TokenError::passing("the credentials gave none".to_owned()))
             }
             Err(error) => {
-                self.forget().await;
+                let mut state = self.state.lock().await;
+                if state.number == number {
+                    state.built = None;
+                }
+                drop(state);
                 let reason = causes(&error);
                 Err(match error.is_transient() {
                     true => TokenError::passing(reason),
@@ -36,19 +55,23 @@ impl Auto {
         }
     }
 
-    pub(super) async fn forget(&self) -> bool {
-        self.built.lock().await.take().is_some()
+    pub(super) async fn forget(&self, refused: &HeaderMap) {
+        let mut state = self.state.lock().await;
+        if state.given == *refused {
+            state.built = None;
+        }
     }
 
-    async fn credentials(&self) -> Result<Credentials, TokenError> {
-        let mut built = self.built.lock().await;
-        if let Some(credentials) = &*built {
-            return Ok(credentials.clone());
+    async fn credentials(&self) -> Result<(u64, Credentials), TokenError> {
+        let mut state = self.state.lock().await;
+        if let Some(credentials) = &state.built {
+            return Ok((state.number, credentials.clone()));
         }
         let credentials = Builder::default().with_scopes([SCOPE]).build();
         let credentials = credentials.map_err(|error| TokenError::lasting(causes(&error), HINT))?;
-        *built = Some(credentials.clone());
-        Ok(credentials)
+        let number = state.number + 1;
+        *state = State { built: Some(credentials.clone()), number, given: HeaderMap::new() };
+        Ok((number, credentials))
     }
 }
 

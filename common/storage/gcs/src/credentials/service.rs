@@ -14,18 +14,15 @@ use google_cloud_auth::signer::Signer;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use pgconvoy_storage::http::unanswered;
+use pgconvoy_storage::renewed::{Given, Renewed};
 use pgconvoy_storage::{IoAction, Place};
 use serde::Deserialize;
 use std::time::{Duration, SystemTime};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 /// What Google allows at most, and what it gives.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(3600);
-/// A token is renewed so long before its end, or after three quarters of its life.
-const RENEW_BEFORE_MAX: Duration = Duration::from_secs(240);
-/// After a renewal that failed, while the old token is still good.
-const RENEW_AGAIN: Duration = Duration::from_secs(10);
+/// Of one exchange, which takes a tenth of a second: a service that hangs must not hold up whoever waits for a token.
+const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 const DEFAULT_TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const ANSWER_LENGTH_MAX: usize = 64 << 10;
@@ -38,14 +35,7 @@ const HINT_REFUSED: &str =
 pub(super) struct Service {
     path: String,
     http: reqwest::Client,
-    cached: Mutex<Option<Cached>>,
-}
-
-#[derive(Debug)]
-struct Cached {
-    headers: HeaderMap,
-    renew_at: Instant,
-    ends_at: Instant,
+    token: Renewed<HeaderMap, TokenError>,
 }
 
 /// What of a key file is needed; the private key stays with the signer.
@@ -71,39 +61,23 @@ struct Refused {
 
 impl Service {
     pub(super) fn new(path: String, http: reqwest::Client) -> Result<Service, TokenError> {
-        let service = Service { path, http, cached: Mutex::new(None) };
+        let service = Service { path, http, token: Renewed::default() };
         // A key that cannot be used should be found when the repository is opened, not in the middle of a backup.
         service.key()?;
         Ok(service)
     }
 
-    pub(super) async fn forget(&self) -> bool {
-        self.cached.lock().await.take().is_some()
+    pub(super) fn forget(&self, refused: &HeaderMap) {
+        self.token.forget(|kept| kept == refused);
     }
 
     pub(super) async fn headers(&self) -> Result<HeaderMap, TokenError> {
-        let mut cached = self.cached.lock().await;
-        let now = Instant::now();
-        if let Some(known) = &*cached
-            && now < known.renew_at
-        {
-            return Ok(known.headers.clone());
-        }
-        match self.exchange().await {
-            Ok(new) => {
-                let headers = new.headers.clone();
-                *cached = Some(new);
-                Ok(headers)
-            }
-            Err(error) => match &mut *cached {
-                Some(known) if now < known.ends_at => {
-                    tracing::warn!(%error, "the access token could not be renewed, the old one is still good");
-                    known.renew_at = now + RENEW_AGAIN;
-                    Ok(known.headers.clone())
-                }
-                _ => Err(error),
-            },
-        }
+        let late = |_| {
+            let seconds = EXCHANGE_MAX.as_secs();
+            Err(TokenError::passing(format!("the token service gave none within {seconds} s")))
+        };
+        let renew = async { tokio::time::timeout(EXCHANGE_MAX, self.exchange()).await.unwrap_or_else(late) };
+        self.token.current(renew).await
     }
 
     fn unusable(&self, reason: impl std::fmt::Display) -> TokenError {
@@ -126,9 +100,8 @@ impl Service {
     }
 
     /// A token for a signed assertion, as RFC 7523 has it.
-    async fn exchange(&self) -> Result<Cached, TokenError> {
+    async fn exchange(&self) -> Result<Given<HeaderMap>, TokenError> {
         let key = self.key()?;
-        let asked_at = Instant::now();
         let unsigned = assertion(&key, SystemTime::now());
         let signature = key.signer.sign(&unsigned).await;
         let signature = signature.map_err(|_| self.unusable("its private key cannot sign"))?;
@@ -154,12 +127,8 @@ impl Service {
         }
         let grant: Grant = serde_json::from_slice(&body)
             .map_err(|_| TokenError::passing(format!("{}: its answer is no token", key.token_uri)))?;
-        let life = Duration::from_secs(grant.expires_in.min(ASSERTION_LIFETIME.as_secs() * 24));
-        Ok(Cached {
-            headers: authorization(&grant.access_token)?,
-            renew_at: asked_at + life - RENEW_BEFORE_MAX.min(life / 4),
-            ends_at: asked_at + life,
-        })
+        let life = Some(Duration::from_secs(grant.expires_in));
+        Ok(Given { value: authorization(&grant.access_token)?, life })
     }
 }
 
@@ -191,6 +160,15 @@ fn refused(token_uri: &str, status: u16, body: &[u8]) -> TokenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GcsStorage;
+    use pgconvoy_core::config::{GcsConfig, GcsKeyType, StoreTls};
+    use pgconvoy_storage::Storage as _;
+    use pgconvoy_storage::decorate::retry::RetryPolicy;
+    use pgconvoy_storage::parts::PartSlots;
+    use pgconvoy_storage::scripted::{Answer, Server};
+    use std::collections::BTreeMap;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn write_key(json: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a file");
@@ -230,6 +208,68 @@ mod tests {
         let error = open(&file).expect("a key by its form").headers().await.expect_err("it cannot sign");
         assert!(error.to_string().ends_with("its private key cannot sign"), "{error}");
         assert!(!error.to_string().contains("SECRET"));
+    }
+
+    fn openssl(arguments: &[&str]) {
+        let made = std::process::Command::new("openssl").args(arguments).output().expect("openssl runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    /// A key file that a token service of the test's own takes, whatever is signed with it.
+    fn key_for(service: &Server) -> tempfile::NamedTempFile {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let pem = tempfile::NamedTempFile::new().expect("a file");
+        let path = pem.path().to_str().expect("a path that is text");
+        openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", path]);
+        let json = serde_json::json!({
+            "private_key": std::fs::read_to_string(path).expect("a key"),
+            "client_email": "a@b",
+            "private_key_id": "1",
+            "project_id": "p",
+            "token_uri": format!("{}/token", service.url()),
+        });
+        write_key(&json.to_string())
+    }
+
+    /// Gives `token-0`, `token-1` ..
+    fn giving(number: usize, seconds: u64) -> Answer {
+        Answer::new("200 OK", &format!(r#"{{"access_token":"token-{number}","expires_in":{seconds}}}"#))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 6)]
+    async fn many_that_are_refused_with_one_token_all_go_on_with_the_next() {
+        let tokens = Server::start(|number, _| giving(number, 3600)).await;
+        let (refused, all) = (AtomicUsize::new(0), Barrier::new(4));
+        let store = Server::start(move |_, request| {
+            if !request.contains("Bearer token-0\r\n") {
+                return Answer::new("200 OK", r#"{"size":"1"}"#);
+            }
+            // All four are under way with the first token before any learns of it.
+            tokio::task::block_in_place(|| all.wait());
+            let number = refused.fetch_add(1, Ordering::SeqCst);
+            // The last ones learn of it when others have the next token.
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(100 * number as u64)));
+            Answer::new("401 Unauthorized", "")
+        })
+        .await;
+        let file = key_for(&tokens);
+        let config = GcsConfig {
+            bucket: "b".to_owned(),
+            key_type: GcsKeyType::Service,
+            key_file: Some(file.path().to_string_lossy().into_owned()),
+            endpoint: store.url(),
+            user_project: None,
+            tls: StoreTls { ca_file: None, verify: false },
+            tags: BTreeMap::new(),
+        };
+        let store = GcsStorage::open(&config, "p", PartSlots::for_slots(1), RetryPolicy::default());
+        let (store, key) = (store.expect("a store"), "a".parse().expect("a key"));
+        let (one, two, three, four) =
+            tokio::join!(store.stat(&key), store.stat(&key), store.stat(&key), store.stat(&key));
+        for answer in [one, two, three, four] {
+            assert!(matches!(answer, Ok(Some(_))), "{answer:?}");
+        }
+        assert_eq!(tokens.seen().len(), 2, "one exchange for all of them");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Contents {
     /// By id.
     pub uploads: BTreeMap<String, Unfinished>,
     pub lists: usize,
+    /// How many of the next pages of listings have no entries, but go on.
+    pub empty_pages: usize,
     begun: u32,
 }
 
@@ -48,6 +50,12 @@ fn xml(inner: &str, root: &str) -> Reply {
     Reply::of(200, format!("<?xml version=\"1.0\"?><{root}>{inner}</{root}>"))
 }
 
+/// Of a page of a listing that is not the last.
+fn going_on(last: &str) -> String {
+    let last = escaped(last);
+    format!("<IsTruncated>true</IsTruncated><NextContinuationToken>behind {last}</NextContinuationToken>")
+}
+
 fn kept_headers(request: &Request) -> BTreeMap<String, String> {
     request
         .headers
@@ -63,7 +71,12 @@ fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 impl Bucket {
+    /// Numbered, as all answers of S3 are.
     pub fn answer(&self, request: &Request) -> Reply {
+        self.unnumbered(request).with("x-amz-request-id", "4442587FB7D0A2F9")
+    }
+
+    fn unnumbered(&self, request: &Request) -> Reply {
         let mut contents = self.0.lock().unwrap();
         if let Some(expected) = request.header("content-md5")
             && md5(&request.body) != expected
@@ -140,7 +153,12 @@ impl Contents {
     fn list(&mut self, request: &Request) -> Reply {
         self.lists += 1;
         let asked = |name: &str| request.query.get(name).map_or("", String::as_str);
-        let (prefix, start, delimiter) = (asked("prefix"), asked("start-after"), asked("delimiter"));
+        let (prefix, delimiter, token) = (asked("prefix"), asked("delimiter"), asked("continuation-token"));
+        let start = token.strip_prefix("behind ").unwrap_or_else(|| asked("start-after"));
+        if self.empty_pages > 0 {
+            self.empty_pages -= 1;
+            return xml(&going_on(start), "ListBucketResult");
+        }
         let limit: usize = asked("max-keys").parse().unwrap();
         let mut entries: Vec<(String, bool)> = Vec::new();
         for name in self.objects.keys().filter(|name| name.starts_with(prefix) && name.as_str() > start) {
@@ -157,7 +175,8 @@ impl Contents {
         }
         let is_truncated = entries.len() > limit;
         entries.truncate(limit);
-        let mut inner = format!("<IsTruncated>{is_truncated}</IsTruncated>");
+        let last = entries.last().map_or(String::new(), |(name, _)| name.clone());
+        let mut inner = if is_truncated { going_on(&last) } else { String::new() };
         for (name, is_prefix) in entries {
             let shown = escaped(&name);
             inner.push_str(&if is_prefix {

@@ -1,13 +1,16 @@
 //! How long and how often to try, and the tries of one call.
 
-use crate::{ObjectKey, Place, PutMode, Storage, StorageError, random};
+use crate::{ObjectKey, Place, PutMode, Storage, StorageError, clock, random};
 use bytes::Bytes;
 use pgconvoy_core::failure::{Classify, Retry};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 /// A policy of more than a day is taken for a day: moments beyond the clock's range do not exist.
 pub(super) const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// So many times as long as another call may a part of an upload take with its repetitions.
+pub(super) const DEADLINES_OF_PART: u32 = 3;
 
 /// How long and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +21,8 @@ pub struct RetryPolicy {
     pub backoff_max: Duration,
     /// From the start of a call to its end, waits included.
     pub deadline: Duration,
-    /// One try may take this long, so that a stalled connection leaves time for another; `None`: up to the deadline.
+    /// One try may take this long, besides its waits for a turn at the store ([`pace`](crate::pace)), so that a stalled connection
+    /// leaves time for another; `None`: up to the deadline.
     pub attempt_timeout: Option<Duration>,
 }
 
@@ -60,12 +64,26 @@ pub struct Tries {
     at: Place,
     deadline: Instant,
     failures: u32,
+    /// Whether each try gets twice the time of the one before.
+    is_patient: bool,
 }
 
 impl Tries {
     pub fn new(policy: RetryPolicy, at: Place) -> Tries {
         let deadline = Instant::now() + policy.deadline.min(DEADLINE_MAX);
-        Tries { policy, at, deadline, failures: 0 }
+        Tries { policy, at, deadline, failures: 0, is_patient: false }
+    }
+
+    /// For a part of an upload or the join of all: megabytes over a line that may be slow, and that other parts share. The first try
+    /// is no longer than of any call, so that a connection that stalls is found as soon.
+    pub(crate) fn of_part(policy: RetryPolicy, at: Place) -> Tries {
+        let deadline = policy.deadline.saturating_mul(DEADLINES_OF_PART);
+        Tries { is_patient: true, ..Tries::new(RetryPolicy { deadline, ..policy }, at) }
+    }
+
+    fn attempt_timeout(&self) -> Option<Duration> {
+        let doublings = if self.is_patient { self.failures.min(31) } else { 0 };
+        self.policy.attempt_timeout.map(|timeout| timeout.saturating_mul(1 << doublings))
     }
 
     /// Whether an earlier try failed, so that its answer may merely have been lost.
@@ -78,9 +96,8 @@ impl Tries {
         &self,
         attempt: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let own = self.policy.attempt_timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let until = own.map_or(self.deadline, |own| own.min(self.deadline));
-        timeout_at(until, attempt).await.unwrap_or_else(|_| {
+        let ended = clock::within(self.attempt_timeout(), self.deadline, attempt).await;
+        ended.unwrap_or_else(|| {
             Err(StorageError::Timeout { at: self.at.clone(), reason: "the call was given up".to_owned() })
         })
     }
