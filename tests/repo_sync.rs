@@ -25,6 +25,9 @@ const TRIES: u32 = 20;
 /// An incremental backup of a small change: far below the 30 MB of a full one.
 const SMALL: u64 = 2 << 20;
 
+/// Room for everything that a test stores: the test fills it up.
+const SMALL_REPO_MIB: u32 = 256;
+
 /// A cluster that knows repository 1 only. PostgreSQL archives there, whatever a test configures for itself.
 struct Pair {
     site: Site,
@@ -344,4 +347,33 @@ fn a_plain_repository_fills_a_packed_one_and_is_not_filled_itself() -> Result<()
     ensure!(next["status"] == "ok" && stored < SMALL, "{next}");
     site.pgconvoy.run(["verify"])?.ok()?;
     assert_refused(&site.pgconvoy.run(["repo-sync", "--from=2", "--to=1"])?, 67)
+}
+
+#[test]
+fn a_backup_that_a_repository_was_dropped_from_on_its_way_is_completed_there() -> Result<()> {
+    let options = SiteOptions { small_second_repo_mib: Some(SMALL_REPO_MIB), ..SiteOptions::default() };
+    let mut site = Site::start_with(&options)?;
+    // What fails must not cost the default minute for each segment.
+    site.config = site.config.clone().backup("archive-timeout", "\"15s\"");
+    site.config.write(&site.scratch.config_file())?;
+    site.cluster.switch_and_archive()?;
+    let disk = site.mounts.first().context("no mount")?;
+    disk.fill_up_to(3 << 20)?;
+    let dropped = site.try_backup(&[])?;
+    assert_refused(&dropped, 104)?;
+    disk.relieve()?;
+    let label = dropped.json()?["label"].as_str().context("label")?.to_owned();
+    assert_eq!(labels(&site.pgconvoy, 2)?, [""; 0]);
+    let left = stored_packs(&site, 2)?;
+    ensure!(left > 0, "it was dropped before it had anything");
+
+    let report = site.pgconvoy.run(SYNC)?.ok()?.json()?;
+    assert_eq!((statuses(&report), packs(&report, "present")), (vec!["copied".to_owned()], left), "{report}");
+    assert_eq!(labels(&site.pgconvoy, 2)?, [label]);
+    site.pgconvoy.run(["verify"])?.ok()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let copy = site.restore("alone", &["--repo=2", "--type=immediate", "--target-action=promote"])?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)?;
+    copy.stop()
 }

@@ -67,8 +67,11 @@ pub async fn sync(
     progress: OnProgress,
 ) -> Result<SyncReport, Failure> {
     refuse_pair(&source, &target)?;
-    let has = look::holdings(&source, stanza, false).await?;
+    let mut has = look::holdings(&source, stanza, false).await?;
     let own = look::holdings(&target, stanza, true).await?;
+    for label in own.undecided.keys().filter(|label| has.entries.contains_key(label)) {
+        has.plans.insert(*label, look::plans(&source, stanza, *label).await?);
+    }
     let plan =
         SyncPlan::new(&has, &own, options.set).map_err(|refusal| refused(&refusal, &source, &target))?;
     tracing::debug!("from {} to {}:\n{plan}", source.describe(), target.describe());

@@ -56,13 +56,26 @@ pub struct Archive {
     pub dropped: BTreeSet<WalFileName>,
 }
 
+/// Under a label, by number, each with the backup that it was made for; or why one of them cannot be read.
+pub type Plans = Result<BTreeMap<PlanNumber, Identity>, String>;
+
+/// What lies under a label that was begun and not decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// It bears the record that this backup is being copied.
+    Copy(Identity),
+    Plans(Plans),
+}
+
 /// What a repository has of one stanza.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
     pub clusters: Vec<ClusterBody>,
     pub entries: BTreeMap<BackupLabel, Entry>,
-    /// Labels that were begun and not decided, with the backup of their newest plan, if that can be read.
-    pub undecided: BTreeMap<BackupLabel, Option<Identity>>,
+    /// Of a target: labels that were begun and not decided.
+    pub undecided: BTreeMap<BackupLabel, Begun>,
+    /// Of a source: plans of the labels that the target has begun.
+    pub plans: BTreeMap<BackupLabel, Plans>,
     pub archives: BTreeMap<ArchiveId, Archive>,
 }
 
@@ -215,7 +228,7 @@ fn backups(
     let mut in_order = Vec::new();
     for (label, entry) in oldest_first {
         let step = match entry {
-            Entry::Published(published) => match step(label, published, target) {
+            Entry::Published(published) => match step(label, published, source, target) {
                 Step::Copy => unsatisfied(published, &steps).map_or(Step::Copy, Step::LeftOut),
                 decided => decided,
             },
@@ -228,7 +241,7 @@ fn backups(
     in_order
 }
 
-fn step(label: BackupLabel, published: &Published, target: &Holdings) -> Step {
+fn step(label: BackupLabel, published: &Published, source: &Holdings, target: &Holdings) -> Step {
     match (target.entries.get(&label), target.undecided.get(&label)) {
         (Some(Entry::Published(other)), _) if other.backup == published.backup => Step::Present,
         (Some(Entry::Published(other)), _) => Step::Conflict(format!(
@@ -239,11 +252,37 @@ fn step(label: BackupLabel, published: &Published, target: &Holdings) -> Step {
         (Some(Entry::Unreadable(reason)), _) => {
             Step::Unreadable(format!("its entry in the target: {reason}"))
         }
-        (None, Some(Some(begun))) if *begun != published.backup => Step::Conflict(format!(
-            "backup {begun} was begun in the target under this label, and the source has {}",
-            published.backup
+        (None, Some(begun)) => step_of_begun(published, begun, source.plans.get(&label)),
+        (None, None) => Step::Copy,
+    }
+}
+
+/// A backup that was gone on with has plans of several jobs, each with an identity of its own.
+fn step_of_begun(published: &Published, begun: &Begun, plans: Option<&Plans>) -> Step {
+    let own = match begun {
+        Begun::Copy(copied) if *copied == published.backup => return Step::Copy,
+        Begun::Copy(copied) => {
+            return Step::Conflict(format!(
+                "backup {copied} is being copied into the target under this label, and the source has {}",
+                published.backup
+            ));
+        }
+        Begun::Plans(Ok(own)) => own,
+        Begun::Plans(Err(reason)) => {
+            return Step::Unreadable(format!("it was begun in the target, where its plans tell nothing: {reason}"));
+        }
+    };
+    let theirs = match plans {
+        Some(Ok(theirs)) => theirs,
+        Some(Err(reason)) => return Step::Unreadable(format!("its plans in the source: {reason}")),
+        None => return Step::Unreadable("its plans in the source are not known".into()),
+    };
+    match own.iter().find(|(number, begun)| theirs.get(number) != Some(begun)) {
+        None => Step::Copy,
+        Some((number, begun)) => Step::Conflict(format!(
+            "backup {begun} was begun in the target under this label (plan {}), and the source has {}",
+            number.0, published.backup
         )),
-        (None, _) => Step::Copy,
     }
 }
 

@@ -5,7 +5,8 @@ use super::support::{
 };
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout;
-use pgconvoy_core::format::plan::CopyBody;
+use pgconvoy_core::format::object::Kind as Object;
+use pgconvoy_core::format::plan::{CopyBody, PlanBody};
 use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::pg::{Lsn, TimelineId, WalFileName, WalPart};
 use pgconvoy_core::units::{MIB, Timestamp};
@@ -19,14 +20,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// A repository without the stanza.
-async fn empty(seal: Seal) -> Site {
+pub(crate) async fn empty(seal: Seal) -> Site {
     let site = Site::at(Arc::new(MemoryStorage::new()), seal, 2).await;
     site.delete("main/cluster/0001").await;
     site
 }
 
 /// Two full backups, one that borrows from the first, WAL, a history, and a part of a segment.
-async fn source(seal: Seal) -> Site {
+pub(crate) async fn source(seal: Seal) -> Site {
     let site = Site::with_two_backups(seal).await;
     let full = site.labels().await[0];
     incremental(&site, full, Flaw::None).await;
@@ -39,11 +40,11 @@ async fn source(seal: Seal) -> Site {
     site
 }
 
-async fn try_sync(from: &Site, to: &Site, set: Option<&str>) -> Result<SyncReport, Failure> {
+pub(crate) async fn try_sync(from: &Site, to: &Site, set: Option<&str>) -> Result<SyncReport, Failure> {
     sync_into(from, to.repository.clone(), set).await
 }
 
-async fn sync_into(from: &Site, to: Arc<Repository>, set: Option<&str>) -> Result<SyncReport, Failure> {
+pub(crate) async fn sync_into(from: &Site, to: Arc<Repository>, set: Option<&str>) -> Result<SyncReport, Failure> {
     let options = SyncOptions {
         set: set.map(|set| set.parse().unwrap()),
         process_max: 3,
@@ -54,11 +55,11 @@ async fn sync_into(from: &Site, to: Arc<Repository>, set: Option<&str>) -> Resul
     sync(from.repository.clone(), to, &from.stanza, &options, Arc::new(|_| {})).await
 }
 
-fn statuses(report: &SyncReport) -> Vec<SyncStatus> {
+pub(crate) fn statuses(report: &SyncReport) -> Vec<SyncStatus> {
     report.backups.iter().map(|backup| backup.status).collect()
 }
 
-async fn is_whole(site: &Site) {
+pub(crate) async fn is_whole(site: &Site) {
     let report = site.verify().await;
     assert_eq!(report.errors().collect::<Vec<_>>(), Vec::<&verify::Finding>::new());
     assert!(report.backups.iter().all(|backup| backup.recoverable), "{:?}", report.backups);
@@ -213,8 +214,8 @@ async fn what_is_being_copied_is_nobodys_unfinished_backup() {
     let other = CopyBody { backup: Site::identity(9), ..mark.clone() };
     assert!(to.repository.begin_copy(&to.stanza, &other).await.is_err());
     let plan = layout::plan(&to.stanza, label, PlanNumber(1));
-    let copied: pgconvoy_core::format::plan::PlanBody =
-        from.repository.get_object(pgconvoy_core::format::object::Kind::Plan, &plan).await.unwrap().unwrap();
+    let copied: PlanBody =
+        from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     to.repository.write_plan(&to.stanza, &copied).await.unwrap();
     assert_eq!(to.repository.unfinished(&to.stanza).await.unwrap(), []);
     assert_eq!(to.repository.undecided(&to.stanza).await.unwrap(), []);
@@ -232,8 +233,8 @@ async fn an_unfinished_copy_of_the_same_backup_in_the_target_is_completed_and_an
     let from = source(Seal::Encrypted).await;
     let label = from.labels().await[0];
     let plan = layout::plan(&from.stanza, label, PlanNumber(1));
-    let body: pgconvoy_core::format::plan::PlanBody =
-        from.repository.get_object(pgconvoy_core::format::object::Kind::Plan, &plan).await.unwrap().unwrap();
+    let body: PlanBody =
+        from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     let to = empty(Seal::Encrypted).await;
     to.repository.write_plan(&to.stanza, &body).await.unwrap();
     let report = try_sync(&from, &to, None).await.unwrap();
@@ -242,7 +243,7 @@ async fn an_unfinished_copy_of_the_same_backup_in_the_target_is_completed_and_an
     is_whole(&to).await;
 
     let to = empty(Seal::Encrypted).await;
-    let other = pgconvoy_core::format::plan::PlanBody { backup: Site::identity(9), ..body };
+    let other = PlanBody { backup: Site::identity(9), ..body };
     to.repository.write_plan(&to.stanza, &other).await.unwrap();
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(statuses(&report), [SyncStatus::Conflict, SyncStatus::Copied, SyncStatus::LeftOut]);
