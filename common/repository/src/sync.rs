@@ -27,10 +27,12 @@ mod object;
 mod pack;
 mod paper;
 mod report;
+mod taking;
 mod trouble;
 mod wal;
 
 pub use report::{ArchiveSync, BackupSync, Counted, SyncReport, SyncStatus, json_to_text};
+pub use taking::{BackupLock, Watch};
 
 use crate::error::RepositoryError;
 use crate::open::Repository;
@@ -42,6 +44,7 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::plan::sync::{Step, SyncPlan, SyncRefusal};
 use pgconvoy_core::units::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
+use taking::{Taken, Takeover};
 use tokio_util::sync::CancellationToken;
 use trouble::Trouble;
 
@@ -54,6 +57,7 @@ pub struct SyncOptions {
     /// Who copies, for the record of it.
     pub writer: Writer,
     pub now: Timestamp,
+    pub watch: Watch,
     pub cancel: CancellationToken,
 }
 
@@ -90,6 +94,8 @@ pub async fn sync(
     let Some(secret) = has.clusters.first().map(|cluster| cluster.hash_secret.clone()) else {
         return Err(refused(&SyncRefusal::NoStanza, &source, &target));
     };
+    let takeover = Takeover { source: &source, target: &target, stanza, options, own: &own };
+    let taken = takeover.run(&plan, &has).await?;
     let cancel = options.cancel.child_token();
     // Who drops this future wants no more of it, and threads cannot be dropped.
     let _guard = cancel.clone().drop_guard();
@@ -102,6 +108,7 @@ pub async fn sync(
         target: job(target),
         clusters: has.clusters.clone(),
         secret,
+        taken,
         options: SyncOptions { cancel: cancel.clone(), ..options.clone() },
         fatal: Mutex::new(None),
     };
@@ -147,6 +154,7 @@ struct Sync {
     target: Job,
     clusters: Vec<pgconvoy_core::format::cluster::ClusterBody>,
     secret: HashSecret,
+    taken: Taken,
     options: SyncOptions,
     /// Why nothing more can be done.
     fatal: Mutex<Option<Failure>>,
@@ -161,11 +169,11 @@ impl Sync {
         );
         report.ended_by = match self.work(plan, &mut report) {
             Ok(()) => None,
-            Err(Trouble::Failed(failure) | Trouble::Fatal(failure)) => Some(failure),
-            Err(Trouble::Interrupted) => {
+            Err(trouble @ Trouble::Interrupted) => {
                 let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Some(fatal.ok_or(RepositoryError::Interrupted { what: "repo-sync" })?)
+                Some(fatal.unwrap_or_else(|| trouble.told()))
             }
+            Err(trouble) => Some(trouble.told()),
         };
         Ok(report)
     }
@@ -188,6 +196,13 @@ impl Sync {
             self.source.go_on()?;
             let told = match step {
                 Step::Copy => self.one(*label, report, archives)?,
+                Step::TakeOver => match self.taken.refused.get(label) {
+                    Some(failure) => not_taken_over(*label, failure, report),
+                    None if self.taken.published.contains(label) => {
+                        BackupSync::of(*label, SyncStatus::Present, None)
+                    }
+                    None => self.one(*label, report, archives)?,
+                },
                 Step::Present => BackupSync::of(*label, SyncStatus::Present, None),
                 other => self.not_copied(*label, other, report),
             };
@@ -205,7 +220,7 @@ impl Sync {
         let copied = backup::copy(self, label, report, archives);
         match copied {
             Ok(copied) => Ok(copied),
-            Err(Trouble::Failed(failure)) => {
+            Err(Trouble::Failed(failure) | Trouble::Differs(failure)) => {
                 let told = BackupSync::of(label, SyncStatus::Error, Some(failure.message.clone()));
                 report.errors.push(failure.context(format!("backup {label}")));
                 Ok(told)
@@ -220,7 +235,7 @@ impl Sync {
             Step::Conflict(_) => (SyncStatus::Conflict, ErrorCode::BackupMismatch),
             Step::Unreadable(_) => (SyncStatus::Error, ErrorCode::Checksum),
             Step::Void => (SyncStatus::Void, ErrorCode::BackupSetInvalid),
-            Step::LeftOut(_) | Step::Copy | Step::Present => {
+            Step::LeftOut(_) | Step::Copy | Step::TakeOver | Step::Present => {
                 (SyncStatus::LeftOut, ErrorCode::BackupSetInvalid)
             }
         };
@@ -235,10 +250,10 @@ impl Sync {
     }
 
     /// For threads: what one failure costs is decided by whoever gathers, a fatal one ends all.
-    fn gathered<T>(&self, result: Result<T, Trouble>) -> crate::verify::Checked<Option<Result<T, Failure>>> {
+    fn gathered<T>(&self, result: Result<T, Trouble>) -> crate::verify::Checked<Option<Result<T, Trouble>>> {
         match result {
             Ok(value) => Ok(Some(Ok(value))),
-            Err(Trouble::Failed(failure)) => Ok(Some(Err(failure))),
+            Err(trouble @ (Trouble::Failed(_) | Trouble::Differs(_))) => Ok(Some(Err(trouble))),
             Err(Trouble::Fatal(failure)) => {
                 self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
                 self.options.cancel.cancel();
@@ -247,4 +262,11 @@ impl Sync {
             Err(Trouble::Interrupted) => Err(crate::verify::Interrupted),
         }
     }
+}
+
+/// Somebody works at it, or what lies there is another backup's.
+fn not_taken_over(label: BackupLabel, failure: &Failure, report: &mut SyncReport) -> BackupSync {
+    let status = if failure.code == ErrorCode::LockAcquire { SyncStatus::Busy } else { SyncStatus::Error };
+    report.errors.push(failure.clone().context(format!("backup {label}")));
+    BackupSync::of(label, status, Some(failure.message.clone()))
 }

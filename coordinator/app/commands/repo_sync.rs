@@ -6,11 +6,12 @@ use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::{block_on, terminated};
 use crate::settings::RepoSyncRequest;
+use pgconvoy_coordinator::prepare::{LIVENESS_WINDOW, process_runs};
 use pgconvoy_core::config::CipherType;
 use pgconvoy_core::failure::{Context as _, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::units::ByteCount;
-use pgconvoy_repository::sync::{SyncOptions, SyncReport, json_to_text, sync};
+use pgconvoy_repository::sync::{SyncOptions, SyncReport, Watch, json_to_text, sync};
 use pgconvoy_repository::verify::VerifyProgress;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What is copied must not expire on its way, neither here nor there; backups may go on.
 const LOCK_KIND: &str = "expire";
+/// Held only while it is judged what a backup left in the target.
+const BACKUP_LOCK_KIND: &str = "backup";
 /// Often enough to see that it goes on, seldom enough for a log of a night.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -26,7 +29,7 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
     let synced = block_on(async {
         let cancel = CancellationToken::new();
         tokio::select! {
-            synced = synced(request, cancel.clone()) => synced,
+            synced = synced(request, Doer::Command, cancel.clone()) => synced,
             failure = terminated() => {
                 cancel.cancel();
                 Err(failure.hint("the same command goes on where this one ended"))
@@ -43,8 +46,20 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
     synced.verdict().map(|()| ExitCode::SUCCESS)
 }
 
+/// On whose behalf this process copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doer {
+    Command,
+    /// A worker of a fleet, whose backups are led by coordinators that come and go: a process that is gone proves nothing there.
+    Job,
+}
+
 /// Copies it all, until it is told to stop.
-pub async fn synced(request: &RepoSyncRequest, cancel: CancellationToken) -> Result<SyncReport, Failure> {
+pub async fn synced(
+    request: &RepoSyncRequest,
+    doer: Doer,
+    cancel: CancellationToken,
+) -> Result<SyncReport, Failure> {
     let (from, to) = (request.from.key, request.to.key);
     let _locks = locks(request)?;
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
@@ -60,6 +75,7 @@ pub async fn synced(request: &RepoSyncRequest, cancel: CancellationToken) -> Res
         process_max: request.options.slots(cores()),
         writer: writer(),
         now: now(),
+        watch: watch(request, doer),
         cancel,
     };
     let last = Mutex::new(Instant::now());
@@ -72,6 +88,21 @@ fn locks(request: &RepoSyncRequest) -> Result<Vec<HostLock>, Failure> {
     keys.sort_unstable();
     let lock = |key| HostLock::acquire(&request.lock_path, &request.stanza, LOCK_KIND, key);
     keys.into_iter().map(lock).collect()
+}
+
+fn watch(request: &RepoSyncRequest, doer: Doer) -> Watch {
+    let (path, stanza, key) = (request.lock_path.clone(), request.stanza.clone(), request.to.key);
+    Watch {
+        lock: Arc::new(move || {
+            HostLock::acquire(&path, &stanza, BACKUP_LOCK_KIND, key)
+                .map(|lock| Box::new(lock) as Box<dyn Send>)
+        }),
+        process_runs: match doer {
+            Doer::Command => process_runs,
+            Doer::Job => |_| true,
+        },
+        window: LIVENESS_WINDOW,
+    }
 }
 
 fn note(last: &Mutex<Instant>, progress: &VerifyProgress) {

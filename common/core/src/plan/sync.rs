@@ -6,6 +6,7 @@
 //! Invariants
 //! 1. A backup comes after all that it refers to, and is left out unless all of that is in the target or on its way there.
 //! 2. Nothing is copied over what is decided in the target: another backup under the same label, or its void record, stays.
+//!    Nor over what was begun there, unless it is this very backup.
 //! 3. Repositories whose clusters have other secrets or systems are not mixed.
 
 use crate::format::BackupLabel;
@@ -94,6 +95,8 @@ pub enum SyncRefusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Copy,
+    /// It was begun in the target, as the same backup: a copy, once it is known that nobody works at it.
+    TakeOver,
     Present,
     /// The label is taken by another backup.
     Conflict(String),
@@ -109,6 +112,7 @@ impl Step {
     pub const fn name(&self) -> &'static str {
         match self {
             Step::Copy => "copy",
+            Step::TakeOver => "take-over",
             Step::Present => "present",
             Step::Conflict(_) => "conflict",
             Step::Void => "void",
@@ -119,14 +123,14 @@ impl Step {
 
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Step::Copy | Step::Present => None,
+            Step::Copy | Step::TakeOver | Step::Present => None,
             Step::Void => Some("it was given up in the target"),
             Step::Conflict(reason) | Step::LeftOut(reason) | Step::Unreadable(reason) => Some(reason),
         }
     }
 
     const fn is_in_target(&self) -> bool {
-        matches!(self, Step::Copy | Step::Present)
+        matches!(self, Step::Copy | Step::TakeOver | Step::Present)
     }
 }
 
@@ -229,7 +233,9 @@ fn backups(
     for (label, entry) in oldest_first {
         let step = match entry {
             Entry::Published(published) => match step(label, published, source, target) {
-                Step::Copy => unsatisfied(published, &steps).map_or(Step::Copy, Step::LeftOut),
+                step @ (Step::Copy | Step::TakeOver) => {
+                    unsatisfied(published, &steps).map_or(step, Step::LeftOut)
+                }
                 decided => decided,
             },
             Entry::Unreadable(reason) => Step::Unreadable(format!("its entry in the source: {reason}")),
@@ -269,7 +275,9 @@ fn step_of_begun(published: &Published, begun: &Begun, plans: Option<&Plans>) ->
         }
         Begun::Plans(Ok(own)) => own,
         Begun::Plans(Err(reason)) => {
-            return Step::Unreadable(format!("it was begun in the target, where its plans tell nothing: {reason}"));
+            return Step::Unreadable(format!(
+                "it was begun in the target, where its plans tell nothing: {reason}"
+            ));
         }
     };
     let theirs = match plans {
@@ -278,7 +286,7 @@ fn step_of_begun(published: &Published, begun: &Begun, plans: Option<&Plans>) ->
         None => return Step::Unreadable("its plans in the source are not known".into()),
     };
     match own.iter().find(|(number, begun)| theirs.get(number) != Some(begun)) {
-        None => Step::Copy,
+        None => Step::TakeOver,
         Some((number, begun)) => Step::Conflict(format!(
             "backup {begun} was begun in the target under this label (plan {}), and the source has {}",
             number.0, published.backup

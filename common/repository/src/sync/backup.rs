@@ -30,7 +30,16 @@ pub(super) fn copy(
     sync.check_references(&record)?;
     archives.of_backup(&Published::from(&record), report)?;
     let packs = sync.packs_of(&record)?;
-    sync.mark(&record)?;
+    let is_own_record = sync.mark(&record)?;
+    let copied = fill(sync, record, packs);
+    if matches!(copied, Err(Trouble::Differs(_))) && is_own_record {
+        sync.unmark(label)?;
+    }
+    copied
+}
+
+fn fill(sync: &Sync, record: BackupRecord, packs: BTreeSet<PackName>) -> Result<BackupSync, Trouble> {
+    let label = record.label;
     let mut told = BackupSync::of(label, SyncStatus::Copied, None);
     sync.papers(label, "plan-", Kind::Plan, &mut told)?;
     let growth = sync.packs(&record, packs, &mut told)?;
@@ -121,16 +130,32 @@ impl Sync {
         .into()
     }
 
-    /// Before anything else lies under the label, so that nobody takes it for an unfinished backup.
-    fn mark(&self, record: &BackupRecord) -> Result<(), Trouble> {
+    /// Before anything else lies under the label, so that nobody takes it for an unfinished backup. Tells whether this run wrote it.
+    fn mark(&self, record: &BackupRecord) -> Result<bool, Trouble> {
+        let (target, stanza, label) = (&self.target.repository, &self.target.stanza, record.label);
+        if self.taken.marked.contains(&label) {
+            return Ok(true);
+        }
+        if self.target.wait(target.copy_record(stanza, label))?.is_none() {
+            let prefix = object_key(&layout::backup(stanza, label));
+            let there = self.target.wait(list_children(target.storage(), Some(&prefix)))?;
+            if !there.objects.is_empty() || !there.prefixes.is_empty() {
+                return Err(target.busy(label, None).into());
+            }
+        }
         let body = CopyBody {
-            label: record.label,
+            label,
             backup: record.backup,
             source: self.source.repository.identity(),
             writer: self.options.writer.clone(),
             begun: self.options.now,
         };
-        Ok(self.target.wait(self.target.repository.begin_copy(&self.target.stanza, &body))?)
+        Ok(self.target.wait(target.begin_copy(stanza, &body))?)
+    }
+
+    /// What lies there is somebody else's: it is for backups to judge.
+    fn unmark(&self, label: BackupLabel) -> Result<(), Trouble> {
+        Ok(self.target.wait(self.target.repository.end_copy(&self.target.stanza, label))?)
     }
 
     fn papers(
@@ -158,7 +183,7 @@ impl Sync {
     ) -> Result<i64, Trouble> {
         let what = format!("backup {}", record.label);
         let mut growth = 0;
-        let mut failures = Vec::new();
+        let (mut failures, mut differs) = (Vec::new(), false);
         for wave in waves(packs) {
             let moved =
                 self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, &record.references)))?;
@@ -168,12 +193,15 @@ impl Sync {
                         told.add_pack(moved.is_new.then_some(moved.bytes));
                         growth += moved.bytes.cast_signed() - moved.source_bytes.cast_signed();
                     }
-                    Err(failure) => failures.push(failure),
+                    Err(trouble) => {
+                        differs |= matches!(trouble, Trouble::Differs(_));
+                        failures.push(trouble.told());
+                    }
                 }
             }
             // Later plans refer to what is missing now.
             if let Some(failure) = together(std::mem::take(&mut failures)) {
-                return Err(Trouble::Failed(failure));
+                return Err(if differs { Trouble::Differs(failure) } else { Trouble::Failed(failure) });
             }
         }
         Ok(growth)
@@ -235,8 +263,12 @@ impl Sync {
         let (target, stanza) = (&self.target.repository, &self.target.stanza);
         self.target.wait(target.publish_entry(stanza, record))?;
         // What is left of it means nothing any more; a store under retention keeps it.
-        if let Err(error) = self.target.wait(target.end_copy(stanza, label)) {
-            tracing::debug!("the record of the copy of {label} stays: {error}");
+        let tidied = self.target.wait(async {
+            target.end_copy(stanza, label).await?;
+            target.tidy_published(stanza, label).await
+        });
+        if let Err(error) = tidied {
+            tracing::debug!("what only the copy of {label} needed stays: {error}");
         }
         Ok(())
     }

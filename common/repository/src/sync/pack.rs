@@ -88,7 +88,7 @@ impl Sync {
         };
         let is_same = without_seals(&there.body) == without_seals(&pack.body)
             && raw_bytes(&there.object) == raw_bytes(&pack.object);
-        if is_same { Ok(Some(there.object.size())) } else { Err(self.differs(pack.object.name()).into()) }
+        if is_same { Ok(Some(there.object.size())) } else { Err(self.differs(pack.object.name())) }
     }
 
     /// The footer as it must be in the target; `None`: as it is.

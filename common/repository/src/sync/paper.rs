@@ -38,7 +38,7 @@ impl Sync {
             Kind::Stop => there.body::<StopBody>()?.is_same_stop(&object.body()?),
             _ => self.is_equal(object, &there)?,
         };
-        if is_same { Ok(true) } else { Err(self.differs(object.name()).into()) }
+        if is_same { Ok(true) } else { Err(self.differs(object.name())) }
     }
 
     fn is_equal(&self, object: &ObjectReader, there: &ObjectReader) -> Result<bool, Trouble> {
@@ -57,11 +57,12 @@ impl Sync {
     }
 
     /// Something else has the name of what was to be copied.
-    pub(super) fn differs(&self, name: &str) -> RepositoryError {
-        RepositoryError::Contradiction {
+    pub(super) fn differs(&self, name: &str) -> Trouble {
+        let error = RepositoryError::Contradiction {
             place: self.target.repository.describe(),
             object: name.to_owned(),
             reason: "it is there, and it is not what the source has under its name".to_owned(),
-        }
+        };
+        Trouble::Differs(error.into())
     }
 }

@@ -18,6 +18,8 @@ pub enum SyncStatus {
     Void,
     /// What it refers to is not in the target.
     LeftOut,
+    /// A backup is being written there under this label.
+    Busy,
     Error,
 }
 
@@ -29,6 +31,7 @@ impl SyncStatus {
             SyncStatus::Conflict => "conflict",
             SyncStatus::Void => "void",
             SyncStatus::LeftOut => "left-out",
+            SyncStatus::Busy => "busy",
             SyncStatus::Error => "error",
         }
     }

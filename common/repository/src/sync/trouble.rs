@@ -9,9 +9,20 @@ use pgconvoy_storage::StorageError;
 pub(super) enum Trouble {
     /// Of one object; others may be well.
     Failed(Failure),
+    /// The same: what the target has under a name is not what the source has.
+    Differs(Failure),
     /// Of a store: whatever comes next would end alike.
     Fatal(Failure),
     Interrupted,
+}
+
+impl Trouble {
+    pub(super) fn told(self) -> Failure {
+        match self {
+            Trouble::Failed(failure) | Trouble::Differs(failure) | Trouble::Fatal(failure) => failure,
+            Trouble::Interrupted => RepositoryError::Interrupted { what: "repo-sync" }.into(),
+        }
+    }
 }
 
 impl From<RepositoryError> for Trouble {

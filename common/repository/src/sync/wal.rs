@@ -111,11 +111,11 @@ impl Lacking<'_> {
                 (Ok(Copied::New(bytes)), _) => self.told.add_file(bytes),
                 (Ok(Copied::Present), _) => self.told.present += 1,
                 (Ok(Copied::Gone), _) => {}
-                (Err(failure), file) => {
+                (Err(trouble), file) => {
                     if let WalFileName::Segment(segment) = file {
                         self.lost.insert(segment);
                     }
-                    report.errors.push(failure.context(format!("WAL {file}")));
+                    report.errors.push(trouble.told().context(format!("WAL {file}")));
                 }
             }
         }
@@ -131,8 +131,8 @@ impl Lacking<'_> {
             match copied {
                 Ok(Copied::New(bytes)) => self.told.add_part(bytes),
                 Ok(Copied::Present | Copied::Gone) => {}
-                Err(failure) => {
-                    report.errors.push(failure.context(format!("WAL {}", self.step.parts[number])))
+                Err(trouble) => {
+                    report.errors.push(trouble.told().context(format!("WAL {}", self.step.parts[number])));
                 }
             }
         }

@@ -11,12 +11,13 @@ use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::pg::{Lsn, TimelineId, WalFileName, WalPart};
 use pgconvoy_core::units::{MIB, Timestamp};
 use pgconvoy_repository::codec::Codec;
-use pgconvoy_repository::sync::{SyncOptions, SyncReport, SyncStatus, sync};
+use pgconvoy_repository::sync::{BackupLock, SyncOptions, SyncReport, SyncStatus, Watch, sync};
 use pgconvoy_repository::wal::PackedPart;
 use pgconvoy_repository::{Repository, verify};
 use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Kind, Operation, Rule};
 use pgconvoy_storage::{MemoryStorage, Storage};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A repository without the stanza.
@@ -44,15 +45,33 @@ pub(crate) async fn try_sync(from: &Site, to: &Site, set: Option<&str>) -> Resul
     sync_into(from, to.repository.clone(), set).await
 }
 
-pub(crate) async fn sync_into(from: &Site, to: Arc<Repository>, set: Option<&str>) -> Result<SyncReport, Failure> {
-    let options = SyncOptions {
+pub(crate) async fn sync_into(
+    from: &Site,
+    to: Arc<Repository>,
+    set: Option<&str>,
+) -> Result<SyncReport, Failure> {
+    sync_with(from, to, &options(set)).await
+}
+
+pub(crate) async fn sync_with(
+    from: &Site,
+    to: Arc<Repository>,
+    options: &SyncOptions,
+) -> Result<SyncReport, Failure> {
+    sync(from.repository.clone(), to, &from.stanza, options, Arc::new(|_| {})).await
+}
+
+/// As if by the process that made the backups: what it began is over.
+pub(crate) fn options(set: Option<&str>) -> SyncOptions {
+    let lock: BackupLock = Arc::new(|| Ok(Box::new(())));
+    SyncOptions {
         set: set.map(|set| set.parse().unwrap()),
         process_max: 3,
         writer: writer(),
         now: Timestamp::from_seconds(1_796_000_000),
+        watch: Watch { lock, process_runs: |_| true, window: Duration::from_millis(400) },
         cancel: CancellationToken::new(),
-    };
-    sync(from.repository.clone(), to, &from.stanza, &options, Arc::new(|_| {})).await
+    }
 }
 
 pub(crate) fn statuses(report: &SyncReport) -> Vec<SyncStatus> {
@@ -214,8 +233,7 @@ async fn what_is_being_copied_is_nobodys_unfinished_backup() {
     let other = CopyBody { backup: Site::identity(9), ..mark.clone() };
     assert!(to.repository.begin_copy(&to.stanza, &other).await.is_err());
     let plan = layout::plan(&to.stanza, label, PlanNumber(1));
-    let copied: PlanBody =
-        from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
+    let copied: PlanBody = from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     to.repository.write_plan(&to.stanza, &copied).await.unwrap();
     assert_eq!(to.repository.unfinished(&to.stanza).await.unwrap(), []);
     assert_eq!(to.repository.undecided(&to.stanza).await.unwrap(), []);
@@ -233,8 +251,7 @@ async fn an_unfinished_copy_of_the_same_backup_in_the_target_is_completed_and_an
     let from = source(Seal::Encrypted).await;
     let label = from.labels().await[0];
     let plan = layout::plan(&from.stanza, label, PlanNumber(1));
-    let body: PlanBody =
-        from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
+    let body: PlanBody = from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     let to = empty(Seal::Encrypted).await;
     to.repository.write_plan(&to.stanza, &body).await.unwrap();
     let report = try_sync(&from, &to, None).await.unwrap();

@@ -161,14 +161,17 @@ fn step_where_begun(begun: Begun) -> Step {
 }
 
 #[test]
-fn an_undecided_label_is_completed_if_it_is_the_same_backup() {
+fn an_undecided_label_is_completed_or_taken_over_if_it_is_the_same_backup() {
     assert_eq!(step_where_begun(Begun::Copy(identity(1))), Step::Copy);
     for same in [plans(&[(1, 8), (2, 1)]), plans(&[(1, 8)]), plans(&[(2, 1)])] {
-        assert_eq!(step_where_begun(Begun::Plans(same)), Step::Copy, "whatever job its plan was of");
+        assert_eq!(step_where_begun(Begun::Plans(same)), Step::TakeOver, "whatever job its plan was of");
     }
     for other in [plans(&[(1, 9)]), plans(&[(1, 1)]), plans(&[(1, 8), (2, 1), (3, 7)])] {
         let step = step_where_begun(Begun::Plans(other));
-        assert!(matches!(&step, Step::Conflict(reason) if reason.contains("was begun in the target")), "{step:?}");
+        assert!(
+            matches!(&step, Step::Conflict(reason) if reason.contains("was begun in the target")),
+            "{step:?}"
+        );
     }
     let step = step_where_begun(Begun::Copy(identity(8)));
     assert!(matches!(&step, Step::Conflict(reason) if reason.contains("being copied")), "{step:?}");
