@@ -222,7 +222,7 @@ impl Sync {
             Ok(copied) => Ok(copied),
             Err(Trouble::Failed(failure) | Trouble::Differs(failure)) => {
                 let told = BackupSync::of(label, SyncStatus::Error, Some(failure.message.clone()));
-                report.errors.push(failure.context(format!("backup {label}")));
+                report.add_error(failure.context(format!("backup {label}")));
                 Ok(told)
             }
             Err(other) => Err(other),
@@ -242,7 +242,7 @@ impl Sync {
         let reason = step.reason().unwrap_or_default().to_owned();
         let is_asked_for = self.options.set == Some(label);
         if is_asked_for || matches!(status, SyncStatus::Conflict | SyncStatus::Error) {
-            report.errors.push(Failure::new(code, format!("backup {label}: {reason}")));
+            report.add_error(Failure::new(code, format!("backup {label}: {reason}")));
         } else {
             tracing::warn!("backup {label} is not copied: {reason}");
         }
@@ -267,6 +267,6 @@ impl Sync {
 /// Somebody works at it, or what lies there is another backup's.
 fn not_taken_over(label: BackupLabel, failure: &Failure, report: &mut SyncReport) -> BackupSync {
     let status = if failure.code == ErrorCode::LockAcquire { SyncStatus::Busy } else { SyncStatus::Error };
-    report.errors.push(failure.clone().context(format!("backup {label}")));
+    report.add_error(failure.clone().context(format!("backup {label}")));
     BackupSync::of(label, status, Some(failure.message.clone()))
 }

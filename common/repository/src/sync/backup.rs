@@ -1,7 +1,7 @@
 //! One backup: everything that it is made of, a look at all of it, and its entry.
 
 use super::Sync;
-use super::report::{BackupSync, SyncReport, SyncStatus};
+use super::report::{BackupSync, SyncReport, SyncStatus, together};
 use super::trouble::Trouble;
 use super::wal::Archives;
 use crate::error::RepositoryError;
@@ -272,14 +272,4 @@ impl Sync {
         }
         Ok(())
     }
-}
-
-/// All of them in one, under the first one's code.
-fn together(mut failures: Vec<Failure>) -> Option<Failure> {
-    if failures.len() < 2 {
-        return failures.pop();
-    }
-    let mut one = failures[0].clone();
-    one.message = failures.iter().map(|failure| failure.message.as_str()).collect::<Vec<_>>().join("; ");
-    Some(one)
 }

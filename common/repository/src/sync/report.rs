@@ -6,6 +6,7 @@ use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::units::ByteCount;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,9 @@ impl ArchiveSync {
     }
 }
 
+/// So many errors are told; the others are counted, and logged as they come.
+pub const ERRORS_TOLD: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReport {
     pub from: RepoKey,
@@ -119,7 +123,11 @@ pub struct SyncReport {
     pub backups: Vec<BackupSync>,
     /// Those that lacked something.
     pub archives: Vec<ArchiveSync>,
+    /// The first ones.
     pub errors: Vec<Failure>,
+    /// How many more there were.
+    pub errors_untold: usize,
+    codes: BTreeSet<ErrorCode>,
     /// Why it ended before all was tried.
     pub ended_by: Option<Failure>,
 }
@@ -133,7 +141,19 @@ impl SyncReport {
             backups: Vec::new(),
             archives: Vec::new(),
             errors: Vec::new(),
+            errors_untold: 0,
+            codes: BTreeSet::new(),
             ended_by: None,
+        }
+    }
+
+    pub(super) fn add_error(&mut self, failure: Failure) {
+        self.codes.insert(failure.code);
+        if self.errors.len() < ERRORS_TOLD {
+            self.errors.push(failure);
+        } else {
+            tracing::warn!("[{}] {failure}", failure.code);
+            self.errors_untold += 1;
         }
     }
 
@@ -144,11 +164,12 @@ impl SyncReport {
         }
         let Some(first) = self.errors.first() else { return Ok(()) };
         let mut failure = first.clone();
-        if self.errors.iter().any(|other| other.code != first.code) {
+        if self.codes.len() > 1 {
             failure.code = ErrorCode::Command;
         }
-        if self.errors.len() > 1 {
-            failure.message = format!("{} (and {} more)", first.message, self.errors.len() - 1);
+        let others = self.errors.len() - 1 + self.errors_untold;
+        if others > 0 {
+            failure.message = format!("{} (and {others} more)", first.message);
         }
         Err(failure)
     }
@@ -174,15 +195,35 @@ impl SyncReport {
             })
         };
         let error = |failure: &Failure| json!({"code": failure.code.number(), "message": failure.message});
+        let untold = (self.errors_untold > 0).then(|| {
+            Failure::new(
+                ErrorCode::Command,
+                format!("and {} more errors, which the log tells", self.errors_untold),
+            )
+        });
         json!({
             "from": self.from.0,
             "to": self.to.0,
             "stanza": self.stanza.as_str(),
             "backup": self.backups.iter().map(backup).collect::<Vec<_>>(),
             "archive": self.archives.iter().map(archive).collect::<Vec<_>>(),
-            "errors": self.ended_by.iter().chain(&self.errors).map(error).collect::<Vec<_>>(),
+            "errors": self.ended_by.iter().chain(&self.errors).chain(&untold).map(error).collect::<Vec<_>>(),
         })
     }
+}
+
+/// All of them in one, under the first one's code.
+pub(super) fn together(mut failures: Vec<Failure>) -> Option<Failure> {
+    if failures.len() < 2 {
+        return failures.pop();
+    }
+    let mut one = failures[0].clone();
+    let told: Vec<&str> = failures.iter().take(ERRORS_TOLD).map(|failure| failure.message.as_str()).collect();
+    one.message = told.join("; ");
+    if failures.len() > ERRORS_TOLD {
+        let _ = write!(one.message, "; and {} more", failures.len() - ERRORS_TOLD);
+    }
+    Some(one)
 }
 
 /// For people, from the JSON: a job's result comes as such.
@@ -216,4 +257,41 @@ pub fn json_to_text(result: &Value) -> String {
         text.push_str("nothing to copy\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgconvoy_core::ids::RepoKey;
+
+    fn failures(count: usize) -> impl Iterator<Item = Failure> {
+        (0..count).map(|number| Failure::new(ErrorCode::Checksum, format!("pack {number} is damaged")))
+    }
+
+    #[test]
+    fn of_thousands_of_errors_ten_are_named_and_the_others_counted() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let mut report = SyncReport::new(RepoKey(1), RepoKey(2), &"main".parse()?);
+        failures(10_000).for_each(|failure| report.add_error(failure));
+        let told = report.to_json();
+        assert_eq!(told["errors"].as_array().map(Vec::len), Some(ERRORS_TOLD + 1));
+        assert_eq!(told["errors"][ERRORS_TOLD]["message"], "and 9990 more errors, which the log tells");
+        let verdict = report.verdict().err().ok_or("it is no success")?;
+        assert_eq!(
+            (verdict.code, verdict.message.as_str()),
+            (ErrorCode::Checksum, "pack 0 is damaged (and 9999 more)")
+        );
+        report.add_error(Failure::new(ErrorCode::Crypto, "another key"));
+        assert_eq!(report.verdict().err().map(|failure| failure.code), Some(ErrorCode::Command));
+        Ok(())
+    }
+
+    #[test]
+    fn failures_of_one_backup_are_told_together_in_short() {
+        let message = |count| together(failures(count).collect()).map(|failure| failure.message);
+        assert_eq!(message(0), None);
+        assert_eq!(message(2).as_deref(), Some("pack 0 is damaged; pack 1 is damaged"));
+        let many = message(10_000).unwrap_or_default();
+        assert!(many.ends_with("pack 9 is damaged; and 9990 more") && many.len() < 1000, "{many}");
+    }
 }

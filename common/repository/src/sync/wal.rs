@@ -115,7 +115,7 @@ impl Lacking<'_> {
                     if let WalFileName::Segment(segment) = file {
                         self.lost.insert(segment);
                     }
-                    report.errors.push(trouble.told().context(format!("WAL {file}")));
+                    report.add_error(trouble.told().context(format!("WAL {file}")));
                 }
             }
         }
@@ -132,7 +132,7 @@ impl Lacking<'_> {
                 Ok(Copied::New(bytes)) => self.told.add_part(bytes),
                 Ok(Copied::Present | Copied::Gone) => {}
                 Err(trouble) => {
-                    report.errors.push(trouble.told().context(format!("WAL {}", self.step.parts[number])));
+                    report.add_error(trouble.told().context(format!("WAL {}", self.step.parts[number])));
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Lacking<'_> {
             if let Err(error) = sync.source.wait(copying) {
                 match Trouble::from(error) {
                     Trouble::Failed(failure) => {
-                        report.errors.push(failure.context(format!("record of dropped WAL {file}")));
+                        report.add_error(failure.context(format!("record of dropped WAL {file}")));
                     }
                     other => return Err(other),
                 }
