@@ -11,8 +11,10 @@ use pgconvoy_core::config::CipherType;
 use pgconvoy_core::failure::{Context as _, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::units::ByteCount;
+use pgconvoy_repository::object::ObjectReader;
 use pgconvoy_repository::sync::{SyncOptions, SyncReport, Watch, json_to_text, sync};
 use pgconvoy_repository::verify::VerifyProgress;
+use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,16 +62,11 @@ pub async fn synced(
     doer: Doer,
     cancel: CancellationToken,
 ) -> Result<SyncReport, Failure> {
-    let (from, to) = (request.from.key, request.to.key);
+    let from = request.from.key;
     let _locks = locks(request)?;
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
     let source = set.open(from).await.context(format!("repo {from}"))?;
-    let (target, is_new) = set.open_or_create(to, now()).await.context(format!("repo {to}"))?;
-    if is_new && request.to.cipher != CipherType::None {
-        tracing::warn!(
-            "repo {to} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
-        );
-    }
+    let target = target(request, doer, &set).await?;
     let options = SyncOptions {
         set: request.set,
         process_max: request.options.slots(cores()),
@@ -80,6 +77,35 @@ pub async fn synced(
     };
     let last = Mutex::new(Instant::now());
     sync(source, target, &request.stanza, &options, Arc::new(move |progress| note(&last, &progress))).await
+}
+
+/// A path that is no repository may be a mount that is missing, or a directory of another host: nothing is made unasked.
+async fn target(
+    request: &RepoSyncRequest,
+    doer: Doer,
+    set: &RepositorySet,
+) -> Result<Arc<Repository>, Failure> {
+    let key = request.to.key;
+    if !request.create {
+        return set.open(key).await.map_err(|error| {
+            let is_absent = matches!(error, RepositoryError::NotARepository { .. }) || ObjectReader::is_absence(&error);
+            let failure = Failure::from(error).context(format!("repo {key}"));
+            match doer {
+                _ if !is_absent => failure,
+                Doer::Command => failure.hint(
+                    "pgconvoy stanza-create makes it; where PostgreSQL is gone for good, --create of this command does",
+                ),
+                Doer::Job => failure.hint("pgconvoy stanza-create makes it"),
+            }
+        });
+    }
+    let (target, is_new) = set.open_or_create(key, now()).await.context(format!("repo {key}"))?;
+    if is_new && request.to.cipher != CipherType::None {
+        tracing::warn!(
+            "repo {key} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
+        );
+    }
+    Ok(target)
 }
 
 /// In order of number, so that two that go opposite ways do not wait for each other.

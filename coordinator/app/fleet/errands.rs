@@ -56,7 +56,7 @@ impl Errands for CommandErrands {
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }
             (context, Command::RepoSync(args)) => {
-                let request = RepoSyncRequest::new(&context, &args)?;
+                let request = RepoSyncRequest::for_job(&context, &args)?;
                 let synced = repo_sync::synced(&request, repo_sync::Doer::Job, cancel).await?;
                 let (result, failure) = (synced.to_json(), synced.verdict().err());
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
