@@ -229,23 +229,20 @@ impl Sync {
         }
     }
 
-    /// What cannot be helped is told; what somebody should look at is an error too, and so is whatever was asked for by name.
+    /// Whoever runs this wants the repository to be filled, and it is not.
     fn not_copied(&self, label: BackupLabel, step: &Step, report: &mut SyncReport) -> BackupSync {
         let (status, code) = match step {
             Step::Conflict(_) => (SyncStatus::Conflict, ErrorCode::BackupMismatch),
             Step::Unreadable(_) => (SyncStatus::Error, ErrorCode::Checksum),
-            Step::Void => (SyncStatus::Void, ErrorCode::BackupSetInvalid),
+            Step::Void => (SyncStatus::Void, ErrorCode::Command),
             Step::LeftOut(_) | Step::Copy | Step::TakeOver | Step::Present => {
-                (SyncStatus::LeftOut, ErrorCode::BackupSetInvalid)
+                (SyncStatus::LeftOut, ErrorCode::Command)
             }
         };
+        let is_asked_for = self.options.set == Some(label) && code == ErrorCode::Command;
+        let code = if is_asked_for { ErrorCode::BackupSetInvalid } else { code };
         let reason = step.reason().unwrap_or_default().to_owned();
-        let is_asked_for = self.options.set == Some(label);
-        if is_asked_for || matches!(status, SyncStatus::Conflict | SyncStatus::Error) {
-            report.add_error(Failure::new(code, format!("backup {label}: {reason}")));
-        } else {
-            tracing::warn!("backup {label} is not copied: {reason}");
-        }
+        report.add_error(Failure::new(code, format!("backup {label} is not copied: {reason}")));
         BackupSync::of(label, status, Some(reason))
     }
 

@@ -163,10 +163,14 @@ impl SyncReport {
             return Err(failure.clone());
         }
         let Some(first) = self.errors.first() else { return Ok(()) };
-        let mut failure = first.clone();
-        if self.codes.len() > 1 {
-            failure.code = ErrorCode::Command;
-        }
+        // What is left out for another's sake does not hide the cause.
+        let mut causes = self.codes.iter().filter(|code| **code != ErrorCode::Command);
+        let code = match (causes.next(), causes.next()) {
+            (Some(only), None) => *only,
+            _ => ErrorCode::Command,
+        };
+        let first = self.errors.iter().find(|failure| failure.code == code).unwrap_or(first);
+        let mut failure = Failure { code, ..first.clone() };
         let others = self.errors.len() - 1 + self.errors_untold;
         if others > 0 {
             failure.message = format!("{} (and {others} more)", first.message);

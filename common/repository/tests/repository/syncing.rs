@@ -199,6 +199,7 @@ async fn another_backup_under_the_same_label_is_named_and_stays() {
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(statuses(&report), [SyncStatus::Conflict, SyncStatus::Copied, SyncStatus::LeftOut]);
     assert_eq!(report.verdict().unwrap_err().code, ErrorCode::BackupMismatch);
+    assert_eq!(report.errors.len(), 2, "also what is left out is named: {:?}", report.errors);
     assert_eq!(to.record(label).await.backup, Site::identity(77));
     is_whole(&to).await;
 }
@@ -211,7 +212,12 @@ async fn a_label_that_was_given_up_cannot_be_filled_and_is_told() {
     assert!(to.repository.give_up(&to.stanza, void).await.unwrap());
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(report.backups.iter().find(|one| one.label == second).unwrap().status, SyncStatus::Void);
-    assert!(report.verdict().is_ok());
+    let verdict = report.verdict().unwrap_err();
+    assert_eq!(verdict.code, ErrorCode::Command, "who is told of no error believes that it is filled");
+    assert!(
+        verdict.message.contains(&second.to_string()) && verdict.message.contains("given up"),
+        "{verdict}"
+    );
     let report = try_sync(&from, &to, Some(&second.to_string())).await.unwrap();
     assert_eq!(report.verdict().unwrap_err().code, ErrorCode::BackupSetInvalid);
 }
