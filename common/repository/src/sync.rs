@@ -195,13 +195,13 @@ impl Sync {
         for (label, step) in &plan.backups {
             self.source.go_on()?;
             let told = match step {
-                Step::Copy => self.one(*label, report, archives)?,
+                Step::Copy => self.one(plan, *label, report, archives)?,
                 Step::TakeOver => match self.taken.refused.get(label) {
                     Some(failure) => not_taken_over(*label, failure, report),
                     None if self.taken.published.contains(label) => {
                         BackupSync::of(*label, SyncStatus::Present, None)
                     }
-                    None => self.one(*label, report, archives)?,
+                    None => self.one(plan, *label, report, archives)?,
                 },
                 Step::Present => BackupSync::of(*label, SyncStatus::Present, None),
                 other => self.not_copied(*label, other, report),
@@ -213,11 +213,13 @@ impl Sync {
 
     fn one(
         &self,
+        plan: &SyncPlan,
         label: BackupLabel,
         report: &mut SyncReport,
         archives: &mut wal::Archives<'_>,
     ) -> Result<BackupSync, Trouble> {
-        let copied = backup::copy(self, label, report, archives);
+        let relying = plan.relying.get(&label).map(Vec::as_slice).unwrap_or_default();
+        let copied = backup::copy(self, label, relying, report, archives);
         match copied {
             Ok(copied) => Ok(copied),
             Err(Trouble::Failed(failure) | Trouble::Differs(failure)) => {

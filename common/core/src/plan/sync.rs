@@ -149,6 +149,9 @@ pub struct SyncPlan {
     pub clusters: Vec<ClusterNumber>,
     /// In the order in which they are copied.
     pub backups: Vec<(BackupLabel, Step)>,
+    /// Of those to be copied, the ones that backups published in the target refer to, with these. Somebody has removed what they need: what
+    /// is left of it may be published again, but what is stored anew is sealed anew, and they could not open it.
+    pub relying: BTreeMap<BackupLabel, Vec<BackupLabel>>,
     pub archives: Vec<ArchiveStep>,
 }
 
@@ -162,6 +165,7 @@ impl SyncPlan {
         let clusters = missing_clusters(source, target)?;
         let wanted = set.map(|set| needed_by(set, source)).transpose()?;
         let backups = backups(source, target, wanted.as_ref());
+        let relying = relying(&backups, target);
         let needs = wanted.map(|wanted| WalNeeds::of(source, &wanted));
         let archive = |cluster: &ClusterBody| {
             let id = cluster.archive_id();
@@ -170,7 +174,7 @@ impl SyncPlan {
             ArchiveStep::new(cluster, there, &own, needs.as_ref())
         };
         let archives = source.clusters.iter().filter_map(archive).collect();
-        Ok(SyncPlan { clusters, backups, archives })
+        Ok(SyncPlan { clusters, backups, relying, archives })
     }
 }
 
@@ -301,6 +305,20 @@ fn unsatisfied(published: &Published, steps: &BTreeMap<BackupLabel, Step>) -> Op
         Some(step) => Some(format!("it refers to {reference}, whose state is {}", step.name())),
         None => Some(format!("it refers to {reference}, which the source does not have")),
     })
+}
+
+fn relying(backups: &[(BackupLabel, Step)], target: &Holdings) -> BTreeMap<BackupLabel, Vec<BackupLabel>> {
+    let copied = |label: &BackupLabel| {
+        backups.iter().any(|(other, step)| other == label && matches!(step, Step::Copy | Step::TakeOver))
+    };
+    let mut relying: BTreeMap<BackupLabel, Vec<BackupLabel>> = BTreeMap::new();
+    for (label, entry) in &target.entries {
+        let Entry::Published(published) = entry else { continue };
+        for reference in published.references.iter().filter(|reference| copied(reference)) {
+            relying.entry(*reference).or_default().push(*label);
+        }
+    }
+    relying
 }
 
 /// The WAL that some backups need.

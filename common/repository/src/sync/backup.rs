@@ -1,6 +1,7 @@
 //! One backup: everything that it is made of, a look at all of it, and its entry.
 
 use super::Sync;
+use super::pack::Rests;
 use super::report::{BackupSync, SyncReport, SyncStatus, together};
 use super::trouble::Trouble;
 use super::wal::Archives;
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn copy(
     sync: &Sync,
     label: BackupLabel,
+    relying: &[BackupLabel],
     report: &mut SyncReport,
     archives: &mut Archives<'_>,
 ) -> Result<BackupSync, Trouble> {
@@ -31,23 +33,31 @@ pub(super) fn copy(
     archives.of_backup(&Published::from(&record), report)?;
     let packs = sync.packs_of(&record)?;
     let is_own_record = sync.mark(&record)?;
-    let copied = fill(sync, record, packs);
+    let copied = fill(sync, record, packs, relying);
     if matches!(copied, Err(Trouble::Differs(_))) && is_own_record {
         sync.unmark(label)?;
     }
     copied
 }
 
-fn fill(sync: &Sync, record: BackupRecord, packs: BTreeSet<PackName>) -> Result<BackupSync, Trouble> {
+fn fill(
+    sync: &Sync,
+    record: BackupRecord,
+    packs: BTreeSet<PackName>,
+    relying: &[BackupLabel],
+) -> Result<BackupSync, Trouble> {
     let label = record.label;
     let mut told = BackupSync::of(label, SyncStatus::Copied, None);
     sync.papers(label, "plan-", Kind::Plan, &mut told)?;
-    let growth = sync.packs(&record, packs, &mut told)?;
+    let rests = Rests { references: &record.references, relying };
+    let growth = sync.packs(label, packs, rests, &mut told)?;
     sync.papers(label, "stop-", Kind::Stop, &mut told)?;
     told.add_object(sync.paper(Kind::Manifest, &layout::manifest(&sync.source.stanza, label))?);
     let manifest = sync.target.wait(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
     let copied = sync.record_of_copy(record, manifest, growth);
     sync.look_at(&copied)?;
+    // Whoever was told to stop may have lost the locks by now.
+    sync.source.go_on()?;
     sync.publish(copied)?;
     Ok(told)
 }
@@ -177,16 +187,16 @@ impl Sync {
     /// By how many bytes they are more, or fewer, than in the source.
     fn packs(
         &self,
-        record: &BackupRecord,
+        label: BackupLabel,
         packs: BTreeSet<PackName>,
+        rests: Rests<'_>,
         told: &mut BackupSync,
     ) -> Result<i64, Trouble> {
-        let what = format!("backup {}", record.label);
+        let what = format!("backup {label}");
         let mut growth = 0;
         let (mut failures, mut differs) = (Vec::new(), false);
         for wave in waves(packs) {
-            let moved =
-                self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, &record.references)))?;
+            let moved = self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, rests)))?;
             for (_, moved) in moved {
                 match moved {
                     Ok(moved) => {

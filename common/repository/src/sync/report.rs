@@ -112,7 +112,7 @@ impl ArchiveSync {
 }
 
 /// So many errors are told; the others are counted, and logged as they come.
-pub const ERRORS_TOLD: usize = 10;
+pub(super) const ERRORS_TOLD: usize = 10;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReport {

@@ -190,3 +190,55 @@ async fn a_record_is_taken_back_where_the_packs_turn_out_to_be_others_and_not_wh
     assert_eq!(statuses(&report)[0], SyncStatus::Error);
     assert!(to.repository.copy_record(&to.stanza, label).await.unwrap().is_some(), "the next copy goes on");
 }
+
+/// A target that has all, the label of the full backup, and that of the incremental one on it.
+async fn filled() -> (Site, Site, BackupLabel, BackupLabel) {
+    let (from, to) = (source(Seal::Encrypted).await, empty(Seal::Encrypted).await);
+    try_sync(&from, &to, None).await.unwrap();
+    let labels = from.labels().await;
+    let incremental = *labels.iter().find(|label| !label.is_full()).unwrap();
+    (from, to, labels[0], incremental)
+}
+
+async fn remove_under(site: &Site, prefix: &str) {
+    for name in site.objects().await.into_iter().filter(|name| name.starts_with(prefix)) {
+        site.delete(&name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_published_backups_of_the_target_refer_to_is_not_stored_anew_under_them() {
+    let (from, to, full, incremental) = filled().await;
+    to.delete(&layout::catalogue_entry(&to.stanza, full)).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report)[0], SyncStatus::Copied, "nothing of it was lost: {:?}", report.errors);
+    is_whole(&to).await;
+
+    to.delete(&layout::catalogue_entry(&to.stanza, full)).await;
+    remove_under(&to, &format!("{}/", layout::backup(&to.stanza, full))).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Error, SyncStatus::Present, SyncStatus::Present]);
+    assert!(report.errors[0].message.contains(&incremental.to_string()), "{:?}", report.errors);
+    assert!(!to.labels().await.contains(&full));
+
+    // Without those it is copied again.
+    to.delete(&layout::catalogue_entry(&to.stanza, incremental)).await;
+    remove_under(&to, &format!("{}/", layout::backup(&to.stanza, incremental))).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied, SyncStatus::Present, SyncStatus::Copied]);
+    is_whole(&to).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_whose_lender_was_stored_anew_is_not_taken_for_present() {
+    let (from, to, full, incremental) = filled().await;
+    for label in [full, incremental] {
+        to.delete(&layout::catalogue_entry(&to.stanza, label)).await;
+    }
+    remove_under(&to, &format!("{}/", layout::backup(&to.stanza, full))).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied, SyncStatus::Present, SyncStatus::Error]);
+    assert!(report.errors[0].message.contains("/pack/"), "{:?}", report.errors);
+    assert!(!to.labels().await.contains(&incremental), "it could not be opened");
+    assert!(to.verify().await.backups.iter().all(|backup| backup.recoverable || backup.label == incremental));
+}

@@ -132,6 +132,17 @@ present   20261125-103000F
 }
 
 #[test]
+fn what_was_removed_under_published_backups_of_the_target_is_told_with_these() {
+    let mut target = source();
+    target.entries.remove(&label(FULL));
+    target.entries.insert(label(DIFF), Entry::Void);
+    let plan = SyncPlan::new(&source(), &target, None).unwrap();
+    assert_eq!(plan.backups[0], (label(FULL), Step::Copy));
+    assert_eq!(plan.relying, [(label(FULL), vec![label(INCR)])].into(), "a void one needs nothing");
+    assert_eq!(SyncPlan::new(&source(), &empty(), None).unwrap().relying, [].into());
+}
+
+#[test]
 fn a_label_that_is_decided_otherwise_stays_and_what_refers_to_it_is_left_out() {
     let mut target = source();
     target.entries = [(label(DIFF), Entry::Void), (label(NEXT), published(9, &[], (8, 9)))].into();
