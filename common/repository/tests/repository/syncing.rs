@@ -189,6 +189,23 @@ async fn damaged_wal_is_named_and_keeps_the_backup_that_needs_it_from_being_publ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_not_published_onto_other_wal_of_the_same_name() {
+    let from = source(Seal::Encrypted).await;
+    let to = Site::at(Arc::new(MemoryStorage::new()), Seal::Encrypted, 2).await;
+    to.push([segment(2)]).await;
+    to.push_file(&WalFileName::Segment(segment(5)), wal_content(segment(50))).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied, SyncStatus::Error, SyncStatus::Copied]);
+    assert_eq!(report.verdict().unwrap_err().code, ErrorCode::ArchiveDuplicate);
+    assert!(report.errors[0].message.contains(&segment(5).to_string()), "{:?}", report.errors);
+    assert_eq!(to.labels().await.len(), 2);
+    // Also where nothing is to be copied of the archive.
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(report.archives, []);
+    assert_eq!(statuses(&report), [SyncStatus::Present, SyncStatus::Error, SyncStatus::Present]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_backup_under_the_same_label_is_named_and_stays() {
     let (from, to) =
         (source(Seal::Encrypted).await, Site::at(Arc::new(MemoryStorage::new()), Seal::Encrypted, 2).await);
