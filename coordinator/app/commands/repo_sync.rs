@@ -42,7 +42,7 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
         Output::Json => output::json(&synced.to_json())?,
         Output::Text => output::text(&json_to_text(&synced.to_json()))?,
     };
-    for error in synced.errors.iter().skip(1) {
+    for error in synced.others() {
         tracing::error!("[{}] {error}", error.code);
     }
     synced.verdict().map(|()| ExitCode::SUCCESS)

@@ -162,20 +162,40 @@ impl SyncReport {
         if let Some(failure) = &self.ended_by {
             return Err(failure.clone());
         }
-        let Some(first) = self.errors.first() else { return Ok(()) };
-        // What is left out for another's sake does not hide the cause.
-        let mut causes = self.codes.iter().filter(|code| **code != ErrorCode::Command);
-        let code = match (causes.next(), causes.next()) {
-            (Some(only), None) => *only,
-            _ => ErrorCode::Command,
+        let Some(first) = self.told_by_verdict().and_then(|number| self.errors.get(number)) else {
+            return Ok(());
         };
-        let first = self.errors.iter().find(|failure| failure.code == code).unwrap_or(first);
-        let mut failure = Failure { code, ..first.clone() };
+        let mut failure = Failure { code: self.code(), ..first.clone() };
         let others = self.errors.len() - 1 + self.errors_untold;
         if others > 0 {
             failure.message = format!("{} (and {others} more)", first.message);
         }
         Err(failure)
+    }
+
+    /// Errors that are kept here and that the verdict does not tell.
+    pub fn others(&self) -> impl Iterator<Item = &Failure> {
+        let told = self.told_by_verdict().filter(|_| self.ended_by.is_none());
+        self.errors
+            .iter()
+            .enumerate()
+            .filter(move |(number, _)| Some(*number) != told)
+            .map(|(_, error)| error)
+    }
+
+    fn told_by_verdict(&self) -> Option<usize> {
+        let code = self.code();
+        let fitting = self.errors.iter().position(|failure| failure.code == code);
+        fitting.or((!self.errors.is_empty()).then_some(0))
+    }
+
+    /// What is left out for another's sake does not hide the cause.
+    fn code(&self) -> ErrorCode {
+        let mut causes = self.codes.iter().filter(|code| **code != ErrorCode::Command);
+        match (causes.next(), causes.next()) {
+            (Some(only), None) => *only,
+            _ => ErrorCode::Command,
+        }
     }
 
     pub fn to_json(&self) -> Value {
@@ -287,6 +307,25 @@ mod tests {
         );
         report.add_error(Failure::new(ErrorCode::Crypto, "another key"));
         assert_eq!(report.verdict().err().map(|failure| failure.code), Some(ErrorCode::Command));
+        Ok(())
+    }
+
+    #[test]
+    fn the_verdict_names_a_cause_and_every_other_error_is_told_beside_it()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let mut report = SyncReport::new(RepoKey(1), RepoKey(2), &"main".parse()?);
+        report.add_error(Failure::new(ErrorCode::Command, "left out"));
+        failures(2).for_each(|failure| report.add_error(failure));
+        let verdict = report.verdict().err().ok_or("it is no success")?;
+        assert_eq!(
+            (verdict.code, verdict.message.as_str()),
+            (ErrorCode::Checksum, "pack 0 is damaged (and 2 more)")
+        );
+        let others =
+            |report: &SyncReport| report.others().map(|error| error.message.clone()).collect::<Vec<_>>();
+        assert_eq!(others(&report), ["left out", "pack 1 is damaged"]);
+        report.ended_by = Some(Failure::new(ErrorCode::FileWrite, "no space is left"));
+        assert_eq!(others(&report), ["left out", "pack 0 is damaged", "pack 1 is damaged"]);
         Ok(())
     }
 
