@@ -1,7 +1,7 @@
 //! Copies what one repository has and another lacks: clusters, backups, WAL. PostgreSQL is not asked for anything.
 //!
 //! ```text
-//! listings of both --> plan (core) --> clusters --> histories --> per backup: its WAL, then
+//! listings of both --> plan (core) --> clusters --> what was begun is judged --> histories --> per backup: its WAL, then
 //!     copy record --> plans --> packs, plan by plan --> stop records --> manifest --> look at all of it --> catalogue entry
 //! --> the rest of the WAL
 //! ```
@@ -14,11 +14,12 @@
 //!    that is stored, after its WAL, and while all that it refers to is published there as the same backups.
 //! 2. Every put is create-only. What is there already is compared, not copied again; what differs is an error and stays.
 //! 3. A block is proved by its hash, a WAL file by its SHA-1, before the object that holds it is complete.
-//! 4. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
+//! 4. What others have begun in the target is left alone, unless it is this very backup and its writer is known to be dead.
+//! 5. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
 //!    one backup at a time what its manifest says of ranges (24 bytes each).
 //!
 //! Failure story: whoever dies leaves a label with a copy record and no entry. Nobody sweeps it or goes on with it but the next copy,
-//! which finds complete objects complete. Damage costs the backup that needs it, and those that refer to that one. A store that
+//! which finds complete objects complete. An upload that breaks off is begun anew, three times in all. Damage costs the backup that needs it, and those that refer to that one. A store that
 //! is full, away or read-only ends it all.
 
 mod backup;
@@ -248,12 +249,20 @@ impl Sync {
         BackupSync::of(label, status, Some(reason))
     }
 
+    /// Waits for what is done there.
+    fn in_target<T, E: Into<RepositoryError>>(
+        &self,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Trouble> {
+        self.target.wait(doing).map_err(Trouble::of_target)
+    }
+
     /// For threads: what one failure costs is decided by whoever gathers, a fatal one ends all.
     fn gathered<T>(&self, result: Result<T, Trouble>) -> crate::verify::Checked<Option<Result<T, Trouble>>> {
         match result {
             Ok(value) => Ok(Some(Ok(value))),
             Err(trouble @ (Trouble::Failed(_) | Trouble::Differs(_))) => Ok(Some(Err(trouble))),
-            Err(Trouble::Fatal(failure)) => {
+            Err(Trouble::Fatal(failure) | Trouble::Passing(failure)) => {
                 self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
                 self.options.cancel.cancel();
                 Err(crate::verify::Interrupted)

@@ -50,11 +50,11 @@ fn fill(
     let mut told = BackupSync::of(label, SyncStatus::Copied, None);
     sync.papers(label, "plan-", Kind::Plan, &mut told)?;
     let rests = Rests { references: &record.references, relying };
-    let growth = sync.packs(label, packs, rests, &mut told)?;
+    let stored = sync.packs(label, packs, rests, &mut told)?;
     sync.papers(label, "stop-", Kind::Stop, &mut told)?;
     told.add_object(sync.paper(Kind::Manifest, &layout::manifest(&sync.source.stanza, label))?);
-    let manifest = sync.target.wait(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
-    let copied = sync.record_of_copy(record, manifest, growth);
+    let manifest = sync.in_target(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
+    let copied = sync.record_of_copy(record, manifest, stored)?;
     sync.look_at(&copied)?;
     // Whoever was told to stop may have lost the locks by now.
     sync.source.go_on()?;
@@ -146,9 +146,9 @@ impl Sync {
         if self.taken.marked.contains(&label) {
             return Ok(true);
         }
-        if self.target.wait(target.copy_record(stanza, label))?.is_none() {
+        if self.in_target(target.copy_record(stanza, label))?.is_none() {
             let prefix = object_key(&layout::backup(stanza, label));
-            let there = self.target.wait(list_children(target.storage(), Some(&prefix)))?;
+            let there = self.in_target(list_children(target.storage(), Some(&prefix)))?;
             if !there.objects.is_empty() || !there.prefixes.is_empty() {
                 return Err(target.busy(label, None).into());
             }
@@ -160,12 +160,12 @@ impl Sync {
             writer: self.options.writer.clone(),
             begun: self.options.now,
         };
-        Ok(self.target.wait(target.begin_copy(stanza, &body))?)
+        self.in_target(target.begin_copy(stanza, &body))
     }
 
     /// What lies there is somebody else's: it is for backups to judge.
     fn unmark(&self, label: BackupLabel) -> Result<(), Trouble> {
-        Ok(self.target.wait(self.target.repository.end_copy(&self.target.stanza, label))?)
+        self.in_target(self.target.repository.end_copy(&self.target.stanza, label))
     }
 
     fn papers(
@@ -184,16 +184,16 @@ impl Sync {
         Ok(())
     }
 
-    /// By how many bytes they are more, or fewer, than in the source.
+    /// Bytes that they take in the target, whoever stored them.
     fn packs(
         &self,
         label: BackupLabel,
         packs: BTreeSet<PackName>,
         rests: Rests<'_>,
         told: &mut BackupSync,
-    ) -> Result<i64, Trouble> {
+    ) -> Result<u64, Trouble> {
         let what = format!("backup {label}");
-        let mut growth = 0;
+        let mut stored = 0;
         let (mut failures, mut differs) = (Vec::new(), false);
         for wave in waves(packs) {
             let moved = self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, rests)))?;
@@ -201,7 +201,7 @@ impl Sync {
                 match moved {
                     Ok(moved) => {
                         told.add_pack(moved.is_new.then_some(moved.bytes));
-                        growth += moved.bytes.cast_signed() - moved.source_bytes.cast_signed();
+                        stored += moved.bytes;
                     }
                     Err(trouble) => {
                         differs |= matches!(trouble, Trouble::Differs(_));
@@ -214,16 +214,30 @@ impl Sync {
                 return Err(if differs { Trouble::Differs(failure) } else { Trouble::Failed(failure) });
             }
         }
-        Ok(growth)
+        Ok(stored)
     }
 
-    fn record_of_copy(&self, record: BackupRecord, manifest: ManifestReference, growth: i64) -> BackupRecord {
+    fn record_of_copy(
+        &self,
+        record: BackupRecord,
+        manifest: ManifestReference,
+        stored: u64,
+    ) -> Result<BackupRecord, Trouble> {
+        let of_prior = match record.prior {
+            Some(prior) => {
+                let entry = self.target.repository.catalogue_entry(&self.target.stanza, prior);
+                match self.in_target(entry)? {
+                    Some(CatalogueBody::Published(prior)) => prior.sizes.stored_set,
+                    _ => 0,
+                }
+            }
+            None => 0,
+        };
         let mut copied = BackupRecord { manifest, ..record };
         self.add_target(&mut copied.repositories);
-        for bytes in [&mut copied.sizes.stored, &mut copied.sizes.stored_set] {
-            *bytes = bytes.saturating_add_signed(growth);
-        }
-        copied
+        copied.sizes.stored = stored;
+        copied.sizes.stored_set = stored.saturating_add(of_prior);
+        Ok(copied)
     }
 
     /// Whoever reads the entry here must not take this for a repository that the backup was not for.
@@ -271,7 +285,7 @@ impl Sync {
     fn publish(&self, record: BackupRecord) -> Result<(), Trouble> {
         let label = record.label;
         let (target, stanza) = (&self.target.repository, &self.target.stanza);
-        self.target.wait(target.publish_entry(stanza, record))?;
+        self.in_target(target.publish_entry(stanza, record))?;
         // What is left of it means nothing any more; a store under retention keeps it.
         let tidied = self.target.wait(async {
             target.end_copy(stanza, label).await?;

@@ -6,6 +6,7 @@ use super::trouble::Trouble;
 use crate::error::RepositoryError;
 use crate::object::{ObjectReader, object_key};
 use crate::pack::PackReader;
+use crate::verify::Job;
 use crate::verify::pack::{OwnRun, flaw_of_frame, lends_all, name_of, own_runs};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
@@ -19,9 +20,8 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
     pub(super) is_new: bool,
-    /// What it takes there, and what it took in the source.
+    /// What it takes there.
     pub(super) bytes: u64,
-    pub(super) source_bytes: u64,
 }
 
 /// What a pack's backup has to do with others.
@@ -61,12 +61,11 @@ impl Proof for BlockProof<'_> {
 
 impl Sync {
     pub(super) fn pack(&self, name: PackName, rests: Rests<'_>) -> Result<Moved, Trouble> {
-        let pack = self.opened(&self.source.repository, name)?;
-        let source_bytes = pack.object.size();
+        let pack = self.opened(name)?;
         let body = self.rehomed(&pack, rests.references)?;
         let wanted = body.as_ref().unwrap_or(&pack.body);
         if let Some(bytes) = self.has_this_pack(&pack, wanted, name)? {
-            return Ok(Moved { is_new: false, bytes, source_bytes });
+            return Ok(Moved { is_new: false, bytes });
         }
         if !rests.relying.is_empty() {
             return Err(self.would_break(&pack, rests.relying));
@@ -78,9 +77,9 @@ impl Sync {
         };
         let mut proof = BlockProof { pack: &pack, runs: own_runs(&pack), secret: &self.secret };
         match self.reseal(&pack.object, Kind::Pack, &encoded, &mut proof)? {
-            Put::New(bytes) => Ok(Moved { is_new: true, bytes, source_bytes }),
+            Put::New(bytes) => Ok(Moved { is_new: true, bytes }),
             Put::Exists => match self.has_this_pack(&pack, wanted, name)? {
-                Some(bytes) => Ok(Moved { is_new: false, bytes, source_bytes }),
+                Some(bytes) => Ok(Moved { is_new: false, bytes }),
                 None => Err(RepositoryError::Interrupted { what: "comparing a pack" }.into()),
             },
         }
@@ -101,9 +100,14 @@ impl Sync {
         )
     }
 
-    fn opened(&self, repository: &crate::Repository, name: PackName) -> Result<PackReader, Trouble> {
-        let opening = PackReader::open(repository, &self.source.stanza, name, None, &self.secret);
-        Ok(self.source.wait(opening)?)
+    fn opened(&self, name: PackName) -> Result<PackReader, Trouble> {
+        let Job { repository, stanza, .. } = &self.source;
+        Ok(self.source.wait(PackReader::open(repository, stanza, name, None, &self.secret))?)
+    }
+
+    fn opened_in_target(&self, name: PackName) -> Result<PackReader, Trouble> {
+        let Job { repository, stanza, .. } = &self.target;
+        self.in_target(PackReader::open(repository, stanza, name, None, &self.secret))
     }
 
     /// Its size, if the target has it. Compared is what the footers say, which includes the hash of every block, where borrowed ones lie and what
@@ -115,10 +119,10 @@ impl Sync {
         name: PackName,
     ) -> Result<Option<u64>, Trouble> {
         let key = object_key(&name.key(&self.target.stanza));
-        if self.target.wait(self.target.repository.storage().stat(&key))?.is_none() {
+        if self.in_target(self.target.repository.storage().stat(&key))?.is_none() {
             return Ok(None);
         }
-        let there = self.opened(&self.target.repository, name)?;
+        let there = self.opened_in_target(name)?;
         let raw_bytes = |object: &ObjectReader| -> Vec<u32> {
             object.frames().iter().map(|frame| frame.raw_bytes()).collect()
         };
@@ -145,7 +149,7 @@ impl Sync {
                 let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
                 return Err(contradiction(reason).into());
             }
-            let lender = self.opened(&self.target.repository, name)?;
+            let lender = self.opened_in_target(name)?;
             if !lends_all(&pack.body.ranges, number, foreign, &lender) {
                 let place = self.target.repository.describe();
                 let reason = format!("blocks that it borrows are not in {place}/{}", lender.object.name());
@@ -170,7 +174,7 @@ impl Sync {
         while plan.0 > 1 {
             let of_plan: Vec<PackName> = needed.iter().filter(|pack| pack.plan == plan).copied().collect();
             let lent = self.source.each("packs of earlier attempts", &of_plan, |name| {
-                let lenders = self.opened(&self.source.repository, *name).map(|pack| {
+                let lenders = self.opened(*name).map(|pack| {
                     let own =
                         pack.body.foreign.iter().map(name_of).filter(|lender| lender.label == name.label);
                     own.collect::<Vec<PackName>>()

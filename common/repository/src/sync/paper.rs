@@ -31,7 +31,7 @@ impl Sync {
         let opened = self.target.wait(ObjectReader::open(&self.target.repository, kind, object.name()));
         let there = match opened {
             Err(error) if ObjectReader::is_absence(&error) => return Ok(false),
-            opened => opened?,
+            opened => opened.map_err(Trouble::of_target)?,
         };
         let is_same = match kind {
             Kind::Plan => there.body::<PlanBody>()?.is_same_plan(&object.body()?),
@@ -51,7 +51,7 @@ impl Sync {
             self.source.go_on()?;
             is_same = is_same
                 && self.source.wait(object.read_frame(&self.source.repository, frame))?
-                    == self.target.wait(there.read_frame(&self.target.repository, frame))?;
+                    == self.in_target(there.read_frame(&self.target.repository, frame))?;
         }
         Ok(is_same)
     }

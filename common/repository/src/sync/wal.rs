@@ -179,7 +179,7 @@ impl Lacking<'_> {
                 }
             };
             if let Err(error) = sync.source.wait(copying) {
-                match Trouble::from(error) {
+                match Trouble::of_target(error) {
                     Trouble::Failed(failure) => {
                         report.add_error(failure.context(format!("record of dropped WAL {file}")));
                     }
@@ -208,6 +208,10 @@ struct DigestProof<'a> {
 }
 
 impl Proof for DigestProof<'_> {
+    fn begin(&mut self) {
+        (self.size, self.sha1) = (0, Sha1::new());
+    }
+
     fn frame(&mut self, _: usize, raw: &[u8]) -> Result<(), RepositoryError> {
         self.size += raw.len() as u64;
         self.sha1.update(raw);
@@ -265,7 +269,7 @@ impl Sync {
         let mut proof = DigestProof { place, object: object.name(), body, size: 0, sha1: Sha1::new() };
         match self.reseal(object, Kind::Wal, object.encoded_body(), &mut proof)? {
             Put::New(bytes) => Ok(Copied::New(bytes)),
-            Put::Exists => match there()? {
+            Put::Exists => match there().map_err(Trouble::of_target)? {
                 Some(other) if other.body == reader.body => Ok(Copied::Present),
                 Some(_) => Err(RepositoryError::Duplicate {
                     place: self.target.repository.describe(),

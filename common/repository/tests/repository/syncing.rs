@@ -4,7 +4,9 @@ use super::support::{
     BackupRequest, Files, Flaw, Seal, Site, backup, incremental, segment, wal_content, writer,
 };
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::format::layout;
+use pgconvoy_core::format::object::Kind as Object;
 use pgconvoy_core::format::object::Kind as Object;
 use pgconvoy_core::format::plan::{CopyBody, PlanBody};
 use pgconvoy_core::ids::PlanNumber;
@@ -14,7 +16,7 @@ use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::sync::{BackupLock, SyncOptions, SyncReport, SyncStatus, Watch, sync};
 use pgconvoy_repository::wal::PackedPart;
 use pgconvoy_repository::{Repository, verify};
-use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Kind, Operation, Rule};
+use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Faults, KeyPattern, Kind, Operation, Rule};
 use pgconvoy_storage::{MemoryStorage, Storage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -193,7 +195,7 @@ async fn a_backup_is_not_published_onto_other_wal_of_the_same_name() {
     let from = source(Seal::Encrypted).await;
     let to = Site::at(Arc::new(MemoryStorage::new()), Seal::Encrypted, 2).await;
     to.push([segment(2)]).await;
-    to.push_file(&WalFileName::Segment(segment(5)), wal_content(segment(50))).await;
+    to.push_file(&WalFileName::Segment(segment(5)), vec![7; 1 << 20]).await;
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(statuses(&report), [SyncStatus::Copied, SyncStatus::Error, SyncStatus::Copied]);
     assert_eq!(report.verdict().unwrap_err().code, ErrorCode::ArchiveDuplicate);
@@ -351,4 +353,117 @@ async fn a_changed_backup_of_the_same_label_is_never_mixed_in_by_a_borrowed_bloc
     // In order of label; the incremental one is begun, and not published.
     assert_eq!(recoverable, [true, false, true]);
     assert_eq!(of_target.backups[1].status, verify::BackupStatus::InProgress);
+}
+
+/// The target as a store of which some calls fail.
+async fn faulty(to: &Site) -> (Arc<Repository>, Faults) {
+    let (storage, faults) = FaultStorage::new(to.storage.clone());
+    (Arc::new(Repository::open(Arc::new(storage), &to.settings).await.unwrap()), faults)
+}
+
+fn on(operation: Operation, effect: Effect, what: &str) -> Rule {
+    Rule::always(operation, effect).on(KeyPattern::Contains(what.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_lets_nobody_write_ends_it_at_once_and_not_once_for_each_object() {
+    let (from, to) = (source(Seal::Encrypted).await, empty(Seal::Encrypted).await);
+    for what in ["/wal/", "/pack/"] {
+        let (opened, faults) = faulty(&to).await;
+        let rule = faults.add(on(Operation::Put, Effect::Fail(Kind::Access), what));
+        let report = sync_into(&from, opened, None).await.unwrap();
+        assert!(report.ended_by.is_some() && report.errors.is_empty(), "{report:?}");
+        // Each thread may have been under way.
+        assert!(faults.strikes(rule) <= 3, "{} tries", faults.strikes(rule));
+        assert_eq!(to.labels().await, []);
+    }
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_is_begun_anew_three_times_in_all() {
+    let from = source(Seal::Encrypted).await;
+    for effect in [Effect::Fail(Kind::Unavailable), Effect::LoseAnswer(Kind::Timeout)] {
+        let to = empty(Seal::Encrypted).await;
+        let (opened, faults) = faulty(&to).await;
+        faults.add(on(Operation::Put, effect, "/pack/").times(2));
+        let report = sync_into(&from, opened, None).await.unwrap();
+        assert_eq!(statuses(&report), [SyncStatus::Copied; 3], "{effect:?} {:?}", report.ended_by);
+        is_whole(&to).await;
+    }
+    let to = empty(Seal::Encrypted).await;
+    let (opened, faults) = faulty(&to).await;
+    let history = layout::wal_file(&to.stanza, to.cluster.archive_id(), &WalFileName::History(TimelineId(2)));
+    let rule = faults.add(on(Operation::Put, Effect::Fail(Kind::Unavailable), &history));
+    let report = sync_into(&from, opened, None).await.unwrap();
+    assert_eq!(report.verdict().unwrap_err().code, ErrorCode::HostConnect, "{:?}", report.ended_by);
+    assert_eq!(faults.strikes(rule), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_entry_tells_what_the_backup_takes_in_its_own_repository() {
+    let from = source(Seal::Plain).await;
+    let to = empty(Seal::Encrypted).await;
+    for label in from.labels().await {
+        let mut record = from.record(label).await;
+        // As a repository tells it that took no part in an earlier attempt.
+        (record.sizes.stored, record.sizes.stored_set) = (1, 2);
+        let name = layout::catalogue_entry(&from.stanza, label);
+        from.delete(&name).await;
+        let entry = CatalogueBody::Published(Box::new(record));
+        from.repository.put_object(Object::Catalogue, &name, &entry).await.unwrap();
+    }
+    try_sync(&from, &to, None).await.unwrap();
+    for label in to.labels().await {
+        let record = to.record(label).await;
+        let packs = layout::packs(&to.stanza, label, PlanNumber(1));
+        let mut stored = 0;
+        for name in to.objects().await.iter().filter(|name| name.starts_with(&packs)) {
+            stored += to.read(name).await.len() as u64;
+        }
+        let of_prior = match record.prior {
+            Some(prior) => to.record(prior).await.sizes.stored_set,
+            None => 0,
+        };
+        assert_eq!((record.sizes.stored, record.sizes.stored_set), (stored, stored + of_prior), "{label}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_published_while_somebody_looks_is_nobodys_unfinished_backup() {
+    let (from, to) = (source(Seal::Encrypted).await, empty(Seal::Encrypted).await);
+    let (label, set) = (from.labels().await[0], from.labels().await[0].to_string());
+    try_sync(&from, &to, Some(&set)).await.unwrap();
+    let name = layout::catalogue_entry(&to.stanza, label);
+    let record = to.record(label).await;
+    let entry = CatalogueBody::Published(Box::new(record.clone()));
+    let mark = CopyBody {
+        label,
+        backup: record.backup,
+        source: from.repository.identity(),
+        writer: writer(),
+        begun: Timestamp::from_seconds(1),
+    };
+    for all in [false, true] {
+        to.delete(&name).await;
+        to.repository.begin_copy(&to.stanza, &mark).await.unwrap();
+        let (opened, faults) = faulty(&to).await;
+        // Between the listings and the look at the label.
+        let label_key = layout::backup(&to.stanza, label).parse().unwrap();
+        let wait = Effect::Delay(Duration::from_millis(500));
+        faults.add(Rule::once(Operation::List, wait).on(KeyPattern::Exactly(label_key)));
+        let stanza = to.stanza.clone();
+        let looking = tokio::spawn(async move {
+            if all {
+                opened.unfinished(&stanza).await.unwrap()
+            } else {
+                opened.undecided(&stanza).await.unwrap()
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        to.repository.put_object(Object::Catalogue, &name, &entry).await.unwrap();
+        to.repository.end_copy(&to.stanza, label).await.unwrap();
+        assert_eq!(looking.await.unwrap(), []);
+    }
 }
