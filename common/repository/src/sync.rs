@@ -19,8 +19,8 @@
 //!    one backup at a time what its manifest says of ranges (24 bytes each).
 //!
 //! Failure story: whoever dies leaves a label with a copy record and no entry. Nobody sweeps it or goes on with it but the next copy,
-//! which finds complete objects complete. An upload that breaks off is begun anew, three times in all. Damage costs the backup that needs it, and those that refer to that one. A store that
-//! is full, away or read-only ends it all.
+//! which finds complete objects complete. Damage costs the backup that needs it, and those that refer to that one. An upload that
+//! breaks off is begun anew, three times in all. A store that is full, away or read-only ends it all.
 
 mod backup;
 mod look;

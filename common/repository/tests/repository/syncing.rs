@@ -7,7 +7,6 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::format::object::Kind as Object;
-use pgconvoy_core::format::object::Kind as Object;
 use pgconvoy_core::format::plan::{CopyBody, PlanBody};
 use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::pg::{Lsn, TimelineId, WalFileName, WalPart};
