@@ -68,7 +68,9 @@ impl Sync {
             match self.upload(object, kind, body, proof) {
                 Err(Trouble::Passing(failure)) if number < UPLOADS_MAX => {
                     tracing::warn!("{}: {failure}, trying again", object.name());
-                    let pause = self.options.cancel.run_until_cancelled(tokio::time::sleep(PAUSE * number));
+                    let cancel = &self.options.cancel;
+                    let pause =
+                        async { cancel.run_until_cancelled(tokio::time::sleep(PAUSE * number)).await };
                     self.target.wait(pause).ok_or(Trouble::Interrupted)?;
                 }
                 Err(Trouble::Passing(failure)) => return Err(Trouble::Fatal(failure)),
