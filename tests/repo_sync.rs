@@ -11,11 +11,13 @@ use support::fleet::{Fleet, FleetOptions};
 use support::outage::Outage;
 use support::repository::name_of;
 use support::{
-    Context, Json, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, damage, data, ensure, files,
-    labels, limits, note, same_data,
+    Context, Json, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, assert_refused_with_one_of,
+    damage, data, ensure, files, labels, limits, note, same_data,
 };
 
 const SYNC: [&str; 4] = ["repo-sync", "--from=1", "--to=2", "--output=json"];
+/// Where nobody has made repository 2.
+const CREATE: [&str; 5] = ["repo-sync", "--from=1", "--to=2", "--create", "--output=json"];
 /// Kills of a synchronisation, each followed by one that ends.
 const KILLS: u32 = 15;
 /// What is published when it is killed, and what is there afterwards, after every so many: the expensive proof.
@@ -24,6 +26,9 @@ const VERIFY_EVERY: u32 = 3;
 const TRIES: u32 = 20;
 /// An incremental backup of a small change: far below the 30 MB of a full one.
 const SMALL: u64 = 2 << 20;
+
+/// Room for everything that a test stores: the test fills it up.
+const SMALL_REPO_MIB: u32 = 256;
 
 /// A cluster that knows repository 1 only. PostgreSQL archives there, whatever a test configures for itself.
 struct Pair {
@@ -59,7 +64,7 @@ impl Pair {
     }
 
     fn sync(&self, more: &[&str]) -> Result<Json> {
-        self.both.run(SYNC.iter().chain(more))?.ok()?.json()
+        self.both.run(CREATE.iter().chain(more))?.ok()?.json()
     }
 
     /// A backup that was killed when some of its packs were stored, and gone on with.
@@ -142,6 +147,10 @@ fn a_repository_that_was_added_later_is_filled_and_stands_alone() -> Result<()> 
     let expected = data::fingerprint(&site.cluster)?;
     site.cluster.stop()?;
 
+    let refused = pair.both.run(SYNC)?;
+    assert_refused_with_one_of(&refused, &[55, 73, 103])?;
+    let is_told = ["stanza-create", "--create"].iter().all(|hint| refused.stderr.contains(hint));
+    ensure!(is_told && !site.repos[1].path.join("pgconvoy.repo").exists(), "{refused}");
     let report = pair.sync(&[])?;
     assert_eq!(statuses(&report), ["copied"; 3], "{report}");
     assert_eq!(labels(&pair.both, 2)?, known);
@@ -250,7 +259,7 @@ fn a_synchronisation_killed_at_any_moment_is_gone_on_with_and_copies_nothing_twi
 /// Kills it as soon as so many objects are there, which is a better spread than moments are; false: it had ended by then.
 fn kill(pair: &Pair, objects: u64, round: u32) -> Result<bool> {
     let stanza = pair.site.repository(2)?.stanza();
-    let running = pair.both.start(SYNC)?;
+    let running = pair.both.start(CREATE)?;
     limits::wait_for("some objects in the target", limits::COMMAND, || {
         let there = u64::try_from(whole(&stanza)?.len())?;
         Ok((there >= objects || running.has_ended()?).then_some(()))
@@ -276,7 +285,7 @@ fn damage_in_the_source_is_named_and_costs_only_what_needs_it_and_one_set_comes_
 
     let pack = site.repository(1)?.packs(&first)?.remove(0);
     let wound = damage::flip_bit(&pack)?;
-    let refused = pair.both.run(SYNC)?;
+    let refused = pair.both.run(CREATE)?;
     let report = refused.json()?;
     assert_eq!(statuses(&report), ["error", "error", "copied"], "{report}");
     assert_eq!(labels(&pair.both, 2)?, std::slice::from_ref(&second));
@@ -318,6 +327,8 @@ fn a_fleet_does_it_as_a_job_of_one_worker() -> Result<()> {
     ensure!(told.stdout.contains("present"), "{told}");
     let refused = fleet.client.run(["repo-sync", "--from=1", "--to=9"])?;
     assert_refused(&refused, 32)?;
+    let refused = fleet.client.run(CREATE)?;
+    assert_refused(&refused, 31)?;
     site.pgconvoy.run(["verify"])?.ok().map(drop)
 }
 
@@ -344,4 +355,33 @@ fn a_plain_repository_fills_a_packed_one_and_is_not_filled_itself() -> Result<()
     ensure!(next["status"] == "ok" && stored < SMALL, "{next}");
     site.pgconvoy.run(["verify"])?.ok()?;
     assert_refused(&site.pgconvoy.run(["repo-sync", "--from=2", "--to=1"])?, 67)
+}
+
+#[test]
+fn a_backup_that_a_repository_was_dropped_from_on_its_way_is_completed_there() -> Result<()> {
+    let options = SiteOptions { small_second_repo_mib: Some(SMALL_REPO_MIB), ..SiteOptions::default() };
+    let mut site = Site::start_with(&options)?;
+    // What fails must not cost the default minute for each segment.
+    site.config = site.config.clone().backup("archive-timeout", "\"15s\"");
+    site.config.write(&site.scratch.config_file())?;
+    site.cluster.switch_and_archive()?;
+    let disk = site.mounts.first().context("no mount")?;
+    disk.fill_up_to(3 << 20)?;
+    let dropped = site.try_backup(&[])?;
+    assert_refused(&dropped, 104)?;
+    disk.relieve()?;
+    let label = dropped.json()?["label"].as_str().context("label")?.to_owned();
+    assert_eq!(labels(&site.pgconvoy, 2)?, [""; 0]);
+    let left = stored_packs(&site, 2)?;
+    ensure!(left > 0, "it was dropped before it had anything");
+
+    let report = site.pgconvoy.run(SYNC)?.ok()?.json()?;
+    assert_eq!((statuses(&report), packs(&report, "present")), (vec!["copied".to_owned()], left), "{report}");
+    assert_eq!(labels(&site.pgconvoy, 2)?, [label]);
+    site.pgconvoy.run(["verify"])?.ok()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let copy = site.restore("alone", &["--repo=2", "--type=immediate", "--target-action=promote"])?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)?;
+    copy.stop()
 }

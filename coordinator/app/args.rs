@@ -335,9 +335,12 @@ pub struct RepoSyncArgs {
     /// Repository to copy from
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub from: u16,
-    /// Repository to copy to; it is made if it is not there
+    /// Repository to copy to, as stanza-create made it
     #[arg(long, value_name = "M", value_parser = definition::repo_number())]
     pub to: u16,
+    /// Make the repository to copy to if it is not there, where PostgreSQL is gone for good and stanza-create cannot; not for jobs of a fleet
+    #[arg(long)]
+    pub create: bool,
     /// Only this backup, what it refers to, and the WAL that these need
     #[arg(long, value_name = "LABEL")]
     pub set: Option<String>,

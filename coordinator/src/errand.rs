@@ -3,6 +3,8 @@
 //! It goes to a worker that can open all repositories which it looks at, the very same ones. If nobody has said so, some other one
 //! tries: what a worker could open was told when it connected, and may be better by now.
 //!
+//! Who cancels it waits until its worker has stopped, or is lost: what the job holds must not be free while somebody still works.
+//!
 //! Failure story: a worker that is lost is replaced by another, which begins anew. A new leader sends the same errand to the same
 //! job's worker, which answers for the one under way.
 
@@ -32,6 +34,8 @@ const WORKER_PATIENCE: Duration = Duration::from_secs(120);
 const WORKER_POLL: Duration = Duration::from_millis(500);
 /// How long it waits for one that sees all repositories before it takes one that does not.
 const BEST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a worker may take to stop after it was told to: longer than any call to a store lasts.
+const STOP_PATIENCE: Duration = Duration::from_secs(180);
 /// A repository that takes longer is known by its number only.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -74,6 +78,7 @@ impl Errand {
             repositories: None,
             worker: None,
             waited: Duration::ZERO,
+            cancelled: None,
             end: Some(end),
         };
         let actor = actor.start();
@@ -116,11 +121,25 @@ struct ErrandActor {
     /// `None`: they are being asked.
     repositories: Option<Identities>,
     worker: Option<WorkerName>,
+    /// For a worker, or for the end of one that was told to stop.
     waited: Duration,
+    /// Why its worker was told to stop.
+    cancelled: Option<Failure>,
     end: Option<oneshot::Sender<Result<ErrandEnd, Failure>>>,
 }
 
 impl ErrandActor {
+    fn poll(&mut self, context: &mut Context<Self>) {
+        match &self.cancelled {
+            None => self.look_for_a_worker(context),
+            Some(_) if self.waited < STOP_PATIENCE => self.waited += WORKER_POLL,
+            Some(_) => {
+                tracing::warn!("the worker of job {} does not say that it has stopped", self.job);
+                self.finish_cancelled(context);
+            }
+        }
+    }
+
     fn look_for_a_worker(&mut self, context: &mut Context<Self>) {
         let Some(wanted) = self.repositories.as_ref().filter(|_| self.worker.is_none() && self.end.is_some())
         else {
@@ -152,15 +171,25 @@ impl ErrandActor {
         self.registry.instruct(worker, Instruction::Order(Order { epoch, job: self.job, body }));
     }
 
+    fn tell_to_stop(&self, worker: &WorkerName) {
+        let epoch = self.registry.leadership().epoch();
+        let order = Order { epoch, job: self.job, body: OrderBody::End };
+        self.registry.instruct(worker, Instruction::Order(order));
+    }
+
+    fn finish_cancelled(&mut self, context: &mut Context<Self>) {
+        if let Some(reason) = self.cancelled.clone() {
+            self.finish(Err(reason), context);
+        }
+    }
+
     fn finish(&mut self, end: Result<ErrandEnd, Failure>, context: &mut Context<Self>) {
         if let Some(sender) = self.end.take() {
             // Nobody waits any more if the leadership is over.
             let _ = sender.send(end);
         }
         if let Some(worker) = &self.worker {
-            let epoch = self.registry.leadership().epoch();
-            let order = Order { epoch, job: self.job, body: OrderBody::End };
-            self.registry.instruct(worker, Instruction::Order(order));
+            self.tell_to_stop(worker);
         }
         self.registry.unbind(self.job);
         context.stop();
@@ -184,7 +213,7 @@ impl Actor for ErrandActor {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.registry.bind(self.job, None, context.address().recipient());
-        context.run_interval(WORKER_POLL, |actor, context| actor.look_for_a_worker(context));
+        context.run_interval(WORKER_POLL, ErrandActor::poll);
     }
 }
 
@@ -196,9 +225,16 @@ impl Handler<FromWorker> for ErrandActor {
             FromWorker::Report(worker, ReportBody::ErrandEnded(end))
                 if self.worker == Some(worker.clone()) =>
             {
+                let end = self.cancelled.clone().map_or(end, Err);
                 self.finish(end, context);
             }
             FromWorker::Report(..) => {}
+            FromWorker::Joined(worker, held) if self.cancelled.is_some() => {
+                // It may have forgotten the job and not be done with it: its report tells, or time.
+                if held.is_some() {
+                    self.tell_to_stop(&worker);
+                }
+            }
             FromWorker::Joined(worker, held) => {
                 // It has it from an earlier leader, or its order was lost with the connection.
                 if held.is_some() || self.worker.as_ref() == Some(&worker) {
@@ -207,6 +243,9 @@ impl Handler<FromWorker> for ErrandActor {
                 }
             }
             FromWorker::Lost(worker) if self.worker == Some(worker.clone()) => {
+                if self.cancelled.is_some() {
+                    return self.finish_cancelled(context);
+                }
                 self.worker = None;
                 self.waited = Duration::ZERO;
                 tracing::warn!("worker {worker} is lost: {} of job {} begins anew", self.kind, self.job);
@@ -229,6 +268,17 @@ impl Handler<Cancel> for ErrandActor {
     type Result = ();
 
     fn handle(&mut self, Cancel(reason): Cancel, context: &mut Self::Context) {
-        self.finish(Err(reason), context);
+        match &self.worker {
+            Some(worker) if self.cancelled.is_none() => {
+                self.tell_to_stop(worker);
+                self.waited = Duration::ZERO;
+                self.cancelled = Some(reason);
+            }
+            Some(_) => {}
+            None => self.finish(Err(reason), context),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

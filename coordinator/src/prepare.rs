@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A live writer puts a heartbeat in this time, even if its store takes as long as a call may take.
-const LIVENESS_WINDOW: Duration =
+pub const LIVENESS_WINDOW: Duration =
     HEARTBEAT_INTERVAL.saturating_mul(2).saturating_add(Duration::from_secs(60));
 
 /// Every repository is looked at; nothing is written.
@@ -167,7 +167,7 @@ async fn give_up(repository: &Repository, spec: &BackupSpec, begun: &Begun) -> R
 }
 
 /// Of this host and these process numbers.
-pub(crate) fn process_runs(process: u32) -> bool {
+pub fn process_runs(process: u32) -> bool {
     std::path::Path::new(&format!("/proc/{process}")).exists()
 }
 

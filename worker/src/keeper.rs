@@ -7,7 +7,7 @@
 //! by itself and does units.
 //!
 //! Code map: `online` and `offline` are the two kinds of session, `scanning` (with `spool`), `preparing`, `closing`,
-//! `supplying` and `sharing` each obey one order.
+//! `supplying`, `errand` and `sharing` each obey one order.
 //!
 //! Invariant: an order that comes again is answered as before, without being carried out again. A coordinator that took over
 //! asks for everything once more.
@@ -16,6 +16,7 @@
 //! lost session.
 
 mod closing;
+mod errand;
 mod live;
 mod offline;
 mod online;
@@ -31,14 +32,13 @@ use crate::job::{JobContext, Source, Tablespaces};
 use crate::outbox::Reporter;
 use crate::slots::{self, SlotPool, Task};
 use crate::sources::Sources;
-use futures::FutureExt;
 use live::Online;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, UnitId, WorkerName};
 use pgconvoy_core::pg::{PageSize, PgVersion};
 use pgconvoy_core::wire::{
-    ErrandEnd, ErrandOrder, OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure,
-    SessionEnd, SessionFacts, SourceOptions, SupplyOrder, UnitContext, UnitOrder,
+    ErrandEnd, OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd,
+    SessionFacts, SourceOptions, SupplyOrder, UnitContext, UnitOrder,
 };
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{Client, ConnectOptions};
@@ -47,7 +47,6 @@ use pgconvoy_repository::RepositorySet;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use sharing::Sharing;
 use spool::Scan;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -297,31 +296,6 @@ impl Keeper {
             let _ = reporter.send(ReportBody::WalSupplied { repository, archiver_works, result }).await;
         };
         self.supplies.spawn_on(supplying, &self.ground.runtime);
-        None
-    }
-
-    /// In a task of its own, which reports by itself. A repeated order is answered when the errand is done, and begins nothing.
-    fn errand(&mut self, order: ErrandOrder) -> Option<ReportBody> {
-        if let Some(errand) = &self.errand {
-            return errand.borrow().clone().map(ReportBody::ErrandEnded);
-        }
-        let Some(errands) = self.ground.errands.clone() else {
-            let message = format!("worker {} does no errands", self.ground.worker);
-            return Some(ReportBody::ErrandEnded(Err(Failure::new(ErrorCode::NotSupported, message))));
-        };
-        let (done, result) = watch::channel(None);
-        self.errand = Some(result);
-        let (reporter, cancel, reached) = (self.reporter.clone(), self.ended.clone(), self.reached.clone());
-        reached.errand.store(true, Ordering::Release);
-        self.ground.runtime.spawn(async move {
-            let end = AssertUnwindSafe(errands.run(order, cancel)).catch_unwind().await;
-            let panicked = || Err(Failure::new(ErrorCode::Assert, "the errand panicked"));
-            let end = end.unwrap_or_else(|_| panicked());
-            done.send_replace(Some(end.clone()));
-            // Without a coordinator the next one asks again.
-            let _ = reporter.send(ReportBody::ErrandEnded(end)).await;
-            reached.errand.store(false, Ordering::Release);
-        });
         None
     }
 

@@ -8,6 +8,7 @@
 //! - A coordinator repeats the orders whose answers it lacks. Orders are idempotent: one that was obeyed already is
 //!   answered from memory.
 
+mod errand;
 mod restore;
 
 use crate::failure::Failure;
@@ -19,7 +20,6 @@ use crate::ids::{
     Attempt, ClusterNumber, Epoch, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, SystemId, UnitId,
     WorkerName,
 };
-use crate::job::{JobKind, JobOptions};
 use crate::pg::{FileClass, Lsn, PgVersion, RelativePath, TimelineId, WalSegmentName, WalSegmentSize};
 use crate::plan::inventory::ScannedEntry;
 use crate::plan::summaries::{ClusterShape, Window};
@@ -27,6 +27,7 @@ use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use errand::{ErrandEnd, ErrandOrder, reportable};
 pub use restore::{AssistOrder, Leading, ShareOrder, ShareReport, StagedShare};
 
 /// A job's identity in the fleet.
@@ -105,23 +106,6 @@ pub enum OrderBody {
     Restore(ShareOrder),
     /// The job is over: drop the session if there is one, forget the units.
     End,
-}
-
-/// A whole job for one worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrandOrder {
-    pub kind: JobKind,
-    pub stanza: StanzaName,
-    pub options: JobOptions,
-}
-
-/// What came of an errand that was done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrandEnd {
-    /// The command's own result, as JSON.
-    pub result: Option<String>,
-    /// What the command would exit with.
-    pub failure: Option<Failure>,
 }
 
 /// Segments that a repository lacks, though its siblings or the server have them.

@@ -62,7 +62,8 @@ impl Repository {
                 }
             };
             let (begun, is_copied) = self.look(stanza, label, is_void).await?;
-            unfinished.extend((is_void || !is_copied).then_some(begun));
+            let is_of_a_backup = is_void || !is_copied && !self.is_decided(stanza, label).await?;
+            unfinished.extend(is_of_a_backup.then_some(begun));
         }
         Ok(unfinished)
     }
@@ -77,9 +78,16 @@ impl Repository {
         let mut undecided = Vec::new();
         for label in labels {
             let (begun, is_copied) = self.look(stanza, label, false).await?;
-            undecided.extend((!is_copied).then_some(begun));
+            let is_of_a_backup = !is_copied && !self.is_decided(stanza, label).await?;
+            undecided.extend(is_of_a_backup.then_some(begun));
         }
         Ok(undecided)
+    }
+
+    /// After a look at the label: a copy that was published in between took its record away, and looks like a backup without.
+    async fn is_decided(&self, stanza: &StanzaName, label: BackupLabel) -> Result<bool, RepositoryError> {
+        let key = object_key(&layout::catalogue_entry(stanza, label));
+        Ok(self.storage().stat(&key).await?.is_some())
     }
 
     /// What is there of a label now.

@@ -21,12 +21,12 @@ impl Repository {
         self.get_object(Kind::Copy, &layout::copy(stanza, label)).await
     }
 
-    /// Another one's record will do, if it is of the same backup: two copies of one help each other.
-    pub async fn begin_copy(&self, stanza: &StanzaName, body: &CopyBody) -> Result<(), RepositoryError> {
+    /// Another one's record will do, if it is of the same backup: two copies of one help each other. Tells whether it is new.
+    pub async fn begin_copy(&self, stanza: &StanzaName, body: &CopyBody) -> Result<bool, RepositoryError> {
         let name = layout::copy(stanza, body.label);
         match self.put_object(Kind::Copy, &name, body).await {
             Err(RepositoryError::Storage(StorageError::AlreadyExists { .. })) => {}
-            put => return put,
+            put => return put.map(|()| true),
         }
         match self.copy_record(stanza, body.label).await? {
             Some(other) if other.backup != body.backup => Err(RepositoryError::Contradiction {
@@ -34,11 +34,11 @@ impl Repository {
                 object: name,
                 reason: "another backup is being copied under this label".into(),
             }),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
-    /// Once the label is decided.
+    /// Once the label is decided; or by whoever began it, where something else turns out to lie there.
     pub async fn end_copy(&self, stanza: &StanzaName, label: BackupLabel) -> Result<(), RepositoryError> {
         Ok(self.storage().delete(&object_key(&layout::copy(stanza, label))).await?)
     }

@@ -1,7 +1,7 @@
 //! Copies what one repository has and another lacks: clusters, backups, WAL. PostgreSQL is not asked for anything.
 //!
 //! ```text
-//! listings of both --> plan (core) --> clusters --> histories --> per backup: its WAL, then
+//! listings of both --> plan (core) --> clusters --> what was begun is judged --> histories --> per backup: its WAL, then
 //!     copy record --> plans --> packs, plan by plan --> stop records --> manifest --> look at all of it --> catalogue entry
 //! --> the rest of the WAL
 //! ```
@@ -14,12 +14,13 @@
 //!    that is stored, after its WAL, and while all that it refers to is published there as the same backups.
 //! 2. Every put is create-only. What is there already is compared, not copied again; what differs is an error and stays.
 //! 3. A block is proved by its hash, a WAL file by its SHA-1, before the object that holds it is complete.
-//! 4. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
+//! 4. What others have begun in the target is left alone, unless it is this very backup and its writer is known to be dead.
+//! 5. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
 //!    one backup at a time what its manifest says of ranges (24 bytes each).
 //!
 //! Failure story: whoever dies leaves a label with a copy record and no entry. Nobody sweeps it or goes on with it but the next copy,
-//! which finds complete objects complete. Damage costs the backup that needs it, and those that refer to that one. A store that
-//! is full, away or read-only ends it all.
+//! which finds complete objects complete. Damage costs the backup that needs it, and those that refer to that one. An upload that
+//! breaks off is begun anew, three times in all. A store that is full, away or read-only ends it all.
 
 mod backup;
 mod look;
@@ -27,10 +28,12 @@ mod object;
 mod pack;
 mod paper;
 mod report;
+mod taking;
 mod trouble;
 mod wal;
 
 pub use report::{ArchiveSync, BackupSync, Counted, SyncReport, SyncStatus, json_to_text};
+pub use taking::{BackupLock, Watch};
 
 use crate::error::RepositoryError;
 use crate::open::Repository;
@@ -42,6 +45,7 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::plan::sync::{Step, SyncPlan, SyncRefusal};
 use pgconvoy_core::units::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
+use taking::{Taken, Takeover};
 use tokio_util::sync::CancellationToken;
 use trouble::Trouble;
 
@@ -54,6 +58,7 @@ pub struct SyncOptions {
     /// Who copies, for the record of it.
     pub writer: Writer,
     pub now: Timestamp,
+    pub watch: Watch,
     pub cancel: CancellationToken,
 }
 
@@ -67,8 +72,11 @@ pub async fn sync(
     progress: OnProgress,
 ) -> Result<SyncReport, Failure> {
     refuse_pair(&source, &target)?;
-    let has = look::holdings(&source, stanza, false).await?;
+    let mut has = look::holdings(&source, stanza, false).await?;
     let own = look::holdings(&target, stanza, true).await?;
+    for label in own.undecided.keys().filter(|label| has.entries.contains_key(label)) {
+        has.plans.insert(*label, look::plans(&source, stanza, *label).await?);
+    }
     let plan =
         SyncPlan::new(&has, &own, options.set).map_err(|refusal| refused(&refusal, &source, &target))?;
     tracing::debug!("from {} to {}:\n{plan}", source.describe(), target.describe());
@@ -87,6 +95,8 @@ pub async fn sync(
     let Some(secret) = has.clusters.first().map(|cluster| cluster.hash_secret.clone()) else {
         return Err(refused(&SyncRefusal::NoStanza, &source, &target));
     };
+    let takeover = Takeover { source: &source, target: &target, stanza, options, own: &own };
+    let taken = takeover.run(&plan, &has).await?;
     let cancel = options.cancel.child_token();
     // Who drops this future wants no more of it, and threads cannot be dropped.
     let _guard = cancel.clone().drop_guard();
@@ -99,6 +109,7 @@ pub async fn sync(
         target: job(target),
         clusters: has.clusters.clone(),
         secret,
+        taken,
         options: SyncOptions { cancel: cancel.clone(), ..options.clone() },
         fatal: Mutex::new(None),
     };
@@ -144,6 +155,7 @@ struct Sync {
     target: Job,
     clusters: Vec<pgconvoy_core::format::cluster::ClusterBody>,
     secret: HashSecret,
+    taken: Taken,
     options: SyncOptions,
     /// Why nothing more can be done.
     fatal: Mutex<Option<Failure>>,
@@ -158,11 +170,11 @@ impl Sync {
         );
         report.ended_by = match self.work(plan, &mut report) {
             Ok(()) => None,
-            Err(Trouble::Failed(failure) | Trouble::Fatal(failure)) => Some(failure),
-            Err(Trouble::Interrupted) => {
+            Err(trouble @ Trouble::Interrupted) => {
                 let fatal = self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Some(fatal.ok_or(RepositoryError::Interrupted { what: "repo-sync" })?)
+                Some(fatal.unwrap_or_else(|| trouble.told()))
             }
+            Err(trouble) => Some(trouble.told()),
         };
         Ok(report)
     }
@@ -184,7 +196,14 @@ impl Sync {
         for (label, step) in &plan.backups {
             self.source.go_on()?;
             let told = match step {
-                Step::Copy => self.one(*label, report, archives)?,
+                Step::Copy => self.one(plan, *label, report, archives)?,
+                Step::TakeOver => match self.taken.refused.get(label) {
+                    Some(failure) => not_taken_over(*label, failure, report),
+                    None if self.taken.published.contains(label) => {
+                        BackupSync::of(*label, SyncStatus::Present, None)
+                    }
+                    None => self.one(plan, *label, report, archives)?,
+                },
                 Step::Present => BackupSync::of(*label, SyncStatus::Present, None),
                 other => self.not_copied(*label, other, report),
             };
@@ -195,48 +214,55 @@ impl Sync {
 
     fn one(
         &self,
+        plan: &SyncPlan,
         label: BackupLabel,
         report: &mut SyncReport,
         archives: &mut wal::Archives<'_>,
     ) -> Result<BackupSync, Trouble> {
-        let copied = backup::copy(self, label, report, archives);
+        let relying = plan.relying.get(&label).map(Vec::as_slice).unwrap_or_default();
+        let copied = backup::copy(self, label, relying, report, archives);
         match copied {
             Ok(copied) => Ok(copied),
-            Err(Trouble::Failed(failure)) => {
+            Err(Trouble::Failed(failure) | Trouble::Differs(failure)) => {
                 let told = BackupSync::of(label, SyncStatus::Error, Some(failure.message.clone()));
-                report.errors.push(failure.context(format!("backup {label}")));
+                report.add_error(failure.context(format!("backup {label}")));
                 Ok(told)
             }
             Err(other) => Err(other),
         }
     }
 
-    /// What cannot be helped is told; what somebody should look at is an error too, and so is whatever was asked for by name.
+    /// Whoever runs this wants the repository to be filled, and it is not.
     fn not_copied(&self, label: BackupLabel, step: &Step, report: &mut SyncReport) -> BackupSync {
         let (status, code) = match step {
             Step::Conflict(_) => (SyncStatus::Conflict, ErrorCode::BackupMismatch),
             Step::Unreadable(_) => (SyncStatus::Error, ErrorCode::Checksum),
-            Step::Void => (SyncStatus::Void, ErrorCode::BackupSetInvalid),
-            Step::LeftOut(_) | Step::Copy | Step::Present => {
-                (SyncStatus::LeftOut, ErrorCode::BackupSetInvalid)
+            Step::Void => (SyncStatus::Void, ErrorCode::Command),
+            Step::LeftOut(_) | Step::Copy | Step::TakeOver | Step::Present => {
+                (SyncStatus::LeftOut, ErrorCode::Command)
             }
         };
+        let is_asked_for = self.options.set == Some(label) && code == ErrorCode::Command;
+        let code = if is_asked_for { ErrorCode::BackupSetInvalid } else { code };
         let reason = step.reason().unwrap_or_default().to_owned();
-        let is_asked_for = self.options.set == Some(label);
-        if is_asked_for || matches!(status, SyncStatus::Conflict | SyncStatus::Error) {
-            report.errors.push(Failure::new(code, format!("backup {label}: {reason}")));
-        } else {
-            tracing::warn!("backup {label} is not copied: {reason}");
-        }
+        report.add_error(Failure::new(code, format!("backup {label} is not copied: {reason}")));
         BackupSync::of(label, status, Some(reason))
     }
 
+    /// Waits for what is done there.
+    fn in_target<T, E: Into<RepositoryError>>(
+        &self,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Trouble> {
+        self.target.wait(doing).map_err(Trouble::of_target)
+    }
+
     /// For threads: what one failure costs is decided by whoever gathers, a fatal one ends all.
-    fn gathered<T>(&self, result: Result<T, Trouble>) -> crate::verify::Checked<Option<Result<T, Failure>>> {
+    fn gathered<T>(&self, result: Result<T, Trouble>) -> crate::verify::Checked<Option<Result<T, Trouble>>> {
         match result {
             Ok(value) => Ok(Some(Ok(value))),
-            Err(Trouble::Failed(failure)) => Ok(Some(Err(failure))),
-            Err(Trouble::Fatal(failure)) => {
+            Err(trouble @ (Trouble::Failed(_) | Trouble::Differs(_))) => Ok(Some(Err(trouble))),
+            Err(Trouble::Fatal(failure) | Trouble::Passing(failure)) => {
                 self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
                 self.options.cancel.cancel();
                 Err(crate::verify::Interrupted)
@@ -244,4 +270,11 @@ impl Sync {
             Err(Trouble::Interrupted) => Err(crate::verify::Interrupted),
         }
     }
+}
+
+/// Somebody works at it, or what lies there is another backup's.
+fn not_taken_over(label: BackupLabel, failure: &Failure, report: &mut SyncReport) -> BackupSync {
+    let status = if failure.code == ErrorCode::LockAcquire { SyncStatus::Busy } else { SyncStatus::Error };
+    report.add_error(failure.clone().context(format!("backup {label}")));
+    BackupSync::of(label, status, Some(failure.message.clone()))
 }

@@ -135,7 +135,7 @@ mod tests {
             ),
             (JobKind::Backup, "--start-fast=n --compress-type=lz4 --compress-level=-3 --no-force --online"),
             (JobKind::Verify, "--set=20261122-103000F --repo=3 --process-max=2"),
-            (JobKind::RepoSync, "--from=1 --to=2 --set=20261122-103000F --process-max=2"),
+            (JobKind::RepoSync, "--from=1 --to=2 --create --set=20261122-103000F --process-max=2"),
             (
                 JobKind::Restore,
                 "--worker=db1 --pg-path=/data --tablespace-map=a=/b --link-all --type=immediate",

@@ -6,12 +6,15 @@ use crate::output;
 use crate::repositories::repository_set;
 use crate::runtime::{block_on, terminated};
 use crate::settings::RepoSyncRequest;
+use pgconvoy_coordinator::prepare::{LIVENESS_WINDOW, process_runs};
 use pgconvoy_core::config::CipherType;
 use pgconvoy_core::failure::{Context as _, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::units::ByteCount;
-use pgconvoy_repository::sync::{SyncOptions, SyncReport, json_to_text, sync};
+use pgconvoy_repository::object::ObjectReader;
+use pgconvoy_repository::sync::{SyncOptions, SyncReport, Watch, json_to_text, sync};
 use pgconvoy_repository::verify::VerifyProgress;
+use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What is copied must not expire on its way, neither here nor there; backups may go on.
 const LOCK_KIND: &str = "expire";
+/// Held only while it is judged what a backup left in the target.
+const BACKUP_LOCK_KIND: &str = "backup";
 /// Often enough to see that it goes on, seldom enough for a log of a night.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -26,7 +31,7 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
     let synced = block_on(async {
         let cancel = CancellationToken::new();
         tokio::select! {
-            synced = synced(request, cancel.clone()) => synced,
+            synced = synced(request, Doer::Command, cancel.clone()) => synced,
             failure = terminated() => {
                 cancel.cancel();
                 Err(failure.hint("the same command goes on where this one ended"))
@@ -37,33 +42,70 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
         Output::Json => output::json(&synced.to_json())?,
         Output::Text => output::text(&json_to_text(&synced.to_json()))?,
     };
-    for error in synced.errors.iter().skip(1) {
+    for error in synced.others() {
         tracing::error!("[{}] {error}", error.code);
     }
     synced.verdict().map(|()| ExitCode::SUCCESS)
 }
 
+/// On whose behalf this process copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doer {
+    Command,
+    /// A worker of a fleet, whose backups are led by coordinators that come and go: a process that is gone proves nothing there.
+    Job,
+}
+
 /// Copies it all, until it is told to stop.
-pub async fn synced(request: &RepoSyncRequest, cancel: CancellationToken) -> Result<SyncReport, Failure> {
-    let (from, to) = (request.from.key, request.to.key);
+pub async fn synced(
+    request: &RepoSyncRequest,
+    doer: Doer,
+    cancel: CancellationToken,
+) -> Result<SyncReport, Failure> {
+    let from = request.from.key;
     let _locks = locks(request)?;
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
     let source = set.open(from).await.context(format!("repo {from}"))?;
-    let (target, is_new) = set.open_or_create(to, now()).await.context(format!("repo {to}"))?;
-    if is_new && request.to.cipher != CipherType::None {
-        tracing::warn!(
-            "repo {to} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
-        );
-    }
+    let target = target(request, doer, &set).await?;
     let options = SyncOptions {
         set: request.set,
         process_max: request.options.slots(cores()),
         writer: writer(),
         now: now(),
+        watch: watch(request, doer),
         cancel,
     };
     let last = Mutex::new(Instant::now());
     sync(source, target, &request.stanza, &options, Arc::new(move |progress| note(&last, &progress))).await
+}
+
+/// A path that is no repository may be a mount that is missing, or a directory of another host: nothing is made unasked.
+async fn target(
+    request: &RepoSyncRequest,
+    doer: Doer,
+    set: &RepositorySet,
+) -> Result<Arc<Repository>, Failure> {
+    let key = request.to.key;
+    if !request.create {
+        return set.open(key).await.map_err(|error| {
+            let is_absent = matches!(error, RepositoryError::NotARepository { .. }) || ObjectReader::is_absence(&error);
+            let failure = Failure::from(error).context(format!("repo {key}"));
+            match doer {
+                _ if !is_absent => failure,
+                Doer::Command => failure.hint(
+                    "pgconvoy stanza-create makes it; where PostgreSQL is gone for good, --create of this command does",
+                ),
+                Doer::Job => failure.hint("pgconvoy stanza-create makes it"),
+            }
+        });
+    }
+    let (target, is_new) = set.open_or_create(key, now()).await.context(format!("repo {key}"))?;
+    if is_new && request.to.cipher != CipherType::None {
+        tracing::warn!(
+            "repo {key} is encrypted: whoever loses its key loses its backups. Keep a copy elsewhere"
+        );
+    }
+    Ok(target)
 }
 
 /// In order of number, so that two that go opposite ways do not wait for each other.
@@ -72,6 +114,21 @@ fn locks(request: &RepoSyncRequest) -> Result<Vec<HostLock>, Failure> {
     keys.sort_unstable();
     let lock = |key| HostLock::acquire(&request.lock_path, &request.stanza, LOCK_KIND, key);
     keys.into_iter().map(lock).collect()
+}
+
+fn watch(request: &RepoSyncRequest, doer: Doer) -> Watch {
+    let (path, stanza, key) = (request.lock_path.clone(), request.stanza.clone(), request.to.key);
+    Watch {
+        lock: Arc::new(move || {
+            HostLock::acquire(&path, &stanza, BACKUP_LOCK_KIND, key)
+                .map(|lock| Box::new(lock) as Box<dyn Send>)
+        }),
+        process_runs: match doer {
+            Doer::Command => process_runs,
+            Doer::Job => |_| true,
+        },
+        window: LIVENESS_WINDOW,
+    }
 }
 
 fn note(last: &Mutex<Instant>, progress: &VerifyProgress) {

@@ -56,7 +56,8 @@ impl Errands for CommandErrands {
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }
             (context, Command::RepoSync(args)) => {
-                let synced = repo_sync::synced(&RepoSyncRequest::new(&context, &args)?, cancel).await?;
+                let request = RepoSyncRequest::for_job(&context, &args)?;
+                let synced = repo_sync::synced(&request, repo_sync::Doer::Job, cancel).await?;
                 let (result, failure) = (synced.to_json(), synced.verdict().err());
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }

@@ -47,7 +47,7 @@ impl CommandWorkshop {
     fn sync(&self, stanza: &StanzaName, options: &JobOptions) -> Result<RepoSyncRequest, Failure> {
         let (context, command) = of_job(&self.0.get(), JobKind::RepoSync, stanza, options)?;
         match command {
-            Command::RepoSync(args) => RepoSyncRequest::new(&context, &args),
+            Command::RepoSync(args) => RepoSyncRequest::for_job(&context, &args),
             other => Err(not_that(&other)),
         }
     }

@@ -13,6 +13,8 @@ pub struct RepoSyncRequest {
     pub stanza: StanzaName,
     pub from: RepoConfig,
     pub to: RepoConfig,
+    /// Whether `to` may be made.
+    pub create: bool,
     /// `None`: all.
     pub set: Option<BackupLabel>,
     pub options: BackupOptions,
@@ -33,11 +35,22 @@ impl RepoSyncRequest {
         Ok(RepoSyncRequest {
             from: one(args.from)?,
             to: one(args.to)?,
+            create: args.create,
             set: one_set(args.set.as_deref())?,
             options: context.policy(Some(&stanza))?,
             lock_path: context.config.paths.lock.clone(),
             output: args.output,
             stanza,
         })
+    }
+
+    /// As a job: which worker does it is not known to whoever asks, and a path means another place on each host.
+    pub fn for_job(context: &Context, args: &RepoSyncArgs) -> Result<Self, Failure> {
+        if args.create {
+            let message = "option '--create' is not valid for a job: no worker makes a repository by itself";
+            return Err(Failure::new(ErrorCode::OptionInvalid, message)
+                .hint("pgconvoy stanza-create makes it; with --embedded this command does, on this host"));
+        }
+        Self::new(context, args)
     }
 }

@@ -27,13 +27,19 @@ impl Lead {
             })
             .await?;
         let record = keeper.record();
-        let locks = self.lock_what_must_stay(&record).await?;
-        let registry = self.registry.clone();
-        let errand = match record.kind {
-            JobKind::Restore => restore::start(registry, keeper.clone(), self.deps.runtime.clone())?,
+        // Whatever can fail comes before the locks: nobody would give them back.
+        let set = match record.kind {
+            JobKind::Restore => None,
             JobKind::Backup | JobKind::Verify | JobKind::RepoSync => {
-                let set = self.deps.workshop.looked_at(record.kind, &record.stanza, &record.options)?;
-                Errand::start(registry, &record, set, &self.deps.runtime)
+                Some(self.deps.workshop.looked_at(record.kind, &record.stanza, &record.options)?)
+            }
+        };
+        let (registry, runtime) = (self.registry.clone(), self.deps.runtime.clone());
+        let (errand, locks) = match set {
+            None => (restore::start(registry, keeper.clone(), runtime)?, Locks::new()),
+            Some(set) => {
+                let locks = self.lock_what_must_stay(&record).await?;
+                (Errand::start(registry, &record, set, &runtime), locks)
             }
         };
         if let Some(job) = self.lock().jobs.get_mut(&record.id) {

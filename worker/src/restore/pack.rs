@@ -85,6 +85,7 @@ impl<'a> PackSlot<'a> {
                 return Ok(());
             }
         }
+        self.work.halt.check()?;
         Err(given_up(&object, complaints))
     }
 
@@ -330,8 +331,10 @@ impl<'a> Origins<'a> {
     fn next(&mut self) -> Option<Arc<Origin>> {
         if !self.knows_all && self.waiting.front().is_none_or(|first| first.is_away()) {
             self.knows_all = true;
-            let others = &self.work.chosen.others;
-            self.waiting.extend(self.work.around.runtime.block_on(others.find()).iter().cloned());
+            // One that hangs is waited for as long as its time-out, unless somebody wants the restore to end.
+            let looking = self.work.around.stop.run_until_cancelled(self.work.chosen.others.find());
+            let found = self.work.around.runtime.block_on(looking).unwrap_or_default();
+            self.waiting.extend(found.iter().cloned());
             self.waiting.make_contiguous().sort_by_key(|origin| origin.is_away());
         }
         self.waiting.pop_front()

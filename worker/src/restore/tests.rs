@@ -5,10 +5,20 @@ mod sharing;
 
 use super::marker::{MARKER, MARKER_NEW};
 use super::*;
-use fixture::{CHILD, Fixture, LABEL, MODIFIED, Shape, catalogue_entry, control, exists, manifest, pack};
+use fixture::{
+    CHILD, Fixture, LABEL, MODIFIED, Shape, catalogue_entry, control, exists, manifest, pack, settings,
+};
 use pgconvoy_core::pg::ControlFile;
 use pgconvoy_core::plan::recovery::RecoveryTarget;
+use pgconvoy_repository::RepositorySet;
+use pgconvoy_repository::set::Place;
+use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Faults, KeyPattern, Operation, Rule};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// For what must happen; long enough for any machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn sample() -> (Shape, Fixture) {
     let shape = Shape::sample();
@@ -309,6 +319,42 @@ fn a_signal_ends_the_restore_with_its_own_code() {
     around.stop.cancel();
     assert_refused(restore(&fixture.order(), &around), ErrorCode::Term);
     assert!(!exists(&fixture.target().join("global/pg_control")));
+}
+
+/// An order whose repositories fail as the test says.
+fn order_with_faults(fixture: &Fixture) -> (RestoreOrder, [Faults; 2]) {
+    let faulty = [1, 2].map(|number: u16| {
+        let storage = fixture.storages[usize::from(number) - 1].clone();
+        let (storage, faults) = FaultStorage::new(Arc::new(storage));
+        (Place::at(Arc::new(storage), settings(number)), faults)
+    });
+    let faults = faulty.each_ref().map(|(_, faults)| faults.clone());
+    let repositories = Arc::new(RepositorySet::new(faulty.map(|(place, _)| place)));
+    (RestoreOrder { repositories, ..fixture.order() }, faults)
+}
+
+#[test]
+fn a_signal_ends_the_restore_also_while_another_repository_that_hangs_is_asked_for_help() {
+    let (_, fixture) = sample();
+    let pack = pack(1);
+    fixture.hurt(1, &pack, |_| None);
+    let (order, [first, second]) = order_with_faults(&fixture);
+    // The pack is missed only when the other repository hangs already.
+    let late = Effect::Delay(Duration::from_secs(1));
+    first.add(Rule::always(Operation::Stat, late).on(KeyPattern::Exactly(pack.parse().unwrap())));
+    let around = fixture.around();
+    let stop = around.stop.clone();
+    let (end, ended) = mpsc::channel();
+    std::thread::spawn(move || end.send(restore(&order, &around)));
+    std::thread::sleep(Duration::from_millis(500));
+    let rule = second.add(Rule::always(Operation::Any, Effect::Stall));
+    let begin = Instant::now();
+    while second.strikes(rule) == 0 && begin.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(second.strikes(rule) > 0, "nobody asked it");
+    stop.cancel();
+    assert_refused(ended.recv_timeout(PATIENCE).unwrap(), ErrorCode::Term);
 }
 
 #[test]

@@ -41,6 +41,13 @@ pub struct PlanBody {
     pub bytes: u64,
 }
 
+impl PlanBody {
+    /// What is told of the same attempt in two repositories: when it was written, and what it rests on, are each one's own.
+    pub fn is_same_plan(&self, other: &PlanBody) -> bool {
+        (self.label, self.number, self.backup) == (other.label, other.number, other.backup)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct HeartbeatBody {

@@ -1,8 +1,9 @@
 //! Which jobs run: highest priority first, oldest first among equals, within limits.
 //!
 //! Properties
-//! 1. Two backups of one stanza never run at once, nor do more than the limit of jobs on one repository or one source's host.
-//! 2. A job that cannot run now holds up only those that want the same stanza and are behind it.
+//! 1. Two backups of one stanza never run at once, nor do more than the limit of jobs on one repository or one source's host; nor
+//!    two copies between repositories, if they have a repository of one stanza in common.
+//! 2. A backup that cannot run now holds up only jobs that want the same stanza and are behind it; a copy only copies.
 //! 3. The same queue and the same workers give the same answer.
 
 use crate::ids::{RepoKey, StanzaName, WorkerName};
@@ -82,9 +83,11 @@ impl JobQueue {
         let mut order: Vec<QueuedJob> = self.waiting.values().cloned().collect();
         order.sort_by_key(|job| (std::cmp::Reverse(job.priority), job.created, job.id));
         let mut passed_over: BTreeSet<StanzaName> = BTreeSet::new();
+        let mut copies_passed_over: BTreeSet<StanzaName> = BTreeSet::new();
         let mut starts = Vec::new();
         for job in order {
-            if passed_over.contains(&job.stanza) {
+            let is_copy = job.kind == JobKind::RepoSync;
+            if passed_over.contains(&job.stanza) || is_copy && copies_passed_over.contains(&job.stanza) {
                 continue;
             }
             match self.place(&job, &sources, &host) {
@@ -92,6 +95,9 @@ impl JobQueue {
                     self.waiting.remove(&job.id);
                     starts.push(Start { id: job.id, source: source.clone() });
                     self.running.insert(job.id, RunningJob { job, source });
+                }
+                None if is_copy => {
+                    copies_passed_over.insert(job.stanza);
                 }
                 None => {
                     passed_over.insert(job.stanza);
@@ -109,6 +115,9 @@ impl JobQueue {
         host: &impl Fn(&WorkerName) -> String,
     ) -> Option<Option<WorkerName>> {
         let running = || self.running.values();
+        if job.kind == JobKind::RepoSync {
+            return (!running().any(|other| is_in_the_way(&other.job, job))).then_some(None);
+        }
         if job.kind != JobKind::Backup {
             return Some(None);
         }
@@ -129,6 +138,13 @@ impl JobQueue {
         };
         sources(&job.stanza).into_iter().find(is_free).map(Some)
     }
+}
+
+/// Copies lock both their repositories for the stanza.
+fn is_in_the_way(running: &QueuedJob, job: &QueuedJob) -> bool {
+    running.kind == JobKind::RepoSync
+        && running.stanza == job.stanza
+        && running.repositories.iter().any(|repository| job.repositories.contains(repository))
 }
 
 #[cfg(test)]
@@ -220,5 +236,26 @@ mod tests {
         assert!(queue.start(each_its_own, WorkerName::to_string).is_empty());
         assert!(queue.remove(id(1)) && !queue.remove(id(1)));
         assert_eq!(queue.start(each_its_own, WorkerName::to_string).len(), 1);
+    }
+
+    fn copy(number: u8, stanza: &str, repositories: [u16; 2]) -> QueuedJob {
+        let repositories = repositories.map(RepoKey).to_vec();
+        QueuedJob { kind: JobKind::RepoSync, repositories, ..job(number, stanza) }
+    }
+
+    #[test]
+    fn copies_between_the_same_repositories_wait_for_each_other_and_hold_up_no_backup() {
+        let mut queue = JobQueue::default();
+        queue.submit(copy(1, "a", [1, 2]));
+        queue.submit(copy(2, "a", [2, 3]));
+        queue.submit(copy(3, "a", [3, 4]));
+        queue.submit(copy(4, "b", [1, 2]));
+        queue.submit(job(5, "a"));
+        assert_eq!(ids(&queue.start(each_its_own, WorkerName::to_string)), [id(1), id(4), id(5)]);
+        assert!(queue.start(each_its_own, WorkerName::to_string).is_empty(), "3 is behind 2");
+        assert!(queue.remove(id(1)));
+        assert_eq!(ids(&queue.start(each_its_own, WorkerName::to_string)), [id(2)]);
+        assert!(queue.remove(id(2)));
+        assert_eq!(ids(&queue.start(each_its_own, WorkerName::to_string)), [id(3)]);
     }
 }

@@ -6,6 +6,7 @@
 //! Invariants
 //! 1. A backup comes after all that it refers to, and is left out unless all of that is in the target or on its way there.
 //! 2. Nothing is copied over what is decided in the target: another backup under the same label, or its void record, stays.
+//!    Nor over what was begun there, unless it is this very backup.
 //! 3. Repositories whose clusters have other secrets or systems are not mixed.
 
 use crate::format::BackupLabel;
@@ -56,13 +57,26 @@ pub struct Archive {
     pub dropped: BTreeSet<WalFileName>,
 }
 
+/// Under a label, by number, each with the backup that it was made for; or why one of them cannot be read.
+pub type Plans = Result<BTreeMap<PlanNumber, Identity>, String>;
+
+/// What lies under a label that was begun and not decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begun {
+    /// It bears the record that this backup is being copied.
+    Copy(Identity),
+    Plans(Plans),
+}
+
 /// What a repository has of one stanza.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holdings {
     pub clusters: Vec<ClusterBody>,
     pub entries: BTreeMap<BackupLabel, Entry>,
-    /// Labels that were begun and not decided, with the backup of their newest plan, if that can be read.
-    pub undecided: BTreeMap<BackupLabel, Option<Identity>>,
+    /// Of a target: labels that were begun and not decided.
+    pub undecided: BTreeMap<BackupLabel, Begun>,
+    /// Of a source: plans of the labels that the target has begun.
+    pub plans: BTreeMap<BackupLabel, Plans>,
     pub archives: BTreeMap<ArchiveId, Archive>,
 }
 
@@ -81,6 +95,8 @@ pub enum SyncRefusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Copy,
+    /// It was begun in the target, as the same backup: a copy, once it is known that nobody works at it.
+    TakeOver,
     Present,
     /// The label is taken by another backup.
     Conflict(String),
@@ -96,6 +112,7 @@ impl Step {
     pub const fn name(&self) -> &'static str {
         match self {
             Step::Copy => "copy",
+            Step::TakeOver => "take-over",
             Step::Present => "present",
             Step::Conflict(_) => "conflict",
             Step::Void => "void",
@@ -106,14 +123,14 @@ impl Step {
 
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Step::Copy | Step::Present => None,
+            Step::Copy | Step::TakeOver | Step::Present => None,
             Step::Void => Some("it was given up in the target"),
             Step::Conflict(reason) | Step::LeftOut(reason) | Step::Unreadable(reason) => Some(reason),
         }
     }
 
     const fn is_in_target(&self) -> bool {
-        matches!(self, Step::Copy | Step::Present)
+        matches!(self, Step::Copy | Step::TakeOver | Step::Present)
     }
 }
 
@@ -132,6 +149,9 @@ pub struct SyncPlan {
     pub clusters: Vec<ClusterNumber>,
     /// In the order in which they are copied.
     pub backups: Vec<(BackupLabel, Step)>,
+    /// Of those to be copied, the ones that backups published in the target refer to, with these. Somebody has removed what they need: what
+    /// is left of it may be published again, but what is stored anew is sealed anew, and they could not open it.
+    pub relying: BTreeMap<BackupLabel, Vec<BackupLabel>>,
     pub archives: Vec<ArchiveStep>,
 }
 
@@ -145,6 +165,7 @@ impl SyncPlan {
         let clusters = missing_clusters(source, target)?;
         let wanted = set.map(|set| needed_by(set, source)).transpose()?;
         let backups = backups(source, target, wanted.as_ref());
+        let relying = relying(&backups, target);
         let needs = wanted.map(|wanted| WalNeeds::of(source, &wanted));
         let archive = |cluster: &ClusterBody| {
             let id = cluster.archive_id();
@@ -153,7 +174,7 @@ impl SyncPlan {
             ArchiveStep::new(cluster, there, &own, needs.as_ref())
         };
         let archives = source.clusters.iter().filter_map(archive).collect();
-        Ok(SyncPlan { clusters, backups, archives })
+        Ok(SyncPlan { clusters, backups, relying, archives })
     }
 }
 
@@ -215,8 +236,10 @@ fn backups(
     let mut in_order = Vec::new();
     for (label, entry) in oldest_first {
         let step = match entry {
-            Entry::Published(published) => match step(label, published, target) {
-                Step::Copy => unsatisfied(published, &steps).map_or(Step::Copy, Step::LeftOut),
+            Entry::Published(published) => match step(label, published, source, target) {
+                step @ (Step::Copy | Step::TakeOver) => {
+                    unsatisfied(published, &steps).map_or(step, Step::LeftOut)
+                }
                 decided => decided,
             },
             Entry::Unreadable(reason) => Step::Unreadable(format!("its entry in the source: {reason}")),
@@ -228,7 +251,7 @@ fn backups(
     in_order
 }
 
-fn step(label: BackupLabel, published: &Published, target: &Holdings) -> Step {
+fn step(label: BackupLabel, published: &Published, source: &Holdings, target: &Holdings) -> Step {
     match (target.entries.get(&label), target.undecided.get(&label)) {
         (Some(Entry::Published(other)), _) if other.backup == published.backup => Step::Present,
         (Some(Entry::Published(other)), _) => Step::Conflict(format!(
@@ -239,11 +262,39 @@ fn step(label: BackupLabel, published: &Published, target: &Holdings) -> Step {
         (Some(Entry::Unreadable(reason)), _) => {
             Step::Unreadable(format!("its entry in the target: {reason}"))
         }
-        (None, Some(Some(begun))) if *begun != published.backup => Step::Conflict(format!(
-            "backup {begun} was begun in the target under this label, and the source has {}",
-            published.backup
+        (None, Some(begun)) => step_of_begun(published, begun, source.plans.get(&label)),
+        (None, None) => Step::Copy,
+    }
+}
+
+/// A backup that was gone on with has plans of several jobs, each with an identity of its own.
+fn step_of_begun(published: &Published, begun: &Begun, plans: Option<&Plans>) -> Step {
+    let own = match begun {
+        Begun::Copy(copied) if *copied == published.backup => return Step::Copy,
+        Begun::Copy(copied) => {
+            return Step::Conflict(format!(
+                "backup {copied} is being copied into the target under this label, and the source has {}",
+                published.backup
+            ));
+        }
+        Begun::Plans(Ok(own)) => own,
+        Begun::Plans(Err(reason)) => {
+            return Step::Unreadable(format!(
+                "it was begun in the target, where its plans tell nothing: {reason}"
+            ));
+        }
+    };
+    let theirs = match plans {
+        Some(Ok(theirs)) => theirs,
+        Some(Err(reason)) => return Step::Unreadable(format!("its plans in the source: {reason}")),
+        None => return Step::Unreadable("its plans in the source are not known".into()),
+    };
+    match own.iter().find(|(number, begun)| theirs.get(number) != Some(begun)) {
+        None => Step::TakeOver,
+        Some((number, begun)) => Step::Conflict(format!(
+            "backup {begun} was begun in the target under this label (plan {}), and the source has {}",
+            number.0, published.backup
         )),
-        (None, _) => Step::Copy,
     }
 }
 
@@ -254,6 +305,20 @@ fn unsatisfied(published: &Published, steps: &BTreeMap<BackupLabel, Step>) -> Op
         Some(step) => Some(format!("it refers to {reference}, whose state is {}", step.name())),
         None => Some(format!("it refers to {reference}, which the source does not have")),
     })
+}
+
+fn relying(backups: &[(BackupLabel, Step)], target: &Holdings) -> BTreeMap<BackupLabel, Vec<BackupLabel>> {
+    let copied = |label: &BackupLabel| {
+        backups.iter().any(|(other, step)| other == label && matches!(step, Step::Copy | Step::TakeOver))
+    };
+    let mut relying: BTreeMap<BackupLabel, Vec<BackupLabel>> = BTreeMap::new();
+    for (label, entry) in &target.entries {
+        let Entry::Published(published) = entry else { continue };
+        for reference in published.references.iter().filter(|reference| copied(reference)) {
+            relying.entry(*reference).or_default().push(*label);
+        }
+    }
+    relying
 }
 
 /// The WAL that some backups need.

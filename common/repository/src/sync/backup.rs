@@ -1,7 +1,8 @@
 //! One backup: everything that it is made of, a look at all of it, and its entry.
 
 use super::Sync;
-use super::report::{BackupSync, SyncReport, SyncStatus};
+use super::pack::Rests;
+use super::report::{BackupSync, SyncReport, SyncStatus, together};
 use super::trouble::Trouble;
 use super::wal::Archives;
 use crate::error::RepositoryError;
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn copy(
     sync: &Sync,
     label: BackupLabel,
+    relying: &[BackupLabel],
     report: &mut SyncReport,
     archives: &mut Archives<'_>,
 ) -> Result<BackupSync, Trouble> {
@@ -30,15 +32,32 @@ pub(super) fn copy(
     sync.check_references(&record)?;
     archives.of_backup(&Published::from(&record), report)?;
     let packs = sync.packs_of(&record)?;
-    sync.mark(&record)?;
+    let is_own_record = sync.mark(&record)?;
+    let copied = fill(sync, record, packs, relying);
+    if matches!(copied, Err(Trouble::Differs(_))) && is_own_record {
+        sync.unmark(label)?;
+    }
+    copied
+}
+
+fn fill(
+    sync: &Sync,
+    record: BackupRecord,
+    packs: BTreeSet<PackName>,
+    relying: &[BackupLabel],
+) -> Result<BackupSync, Trouble> {
+    let label = record.label;
     let mut told = BackupSync::of(label, SyncStatus::Copied, None);
     sync.papers(label, "plan-", Kind::Plan, &mut told)?;
-    let growth = sync.packs(&record, packs, &mut told)?;
+    let rests = Rests { references: &record.references, relying };
+    let stored = sync.packs(label, packs, rests, &mut told)?;
     sync.papers(label, "stop-", Kind::Stop, &mut told)?;
     told.add_object(sync.paper(Kind::Manifest, &layout::manifest(&sync.source.stanza, label))?);
-    let manifest = sync.target.wait(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
-    let copied = sync.record_of_copy(record, manifest, growth);
+    let manifest = sync.in_target(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
+    let copied = sync.record_of_copy(record, manifest, stored)?;
     sync.look_at(&copied)?;
+    // Whoever was told to stop may have lost the locks by now.
+    sync.source.go_on()?;
     sync.publish(copied)?;
     Ok(told)
 }
@@ -121,16 +140,32 @@ impl Sync {
         .into()
     }
 
-    /// Before anything else lies under the label, so that nobody takes it for an unfinished backup.
-    fn mark(&self, record: &BackupRecord) -> Result<(), Trouble> {
+    /// Before anything else lies under the label, so that nobody takes it for an unfinished backup. Tells whether this run wrote it.
+    fn mark(&self, record: &BackupRecord) -> Result<bool, Trouble> {
+        let (target, stanza, label) = (&self.target.repository, &self.target.stanza, record.label);
+        if self.taken.marked.contains(&label) {
+            return Ok(true);
+        }
+        if self.in_target(target.copy_record(stanza, label))?.is_none() {
+            let prefix = object_key(&layout::backup(stanza, label));
+            let there = self.in_target(list_children(target.storage(), Some(&prefix)))?;
+            if !there.objects.is_empty() || !there.prefixes.is_empty() {
+                return Err(target.busy(label, None).into());
+            }
+        }
         let body = CopyBody {
-            label: record.label,
+            label,
             backup: record.backup,
             source: self.source.repository.identity(),
             writer: self.options.writer.clone(),
             begun: self.options.now,
         };
-        Ok(self.target.wait(self.target.repository.begin_copy(&self.target.stanza, &body))?)
+        self.in_target(target.begin_copy(stanza, &body))
+    }
+
+    /// What lies there is somebody else's: it is for backups to judge.
+    fn unmark(&self, label: BackupLabel) -> Result<(), Trouble> {
+        self.in_target(self.target.repository.end_copy(&self.target.stanza, label))
     }
 
     fn papers(
@@ -149,43 +184,60 @@ impl Sync {
         Ok(())
     }
 
-    /// By how many bytes they are more, or fewer, than in the source.
+    /// Bytes that they take in the target, whoever stored them.
     fn packs(
         &self,
-        record: &BackupRecord,
+        label: BackupLabel,
         packs: BTreeSet<PackName>,
+        rests: Rests<'_>,
         told: &mut BackupSync,
-    ) -> Result<i64, Trouble> {
-        let what = format!("backup {}", record.label);
-        let mut growth = 0;
-        let mut failures = Vec::new();
+    ) -> Result<u64, Trouble> {
+        let what = format!("backup {label}");
+        let mut stored = 0;
+        let (mut failures, mut differs) = (Vec::new(), false);
         for wave in waves(packs) {
-            let moved =
-                self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, &record.references)))?;
+            let moved = self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, rests)))?;
             for (_, moved) in moved {
                 match moved {
                     Ok(moved) => {
                         told.add_pack(moved.is_new.then_some(moved.bytes));
-                        growth += moved.bytes.cast_signed() - moved.source_bytes.cast_signed();
+                        stored += moved.bytes;
                     }
-                    Err(failure) => failures.push(failure),
+                    Err(trouble) => {
+                        differs |= matches!(trouble, Trouble::Differs(_));
+                        failures.push(trouble.told());
+                    }
                 }
             }
             // Later plans refer to what is missing now.
             if let Some(failure) = together(std::mem::take(&mut failures)) {
-                return Err(Trouble::Failed(failure));
+                return Err(if differs { Trouble::Differs(failure) } else { Trouble::Failed(failure) });
             }
         }
-        Ok(growth)
+        Ok(stored)
     }
 
-    fn record_of_copy(&self, record: BackupRecord, manifest: ManifestReference, growth: i64) -> BackupRecord {
+    fn record_of_copy(
+        &self,
+        record: BackupRecord,
+        manifest: ManifestReference,
+        stored: u64,
+    ) -> Result<BackupRecord, Trouble> {
+        let of_prior = match record.prior {
+            Some(prior) => {
+                let entry = self.target.repository.catalogue_entry(&self.target.stanza, prior);
+                match self.in_target(entry)? {
+                    Some(CatalogueBody::Published(prior)) => prior.sizes.stored_set,
+                    _ => 0,
+                }
+            }
+            None => 0,
+        };
         let mut copied = BackupRecord { manifest, ..record };
         self.add_target(&mut copied.repositories);
-        for bytes in [&mut copied.sizes.stored, &mut copied.sizes.stored_set] {
-            *bytes = bytes.saturating_add_signed(growth);
-        }
-        copied
+        copied.sizes.stored = stored;
+        copied.sizes.stored_set = stored.saturating_add(of_prior);
+        Ok(copied)
     }
 
     /// Whoever reads the entry here must not take this for a repository that the backup was not for.
@@ -233,21 +285,15 @@ impl Sync {
     fn publish(&self, record: BackupRecord) -> Result<(), Trouble> {
         let label = record.label;
         let (target, stanza) = (&self.target.repository, &self.target.stanza);
-        self.target.wait(target.publish_entry(stanza, record))?;
+        self.in_target(target.publish_entry(stanza, record))?;
         // What is left of it means nothing any more; a store under retention keeps it.
-        if let Err(error) = self.target.wait(target.end_copy(stanza, label)) {
-            tracing::debug!("the record of the copy of {label} stays: {error}");
+        let tidied = self.target.wait(async {
+            target.end_copy(stanza, label).await?;
+            target.tidy_published(stanza, label).await
+        });
+        if let Err(error) = tidied {
+            tracing::debug!("what only the copy of {label} needed stays: {error}");
         }
         Ok(())
     }
-}
-
-/// All of them in one, under the first one's code.
-fn together(mut failures: Vec<Failure>) -> Option<Failure> {
-    if failures.len() < 2 {
-        return failures.pop();
-    }
-    let mut one = failures[0].clone();
-    one.message = failures.iter().map(|failure| failure.message.as_str()).collect::<Vec<_>>().join("; ");
-    Some(one)
 }

@@ -9,12 +9,20 @@ use crate::verify::pack::batches;
 use bytes::Bytes;
 use pgconvoy_core::format::object::{Kind, TAG_BYTES};
 use pgconvoy_storage::{PutMode, StorageError, Upload};
+use std::time::Duration;
 
 /// Objects up to this size go in one put, which a retry can compare with what is there.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
 
+/// Tries of one object. Single requests were repeated below for as long as the store's time-out allows.
+const UPLOADS_MAX: u32 = 3;
+/// Before the second one; more before later ones.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// What an object's content is proved by. The object is complete only after `end`.
 pub(super) trait Proof {
+    /// The object is read from its start, perhaps once more.
+    fn begin(&mut self) {}
     fn frame(&mut self, number: usize, raw: &[u8]) -> Result<(), RepositoryError>;
     fn end(&mut self) -> Result<(), RepositoryError>;
 }
@@ -47,8 +55,32 @@ enum Outgoing {
 }
 
 impl Sync {
-    /// `body` is the new footer's, encoded.
+    /// `body` is the new footer's, encoded. What ends an upload need not end them all: each try is an upload of its own, under a new salt.
     pub(super) fn reseal(
+        &self,
+        object: &ObjectReader,
+        kind: Kind,
+        body: &[u8],
+        proof: &mut dyn Proof,
+    ) -> Result<Put, Trouble> {
+        for number in 1.. {
+            proof.begin();
+            match self.upload(object, kind, body, proof) {
+                Err(Trouble::Passing(failure)) if number < UPLOADS_MAX => {
+                    tracing::warn!("{}: {failure}, trying again", object.name());
+                    let cancel = &self.options.cancel;
+                    let pause =
+                        async { cancel.run_until_cancelled(tokio::time::sleep(PAUSE * number)).await };
+                    self.target.wait(pause).ok_or(Trouble::Interrupted)?;
+                }
+                Err(Trouble::Passing(failure)) => return Err(Trouble::Fatal(failure)),
+                other => return other,
+            }
+        }
+        Err(Trouble::Interrupted)
+    }
+
+    fn upload(
         &self,
         object: &ObjectReader,
         kind: Kind,
@@ -63,7 +95,7 @@ impl Sync {
         } else {
             match self.target.wait(storage.begin(&key, PutMode::Create)) {
                 Err(StorageError::AlreadyExists { .. }) => return Ok(Put::Exists),
-                begun => Outgoing::Upload(begun?),
+                begun => Outgoing::Upload(begun.map_err(Trouble::of_upload)?),
             }
         };
         let written = self
@@ -90,14 +122,16 @@ impl Sync {
                 Ok(Put::New(encoder.bytes()))
             }
             Err(StorageError::AlreadyExists { .. }) => Ok(Put::Exists),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(Trouble::of_upload(error)),
         }
     }
 
     fn send(&self, outgoing: &mut Outgoing, bytes: Bytes) -> Result<(), Trouble> {
         match outgoing {
             Outgoing::Whole(whole) => whole.extend_from_slice(&bytes),
-            Outgoing::Upload(upload) => self.target.wait(upload.write(bytes))?,
+            Outgoing::Upload(upload) => {
+                self.target.wait(upload.write(bytes)).map_err(Trouble::of_upload)?;
+            }
         }
         Ok(())
     }

@@ -6,7 +6,9 @@ use super::trouble::Trouble;
 use crate::error::RepositoryError;
 use crate::object::{ObjectReader, object_key};
 use crate::pack::PackReader;
+use crate::verify::Job;
 use crate::verify::pack::{OwnRun, flaw_of_frame, lends_all, name_of, own_runs};
+use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::object::{Kind, Protection};
 use pgconvoy_core::format::pack::PackBody;
@@ -18,10 +20,21 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
     pub(super) is_new: bool,
-    /// What it takes there, and what it took in the source.
+    /// What it takes there.
     pub(super) bytes: u64,
-    pub(super) source_bytes: u64,
 }
+
+/// What a pack's backup has to do with others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rests<'a> {
+    /// Labels that blocks may be borrowed from, beside its own.
+    pub(super) references: &'a [BackupLabel],
+    /// Backups that the target has published and that refer to it.
+    pub(super) relying: &'a [BackupLabel],
+}
+
+/// Enough to know which they are.
+const LABELS_TOLD: usize = 10;
 
 struct BlockProof<'a> {
     pack: &'a PackReader,
@@ -47,48 +60,75 @@ impl Proof for BlockProof<'_> {
 }
 
 impl Sync {
-    /// `references` are the labels that blocks may be borrowed from, beside the pack's own.
-    pub(super) fn pack(&self, name: PackName, references: &[BackupLabel]) -> Result<Moved, Trouble> {
-        let pack = self.opened(&self.source.repository, name)?;
-        let source_bytes = pack.object.size();
-        if let Some(bytes) = self.has_this_pack(&pack, name)? {
-            return Ok(Moved { is_new: false, bytes, source_bytes });
+    pub(super) fn pack(&self, name: PackName, rests: Rests<'_>) -> Result<Moved, Trouble> {
+        let pack = self.opened(name)?;
+        let body = self.rehomed(&pack, rests.references)?;
+        let wanted = body.as_ref().unwrap_or(&pack.body);
+        if let Some(bytes) = self.has_this_pack(&pack, wanted, name)? {
+            return Ok(Moved { is_new: false, bytes });
         }
-        let body = self.rehomed(&pack, references)?;
+        if !rests.relying.is_empty() {
+            return Err(self.would_break(&pack, rests.relying));
+        }
         // What was not touched stays as it is, with what a newer version may have put in.
-        let encoded = match body {
-            Some(body) => encode_named(&body),
+        let encoded = match &body {
+            Some(body) => encode_named(body),
             None => pack.object.encoded_body().to_vec(),
         };
         let mut proof = BlockProof { pack: &pack, runs: own_runs(&pack), secret: &self.secret };
         match self.reseal(&pack.object, Kind::Pack, &encoded, &mut proof)? {
-            Put::New(bytes) => Ok(Moved { is_new: true, bytes, source_bytes }),
-            Put::Exists => match self.has_this_pack(&pack, name)? {
-                Some(bytes) => Ok(Moved { is_new: false, bytes, source_bytes }),
+            Put::New(bytes) => Ok(Moved { is_new: true, bytes }),
+            Put::Exists => match self.has_this_pack(&pack, wanted, name)? {
+                Some(bytes) => Ok(Moved { is_new: false, bytes }),
                 None => Err(RepositoryError::Interrupted { what: "comparing a pack" }.into()),
             },
         }
     }
 
-    fn opened(&self, repository: &crate::Repository, name: PackName) -> Result<PackReader, Trouble> {
-        let opening = PackReader::open(repository, &self.source.stanza, name, None, &self.secret);
-        Ok(self.source.wait(opening)?)
+    fn would_break(&self, pack: &PackReader, relying: &[BackupLabel]) -> Trouble {
+        let labels: Vec<String> = relying.iter().take(LABELS_TOLD).map(BackupLabel::to_string).collect();
+        let message = format!(
+            "{} is not in {}, though {} of its backups refer to it ({}): a copy is sealed anew, and they could not open it",
+            pack.object.name(),
+            self.target.repository.describe(),
+            relying.len(),
+            labels.join(", ")
+        );
+        Trouble::Failed(
+            Failure::new(ErrorCode::BackupSetInvalid, message)
+                .hint("they cannot be restored from there: remove them there first, then all can be copied"),
+        )
     }
 
-    /// Its size, if the target has it. Compared is what the footers say, which includes the hash of every block: an object is complete or
-    /// it is not there.
-    fn has_this_pack(&self, pack: &PackReader, name: PackName) -> Result<Option<u64>, Trouble> {
+    fn opened(&self, name: PackName) -> Result<PackReader, Trouble> {
+        let Job { repository, stanza, .. } = &self.source;
+        Ok(self.source.wait(PackReader::open(repository, stanza, name, None, &self.secret))?)
+    }
+
+    fn opened_in_target(&self, name: PackName) -> Result<PackReader, Trouble> {
+        let Job { repository, stanza, .. } = &self.target;
+        self.in_target(PackReader::open(repository, stanza, name, None, &self.secret))
+    }
+
+    /// Its size, if the target has it. Compared is what the footers say, which includes the hash of every block, where borrowed ones lie and what
+    /// these packs are sealed with: an object is complete or it is not there.
+    fn has_this_pack(
+        &self,
+        pack: &PackReader,
+        wanted: &PackBody,
+        name: PackName,
+    ) -> Result<Option<u64>, Trouble> {
         let key = object_key(&name.key(&self.target.stanza));
-        if self.target.wait(self.target.repository.storage().stat(&key))?.is_none() {
+        if self.in_target(self.target.repository.storage().stat(&key))?.is_none() {
             return Ok(None);
         }
-        let there = self.opened(&self.target.repository, name)?;
+        let there = self.opened_in_target(name)?;
         let raw_bytes = |object: &ObjectReader| -> Vec<u32> {
             object.frames().iter().map(|frame| frame.raw_bytes()).collect()
         };
-        let is_same = without_seals(&there.body) == without_seals(&pack.body)
-            && raw_bytes(&there.object) == raw_bytes(&pack.object);
-        if is_same { Ok(Some(there.object.size())) } else { Err(self.differs(pack.object.name()).into()) }
+        let is_same =
+            bare(&there.body) == bare(wanted) && raw_bytes(&there.object) == raw_bytes(&pack.object);
+        if is_same { Ok(Some(there.object.size())) } else { Err(self.differs(pack.object.name())) }
     }
 
     /// The footer as it must be in the target; `None`: as it is.
@@ -109,7 +149,7 @@ impl Sync {
                 let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
                 return Err(contradiction(reason).into());
             }
-            let lender = self.opened(&self.target.repository, name)?;
+            let lender = self.opened_in_target(name)?;
             if !lends_all(&pack.body.ranges, number, foreign, &lender) {
                 let place = self.target.repository.describe();
                 let reason = format!("blocks that it borrows are not in {place}/{}", lender.object.name());
@@ -134,7 +174,7 @@ impl Sync {
         while plan.0 > 1 {
             let of_plan: Vec<PackName> = needed.iter().filter(|pack| pack.plan == plan).copied().collect();
             let lent = self.source.each("packs of earlier attempts", &of_plan, |name| {
-                let lenders = self.opened(&self.source.repository, *name).map(|pack| {
+                let lenders = self.opened(*name).map(|pack| {
                     let own =
                         pack.body.foreign.iter().map(name_of).filter(|lender| lender.label == name.label);
                     own.collect::<Vec<PackName>>()
@@ -151,11 +191,10 @@ impl Sync {
     }
 }
 
-/// What a pack is, wherever it lies.
-fn without_seals(body: &PackBody) -> PackBody {
+/// Without what says the same in two ways: no salt, and how bytes lie.
+fn bare(body: &PackBody) -> PackBody {
     let mut body = PackBody { plain: false, ..body.clone() };
-    for foreign in &mut body.foreign {
-        foreign.generation = KeyGeneration(0);
+    for foreign in body.foreign.iter_mut().filter(|foreign| foreign.salt.iter().all(|byte| *byte == 0)) {
         foreign.salt.clear();
     }
     body

@@ -6,6 +6,7 @@ use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::units::ByteCount;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum SyncStatus {
     Void,
     /// What it refers to is not in the target.
     LeftOut,
+    /// A backup is being written there under this label.
+    Busy,
     Error,
 }
 
@@ -29,6 +32,7 @@ impl SyncStatus {
             SyncStatus::Conflict => "conflict",
             SyncStatus::Void => "void",
             SyncStatus::LeftOut => "left-out",
+            SyncStatus::Busy => "busy",
             SyncStatus::Error => "error",
         }
     }
@@ -107,6 +111,9 @@ impl ArchiveSync {
     }
 }
 
+/// So many errors are told; the others are counted, and logged as they come.
+pub(super) const ERRORS_TOLD: usize = 10;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncReport {
     pub from: RepoKey,
@@ -116,7 +123,11 @@ pub struct SyncReport {
     pub backups: Vec<BackupSync>,
     /// Those that lacked something.
     pub archives: Vec<ArchiveSync>,
+    /// The first ones.
     pub errors: Vec<Failure>,
+    /// How many more there were.
+    pub errors_untold: usize,
+    codes: BTreeSet<ErrorCode>,
     /// Why it ended before all was tried.
     pub ended_by: Option<Failure>,
 }
@@ -130,7 +141,19 @@ impl SyncReport {
             backups: Vec::new(),
             archives: Vec::new(),
             errors: Vec::new(),
+            errors_untold: 0,
+            codes: BTreeSet::new(),
             ended_by: None,
+        }
+    }
+
+    pub(super) fn add_error(&mut self, failure: Failure) {
+        self.codes.insert(failure.code);
+        if self.errors.len() < ERRORS_TOLD {
+            self.errors.push(failure);
+        } else {
+            tracing::warn!("[{}] {failure}", failure.code);
+            self.errors_untold += 1;
         }
     }
 
@@ -139,15 +162,40 @@ impl SyncReport {
         if let Some(failure) = &self.ended_by {
             return Err(failure.clone());
         }
-        let Some(first) = self.errors.first() else { return Ok(()) };
-        let mut failure = first.clone();
-        if self.errors.iter().any(|other| other.code != first.code) {
-            failure.code = ErrorCode::Command;
-        }
-        if self.errors.len() > 1 {
-            failure.message = format!("{} (and {} more)", first.message, self.errors.len() - 1);
+        let Some(first) = self.told_by_verdict().and_then(|number| self.errors.get(number)) else {
+            return Ok(());
+        };
+        let mut failure = Failure { code: self.code(), ..first.clone() };
+        let others = self.errors.len() - 1 + self.errors_untold;
+        if others > 0 {
+            failure.message = format!("{} (and {others} more)", first.message);
         }
         Err(failure)
+    }
+
+    /// Errors that are kept here and that the verdict does not tell.
+    pub fn others(&self) -> impl Iterator<Item = &Failure> {
+        let told = self.told_by_verdict().filter(|_| self.ended_by.is_none());
+        self.errors
+            .iter()
+            .enumerate()
+            .filter(move |(number, _)| Some(*number) != told)
+            .map(|(_, error)| error)
+    }
+
+    fn told_by_verdict(&self) -> Option<usize> {
+        let code = self.code();
+        let fitting = self.errors.iter().position(|failure| failure.code == code);
+        fitting.or((!self.errors.is_empty()).then_some(0))
+    }
+
+    /// What is left out for another's sake does not hide the cause.
+    fn code(&self) -> ErrorCode {
+        let mut causes = self.codes.iter().filter(|code| **code != ErrorCode::Command);
+        match (causes.next(), causes.next()) {
+            (Some(only), None) => *only,
+            _ => ErrorCode::Command,
+        }
     }
 
     pub fn to_json(&self) -> Value {
@@ -171,15 +219,35 @@ impl SyncReport {
             })
         };
         let error = |failure: &Failure| json!({"code": failure.code.number(), "message": failure.message});
+        let untold = (self.errors_untold > 0).then(|| {
+            Failure::new(
+                ErrorCode::Command,
+                format!("and {} more errors, which the log tells", self.errors_untold),
+            )
+        });
         json!({
             "from": self.from.0,
             "to": self.to.0,
             "stanza": self.stanza.as_str(),
             "backup": self.backups.iter().map(backup).collect::<Vec<_>>(),
             "archive": self.archives.iter().map(archive).collect::<Vec<_>>(),
-            "errors": self.ended_by.iter().chain(&self.errors).map(error).collect::<Vec<_>>(),
+            "errors": self.ended_by.iter().chain(&self.errors).chain(&untold).map(error).collect::<Vec<_>>(),
         })
     }
+}
+
+/// All of them in one, under the first one's code.
+pub(super) fn together(mut failures: Vec<Failure>) -> Option<Failure> {
+    if failures.len() < 2 {
+        return failures.pop();
+    }
+    let mut one = failures[0].clone();
+    let told: Vec<&str> = failures.iter().take(ERRORS_TOLD).map(|failure| failure.message.as_str()).collect();
+    one.message = told.join("; ");
+    if failures.len() > ERRORS_TOLD {
+        let _ = write!(one.message, "; and {} more", failures.len() - ERRORS_TOLD);
+    }
+    Some(one)
 }
 
 /// For people, from the JSON: a job's result comes as such.
@@ -213,4 +281,60 @@ pub fn json_to_text(result: &Value) -> String {
         text.push_str("nothing to copy\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgconvoy_core::ids::RepoKey;
+
+    fn failures(count: usize) -> impl Iterator<Item = Failure> {
+        (0..count).map(|number| Failure::new(ErrorCode::Checksum, format!("pack {number} is damaged")))
+    }
+
+    #[test]
+    fn of_thousands_of_errors_ten_are_named_and_the_others_counted() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let mut report = SyncReport::new(RepoKey(1), RepoKey(2), &"main".parse()?);
+        failures(10_000).for_each(|failure| report.add_error(failure));
+        let told = report.to_json();
+        assert_eq!(told["errors"].as_array().map(Vec::len), Some(ERRORS_TOLD + 1));
+        assert_eq!(told["errors"][ERRORS_TOLD]["message"], "and 9990 more errors, which the log tells");
+        let verdict = report.verdict().err().ok_or("it is no success")?;
+        assert_eq!(
+            (verdict.code, verdict.message.as_str()),
+            (ErrorCode::Checksum, "pack 0 is damaged (and 9999 more)")
+        );
+        report.add_error(Failure::new(ErrorCode::Crypto, "another key"));
+        assert_eq!(report.verdict().err().map(|failure| failure.code), Some(ErrorCode::Command));
+        Ok(())
+    }
+
+    #[test]
+    fn the_verdict_names_a_cause_and_every_other_error_is_told_beside_it()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let mut report = SyncReport::new(RepoKey(1), RepoKey(2), &"main".parse()?);
+        report.add_error(Failure::new(ErrorCode::Command, "left out"));
+        failures(2).for_each(|failure| report.add_error(failure));
+        let verdict = report.verdict().err().ok_or("it is no success")?;
+        assert_eq!(
+            (verdict.code, verdict.message.as_str()),
+            (ErrorCode::Checksum, "pack 0 is damaged (and 2 more)")
+        );
+        let others =
+            |report: &SyncReport| report.others().map(|error| error.message.clone()).collect::<Vec<_>>();
+        assert_eq!(others(&report), ["left out", "pack 1 is damaged"]);
+        report.ended_by = Some(Failure::new(ErrorCode::FileWrite, "no space is left"));
+        assert_eq!(others(&report), ["left out", "pack 0 is damaged", "pack 1 is damaged"]);
+        Ok(())
+    }
+
+    #[test]
+    fn failures_of_one_backup_are_told_together_in_short() {
+        let message = |count| together(failures(count).collect()).map(|failure| failure.message);
+        assert_eq!(message(0), None);
+        assert_eq!(message(2).as_deref(), Some("pack 0 is damaged; pack 1 is damaged"));
+        let many = message(10_000).unwrap_or_default();
+        assert!(many.ends_with("pack 9 is damaged; and 9990 more") && many.len() < 1000, "{many}");
+    }
 }

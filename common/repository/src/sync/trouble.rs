@@ -2,25 +2,68 @@
 
 use crate::error::RepositoryError;
 use crate::verify::Interrupted;
-use pgconvoy_core::failure::Failure;
+use pgconvoy_core::failure::{Classify, Failure, Retry};
 use pgconvoy_storage::StorageError;
+use pgconvoy_storage::StorageError as S;
 
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// Of one object; others may be well.
     Failed(Failure),
+    /// The same: what the target has under a name is not what the source has.
+    Differs(Failure),
+    /// Of an upload: another try may end otherwise.
+    Passing(Failure),
     /// Of a store: whatever comes next would end alike.
     Fatal(Failure),
     Interrupted,
 }
 
+impl Trouble {
+    pub(super) fn told(self) -> Failure {
+        match self {
+            Trouble::Failed(failure)
+            | Trouble::Differs(failure)
+            | Trouble::Passing(failure)
+            | Trouble::Fatal(failure) => failure,
+            Trouble::Interrupted => RepositoryError::Interrupted { what: "repo-sync" }.into(),
+        }
+    }
+}
+
+impl Trouble {
+    /// Of the target, which every object needs: whoever may not write one may write none.
+    pub(super) fn of_target(error: impl Into<RepositoryError>) -> Trouble {
+        let error = error.into();
+        match &error {
+            RepositoryError::Storage(S::Access { .. } | S::Refused { .. } | S::NotSupported { .. }) => {
+                Trouble::Fatal(error.into())
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// Of an object on its way to the target: its beginning is gone, so nobody else could try again.
+    pub(super) fn of_upload(error: StorageError) -> Trouble {
+        match error.retry() {
+            Retry::MayHelp => Trouble::Passing(error.into()),
+            Retry::IsFutile => Trouble::of_target(error),
+        }
+    }
+}
+
+/// What ends a single call may end one object only; what says something of the store ends it all.
 impl From<RepositoryError> for Trouble {
     fn from(error: RepositoryError) -> Trouble {
-        use StorageError as S;
         let is_fatal = match &error {
             RepositoryError::Storage(error) => matches!(
                 error,
-                S::ReadOnly { .. } | S::Full { .. } | S::Unavailable { .. } | S::Timeout { .. }
+                S::ReadOnly { .. }
+                    | S::Full { .. }
+                    | S::Unavailable { .. }
+                    | S::Timeout { .. }
+                    | S::Throttled { .. }
+                    | S::Setup { .. }
             ),
             RepositoryError::Unreachable { .. } => true,
             _ => false,

@@ -2,11 +2,13 @@
 
 use super::Sync;
 use super::object::{Proof, Put};
-use super::report::{ArchiveSync, SyncReport};
+use super::report::{ArchiveSync, SyncReport, together};
 use super::trouble::Trouble;
 use crate::error::RepositoryError;
 use crate::object::ObjectReader;
+use crate::verify::Job;
 use crate::wal::WalReader;
+use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout::{self, ArchiveId};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::wal::WalBody;
@@ -25,28 +27,35 @@ pub(super) struct Archives<'a> {
 struct Lacking<'a> {
     cluster: ClusterNumber,
     size: WalSegmentSize,
-    step: &'a ArchiveStep,
+    id: ArchiveId,
+    /// `None`: the target has all.
+    step: Option<&'a ArchiveStep>,
     /// In order; files leave it when they were tried.
     files: Vec<WalFileName>,
     /// They are in the source, and could not be copied.
     lost: BTreeSet<WalSegmentName>,
+    /// They are in the target as they are in the source, if both have them.
+    equal: BTreeSet<WalSegmentName>,
     told: ArchiveSync,
 }
 
 impl<'a> Archives<'a> {
     pub(super) fn new(sync: &'a Sync, plan: &'a SyncPlan) -> Archives<'a> {
-        let lacking = |step: &'a ArchiveStep| {
-            let cluster = sync.clusters.iter().find(|cluster| cluster.archive_id() == step.archive)?;
-            Some(Lacking {
+        let lacking = |cluster: &ClusterBody| {
+            let id = cluster.archive_id();
+            let step = plan.archives.iter().find(|step| step.archive == id);
+            Lacking {
                 cluster: cluster.number,
                 size: cluster.wal_segment_size,
+                id,
                 step,
-                files: step.files.clone(),
+                files: step.map(|step| step.files.clone()).unwrap_or_default(),
                 lost: BTreeSet::new(),
-                told: ArchiveSync::new(step.archive),
-            })
+                equal: BTreeSet::new(),
+                told: ArchiveSync::new(id),
+            }
         };
-        Archives { sync, archives: plan.archives.iter().filter_map(lacking).collect() }
+        Archives { sync, archives: sync.clusters.iter().map(lacking).collect() }
     }
 
     /// They lead to all else.
@@ -55,7 +64,8 @@ impl<'a> Archives<'a> {
         self.archives.iter_mut().try_for_each(|archive| archive.copy(self.sync, is_history, report))
     }
 
-    /// The segments of a backup. Those that the source does not have either are no reason not to copy it.
+    /// The segments of a backup. Those that the source does not have either are no reason not to copy it; those that the target has
+    /// under their names must be the same.
     pub(super) fn of_backup(&mut self, backup: &Published, report: &mut SyncReport) -> Result<(), Trouble> {
         let Some(archive) = self.archives.iter_mut().find(|archive| archive.cluster == backup.cluster) else {
             return Ok(());
@@ -64,18 +74,14 @@ impl<'a> Archives<'a> {
         let is_needed =
             |file: &WalFileName| matches!(file, WalFileName::Segment(segment) if needed.contains(segment));
         archive.copy(self.sync, is_needed, report)?;
-        match archive.lost.intersection(&needed).next() {
-            None => Ok(()),
-            Some(segment) => Err(RepositoryError::Missing {
-                place: self.sync.target.repository.describe(),
-                object: layout::wal_file(
-                    &self.sync.target.stanza,
-                    archive.step.archive,
-                    &WalFileName::Segment(*segment),
-                ),
-            }
-            .into()),
+        if let Some(segment) = archive.lost.intersection(&needed).next() {
+            let file = WalFileName::Segment(*segment);
+            let object = layout::wal_file(&self.sync.target.stanza, archive.id, &file);
+            return Err(
+                RepositoryError::Missing { place: self.sync.target.repository.describe(), object }.into()
+            );
         }
+        archive.compare(self.sync, &needed)
     }
 
     pub(super) fn rest(&mut self, report: &mut SyncReport) -> Result<(), Trouble> {
@@ -89,7 +95,7 @@ impl<'a> Archives<'a> {
 
     /// What was done of each.
     pub(super) fn told(self) -> impl Iterator<Item = ArchiveSync> {
-        self.archives.into_iter().map(|archive| archive.told)
+        self.archives.into_iter().filter(|archive| archive.step.is_some()).map(|archive| archive.told)
     }
 }
 
@@ -102,37 +108,60 @@ impl Lacking<'_> {
     ) -> Result<(), Trouble> {
         let (now, later): (Vec<_>, Vec<_>) = self.files.iter().copied().partition(is_meant);
         self.files = later;
-        let id = self.step.archive;
+        let id = self.id;
         let told = sync
             .source
             .each(&format!("archive {id}"), &now, |file| sync.gathered(sync.wal_file(id, file)))?;
         for (number, copied) in told {
+            if let (Ok(Copied::New(_) | Copied::Present), WalFileName::Segment(segment)) =
+                (&copied, now[number])
+            {
+                self.equal.insert(segment);
+            }
             match (copied, now[number]) {
                 (Ok(Copied::New(bytes)), _) => self.told.add_file(bytes),
                 (Ok(Copied::Present), _) => self.told.present += 1,
                 (Ok(Copied::Gone), _) => {}
-                (Err(failure), file) => {
+                (Err(trouble), file) => {
                     if let WalFileName::Segment(segment) = file {
                         self.lost.insert(segment);
                     }
-                    report.errors.push(failure.context(format!("WAL {file}")));
+                    report.add_error(trouble.told().context(format!("WAL {file}")));
                 }
             }
         }
         Ok(())
     }
 
-    fn parts(&mut self, sync: &Sync, report: &mut SyncReport) -> Result<(), Trouble> {
-        let id = self.step.archive;
-        let what = format!("parts of segments in archive {id}");
+    /// By what their footers tell, which is not much to read: of two servers that were one, each has WAL of its own under the same names.
+    fn compare(&mut self, sync: &Sync, needed: &BTreeSet<WalSegmentName>) -> Result<(), Trouble> {
+        let id = self.id;
+        let open: Vec<WalSegmentName> = needed.difference(&self.equal).copied().collect();
+        let what = format!("WAL that both have in archive {id}");
         let told =
-            sync.source.each(&what, &self.step.parts, |part| sync.gathered(sync.wal_part(id, part)))?;
+            sync.source.each(&what, &open, |segment| sync.gathered(sync.same_segment(id, *segment)))?;
+        let mut failures = Vec::new();
+        for (number, result) in told {
+            match result {
+                Ok(()) => {
+                    self.equal.insert(open[number]);
+                }
+                Err(trouble) => failures.push(trouble.told().context(format!("WAL {}", open[number]))),
+            }
+        }
+        together(failures).map_or(Ok(()), |failure| Err(Trouble::Failed(failure)))
+    }
+
+    fn parts(&mut self, sync: &Sync, report: &mut SyncReport) -> Result<(), Trouble> {
+        let (id, Some(step)) = (self.id, self.step) else { return Ok(()) };
+        let what = format!("parts of segments in archive {id}");
+        let told = sync.source.each(&what, &step.parts, |part| sync.gathered(sync.wal_part(id, part)))?;
         for (number, copied) in told {
             match copied {
                 Ok(Copied::New(bytes)) => self.told.add_part(bytes),
                 Ok(Copied::Present | Copied::Gone) => {}
-                Err(failure) => {
-                    report.errors.push(failure.context(format!("WAL {}", self.step.parts[number])))
+                Err(trouble) => {
+                    report.add_error(trouble.told().context(format!("WAL {}", step.parts[number])));
                 }
             }
         }
@@ -142,17 +171,17 @@ impl Lacking<'_> {
     fn dropped(&self, sync: &Sync, report: &mut SyncReport) -> Result<(), Trouble> {
         let (source, target, stanza) =
             (&sync.source.repository, &sync.target.repository, &sync.source.stanza);
-        for file in &self.step.dropped {
+        for file in self.step.iter().flat_map(|step| &step.dropped) {
             let copying = async {
-                match source.dropped_record(stanza, self.step.archive, file).await? {
-                    Some(record) => target.record_dropped(stanza, self.step.archive, file, &record).await,
+                match source.dropped_record(stanza, self.id, file).await? {
+                    Some(record) => target.record_dropped(stanza, self.id, file, &record).await,
                     None => Ok(()),
                 }
             };
             if let Err(error) = sync.source.wait(copying) {
-                match Trouble::from(error) {
+                match Trouble::of_target(error) {
                     Trouble::Failed(failure) => {
-                        report.errors.push(failure.context(format!("record of dropped WAL {file}")));
+                        report.add_error(failure.context(format!("record of dropped WAL {file}")));
                     }
                     other => return Err(other),
                 }
@@ -179,6 +208,10 @@ struct DigestProof<'a> {
 }
 
 impl Proof for DigestProof<'_> {
+    fn begin(&mut self) {
+        (self.size, self.sha1) = (0, Sha1::new());
+    }
+
     fn frame(&mut self, _: usize, raw: &[u8]) -> Result<(), RepositoryError> {
         self.size += raw.len() as u64;
         self.sha1.update(raw);
@@ -206,6 +239,18 @@ impl Sync {
         self.wal_object(opened, there)
     }
 
+    /// One that either lacks is no matter here.
+    fn same_segment(&self, archive: ArchiveId, segment: WalSegmentName) -> Result<(), Trouble> {
+        let (stanza, file) = (&self.source.stanza, WalFileName::Segment(segment));
+        let of = |job: &Job| job.wait(job.repository.open_wal(stanza, archive, &file));
+        let (Some(ours), Some(theirs)) = (of(&self.source)?, of(&self.target)?) else { return Ok(()) };
+        if (ours.body.size, ours.body.sha1) == (theirs.body.size, theirs.body.sha1) {
+            return Ok(());
+        }
+        let place = self.target.repository.describe();
+        Err(RepositoryError::Duplicate { place, name: theirs.body.name }.into())
+    }
+
     fn wal_part(&self, archive: ArchiveId, part: &WalPart) -> Result<Copied, Trouble> {
         let stanza = &self.source.stanza;
         let opened = self.source.wait(self.source.repository.open_wal_part(stanza, archive, part))?;
@@ -224,7 +269,7 @@ impl Sync {
         let mut proof = DigestProof { place, object: object.name(), body, size: 0, sha1: Sha1::new() };
         match self.reseal(object, Kind::Wal, object.encoded_body(), &mut proof)? {
             Put::New(bytes) => Ok(Copied::New(bytes)),
-            Put::Exists => match there()? {
+            Put::Exists => match there().map_err(Trouble::of_target)? {
                 Some(other) if other.body == reader.body => Ok(Copied::Present),
                 Some(_) => Err(RepositoryError::Duplicate {
                     place: self.target.repository.describe(),

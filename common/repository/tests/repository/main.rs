@@ -12,4 +12,5 @@ mod publishing;
 mod stopping;
 mod support;
 mod syncing;
+mod taking_over;
 mod verifying;

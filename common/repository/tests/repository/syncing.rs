@@ -4,29 +4,32 @@ use super::support::{
     BackupRequest, Files, Flaw, Seal, Site, backup, incremental, segment, wal_content, writer,
 };
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::format::layout;
-use pgconvoy_core::format::plan::CopyBody;
+use pgconvoy_core::format::object::Kind as Object;
+use pgconvoy_core::format::plan::{CopyBody, PlanBody};
 use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::pg::{Lsn, TimelineId, WalFileName, WalPart};
 use pgconvoy_core::units::{MIB, Timestamp};
 use pgconvoy_repository::codec::Codec;
-use pgconvoy_repository::sync::{SyncOptions, SyncReport, SyncStatus, sync};
+use pgconvoy_repository::sync::{BackupLock, SyncOptions, SyncReport, SyncStatus, Watch, sync};
 use pgconvoy_repository::wal::PackedPart;
 use pgconvoy_repository::{Repository, verify};
-use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Kind, Operation, Rule};
+use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Faults, KeyPattern, Kind, Operation, Rule};
 use pgconvoy_storage::{MemoryStorage, Storage};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A repository without the stanza.
-async fn empty(seal: Seal) -> Site {
+pub(crate) async fn empty(seal: Seal) -> Site {
     let site = Site::at(Arc::new(MemoryStorage::new()), seal, 2).await;
     site.delete("main/cluster/0001").await;
     site
 }
 
 /// Two full backups, one that borrows from the first, WAL, a history, and a part of a segment.
-async fn source(seal: Seal) -> Site {
+pub(crate) async fn source(seal: Seal) -> Site {
     let site = Site::with_two_backups(seal).await;
     let full = site.labels().await[0];
     incremental(&site, full, Flaw::None).await;
@@ -39,26 +42,44 @@ async fn source(seal: Seal) -> Site {
     site
 }
 
-async fn try_sync(from: &Site, to: &Site, set: Option<&str>) -> Result<SyncReport, Failure> {
+pub(crate) async fn try_sync(from: &Site, to: &Site, set: Option<&str>) -> Result<SyncReport, Failure> {
     sync_into(from, to.repository.clone(), set).await
 }
 
-async fn sync_into(from: &Site, to: Arc<Repository>, set: Option<&str>) -> Result<SyncReport, Failure> {
-    let options = SyncOptions {
+pub(crate) async fn sync_into(
+    from: &Site,
+    to: Arc<Repository>,
+    set: Option<&str>,
+) -> Result<SyncReport, Failure> {
+    sync_with(from, to, &options(set)).await
+}
+
+pub(crate) async fn sync_with(
+    from: &Site,
+    to: Arc<Repository>,
+    options: &SyncOptions,
+) -> Result<SyncReport, Failure> {
+    sync(from.repository.clone(), to, &from.stanza, options, Arc::new(|_| {})).await
+}
+
+/// As if by the process that made the backups: what it began is over.
+pub(crate) fn options(set: Option<&str>) -> SyncOptions {
+    let lock: BackupLock = Arc::new(|| Ok(Box::new(())));
+    SyncOptions {
         set: set.map(|set| set.parse().unwrap()),
         process_max: 3,
         writer: writer(),
         now: Timestamp::from_seconds(1_796_000_000),
+        watch: Watch { lock, process_runs: |_| true, window: Duration::from_millis(400) },
         cancel: CancellationToken::new(),
-    };
-    sync(from.repository.clone(), to, &from.stanza, &options, Arc::new(|_| {})).await
+    }
 }
 
-fn statuses(report: &SyncReport) -> Vec<SyncStatus> {
+pub(crate) fn statuses(report: &SyncReport) -> Vec<SyncStatus> {
     report.backups.iter().map(|backup| backup.status).collect()
 }
 
-async fn is_whole(site: &Site) {
+pub(crate) async fn is_whole(site: &Site) {
     let report = site.verify().await;
     assert_eq!(report.errors().collect::<Vec<_>>(), Vec::<&verify::Finding>::new());
     assert!(report.backups.iter().all(|backup| backup.recoverable), "{:?}", report.backups);
@@ -169,6 +190,23 @@ async fn damaged_wal_is_named_and_keeps_the_backup_that_needs_it_from_being_publ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_not_published_onto_other_wal_of_the_same_name() {
+    let from = source(Seal::Encrypted).await;
+    let to = Site::at(Arc::new(MemoryStorage::new()), Seal::Encrypted, 2).await;
+    to.push([segment(2)]).await;
+    to.push_file(&WalFileName::Segment(segment(5)), vec![7; 1 << 20]).await;
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied, SyncStatus::Error, SyncStatus::Copied]);
+    assert_eq!(report.verdict().unwrap_err().code, ErrorCode::ArchiveDuplicate);
+    assert!(report.errors[0].message.contains(&segment(5).to_string()), "{:?}", report.errors);
+    assert_eq!(to.labels().await.len(), 2);
+    // Also where nothing is to be copied of the archive.
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(report.archives, []);
+    assert_eq!(statuses(&report), [SyncStatus::Present, SyncStatus::Error, SyncStatus::Present]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_backup_under_the_same_label_is_named_and_stays() {
     let (from, to) =
         (source(Seal::Encrypted).await, Site::at(Arc::new(MemoryStorage::new()), Seal::Encrypted, 2).await);
@@ -179,6 +217,7 @@ async fn another_backup_under_the_same_label_is_named_and_stays() {
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(statuses(&report), [SyncStatus::Conflict, SyncStatus::Copied, SyncStatus::LeftOut]);
     assert_eq!(report.verdict().unwrap_err().code, ErrorCode::BackupMismatch);
+    assert_eq!(report.errors.len(), 2, "also what is left out is named: {:?}", report.errors);
     assert_eq!(to.record(label).await.backup, Site::identity(77));
     is_whole(&to).await;
 }
@@ -191,7 +230,12 @@ async fn a_label_that_was_given_up_cannot_be_filled_and_is_told() {
     assert!(to.repository.give_up(&to.stanza, void).await.unwrap());
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(report.backups.iter().find(|one| one.label == second).unwrap().status, SyncStatus::Void);
-    assert!(report.verdict().is_ok());
+    let verdict = report.verdict().unwrap_err();
+    assert_eq!(verdict.code, ErrorCode::Command, "who is told of no error believes that it is filled");
+    assert!(
+        verdict.message.contains(&second.to_string()) && verdict.message.contains("given up"),
+        "{verdict}"
+    );
     let report = try_sync(&from, &to, Some(&second.to_string())).await.unwrap();
     assert_eq!(report.verdict().unwrap_err().code, ErrorCode::BackupSetInvalid);
 }
@@ -213,8 +257,7 @@ async fn what_is_being_copied_is_nobodys_unfinished_backup() {
     let other = CopyBody { backup: Site::identity(9), ..mark.clone() };
     assert!(to.repository.begin_copy(&to.stanza, &other).await.is_err());
     let plan = layout::plan(&to.stanza, label, PlanNumber(1));
-    let copied: pgconvoy_core::format::plan::PlanBody =
-        from.repository.get_object(pgconvoy_core::format::object::Kind::Plan, &plan).await.unwrap().unwrap();
+    let copied: PlanBody = from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     to.repository.write_plan(&to.stanza, &copied).await.unwrap();
     assert_eq!(to.repository.unfinished(&to.stanza).await.unwrap(), []);
     assert_eq!(to.repository.undecided(&to.stanza).await.unwrap(), []);
@@ -232,8 +275,7 @@ async fn an_unfinished_copy_of_the_same_backup_in_the_target_is_completed_and_an
     let from = source(Seal::Encrypted).await;
     let label = from.labels().await[0];
     let plan = layout::plan(&from.stanza, label, PlanNumber(1));
-    let body: pgconvoy_core::format::plan::PlanBody =
-        from.repository.get_object(pgconvoy_core::format::object::Kind::Plan, &plan).await.unwrap().unwrap();
+    let body: PlanBody = from.repository.get_object(Object::Plan, &plan).await.unwrap().unwrap();
     let to = empty(Seal::Encrypted).await;
     to.repository.write_plan(&to.stanza, &body).await.unwrap();
     let report = try_sync(&from, &to, None).await.unwrap();
@@ -242,7 +284,7 @@ async fn an_unfinished_copy_of_the_same_backup_in_the_target_is_completed_and_an
     is_whole(&to).await;
 
     let to = empty(Seal::Encrypted).await;
-    let other = pgconvoy_core::format::plan::PlanBody { backup: Site::identity(9), ..body };
+    let other = PlanBody { backup: Site::identity(9), ..body };
     to.repository.write_plan(&to.stanza, &other).await.unwrap();
     let report = try_sync(&from, &to, None).await.unwrap();
     assert_eq!(statuses(&report), [SyncStatus::Conflict, SyncStatus::Copied, SyncStatus::LeftOut]);
@@ -310,4 +352,117 @@ async fn a_changed_backup_of_the_same_label_is_never_mixed_in_by_a_borrowed_bloc
     // In order of label; the incremental one is begun, and not published.
     assert_eq!(recoverable, [true, false, true]);
     assert_eq!(of_target.backups[1].status, verify::BackupStatus::InProgress);
+}
+
+/// The target as a store of which some calls fail.
+async fn faulty(to: &Site) -> (Arc<Repository>, Faults) {
+    let (storage, faults) = FaultStorage::new(to.storage.clone());
+    (Arc::new(Repository::open(Arc::new(storage), &to.settings).await.unwrap()), faults)
+}
+
+fn on(operation: Operation, effect: Effect, what: &str) -> Rule {
+    Rule::always(operation, effect).on(KeyPattern::Contains(what.to_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_lets_nobody_write_ends_it_at_once_and_not_once_for_each_object() {
+    let (from, to) = (source(Seal::Encrypted).await, empty(Seal::Encrypted).await);
+    for what in ["/wal/", "/pack/"] {
+        let (opened, faults) = faulty(&to).await;
+        let rule = faults.add(on(Operation::Put, Effect::Fail(Kind::Access), what));
+        let report = sync_into(&from, opened, None).await.unwrap();
+        assert!(report.ended_by.is_some() && report.errors.is_empty(), "{report:?}");
+        // Each thread may have been under way.
+        assert!(faults.strikes(rule) <= 3, "{} tries", faults.strikes(rule));
+        assert_eq!(to.labels().await, []);
+    }
+    let report = try_sync(&from, &to, None).await.unwrap();
+    assert_eq!(statuses(&report), [SyncStatus::Copied; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_is_begun_anew_three_times_in_all() {
+    let from = source(Seal::Encrypted).await;
+    for effect in [Effect::Fail(Kind::Unavailable), Effect::LoseAnswer(Kind::Timeout)] {
+        let to = empty(Seal::Encrypted).await;
+        let (opened, faults) = faulty(&to).await;
+        faults.add(on(Operation::Put, effect, "/pack/").times(2));
+        let report = sync_into(&from, opened, None).await.unwrap();
+        assert_eq!(statuses(&report), [SyncStatus::Copied; 3], "{effect:?} {:?}", report.ended_by);
+        is_whole(&to).await;
+    }
+    let to = empty(Seal::Encrypted).await;
+    let (opened, faults) = faulty(&to).await;
+    let history = layout::wal_file(&to.stanza, to.cluster.archive_id(), &WalFileName::History(TimelineId(2)));
+    let rule = faults.add(on(Operation::Put, Effect::Fail(Kind::Unavailable), &history));
+    let report = sync_into(&from, opened, None).await.unwrap();
+    assert_eq!(report.verdict().unwrap_err().code, ErrorCode::HostConnect, "{:?}", report.ended_by);
+    assert_eq!(faults.strikes(rule), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_entry_tells_what_the_backup_takes_in_its_own_repository() {
+    let from = source(Seal::Plain).await;
+    let to = empty(Seal::Encrypted).await;
+    for label in from.labels().await {
+        let mut record = from.record(label).await;
+        // As a repository tells it that took no part in an earlier attempt.
+        (record.sizes.stored, record.sizes.stored_set) = (1, 2);
+        let name = layout::catalogue_entry(&from.stanza, label);
+        from.delete(&name).await;
+        let entry = CatalogueBody::Published(Box::new(record));
+        from.repository.put_object(Object::Catalogue, &name, &entry).await.unwrap();
+    }
+    try_sync(&from, &to, None).await.unwrap();
+    for label in to.labels().await {
+        let record = to.record(label).await;
+        let packs = layout::packs(&to.stanza, label, PlanNumber(1));
+        let mut stored = 0;
+        for name in to.objects().await.iter().filter(|name| name.starts_with(&packs)) {
+            stored += to.read(name).await.len() as u64;
+        }
+        let of_prior = match record.prior {
+            Some(prior) => to.record(prior).await.sizes.stored_set,
+            None => 0,
+        };
+        assert_eq!((record.sizes.stored, record.sizes.stored_set), (stored, stored + of_prior), "{label}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_published_while_somebody_looks_is_nobodys_unfinished_backup() {
+    let (from, to) = (source(Seal::Encrypted).await, empty(Seal::Encrypted).await);
+    let (label, set) = (from.labels().await[0], from.labels().await[0].to_string());
+    try_sync(&from, &to, Some(&set)).await.unwrap();
+    let name = layout::catalogue_entry(&to.stanza, label);
+    let record = to.record(label).await;
+    let entry = CatalogueBody::Published(Box::new(record.clone()));
+    let mark = CopyBody {
+        label,
+        backup: record.backup,
+        source: from.repository.identity(),
+        writer: writer(),
+        begun: Timestamp::from_seconds(1),
+    };
+    for all in [false, true] {
+        to.delete(&name).await;
+        to.repository.begin_copy(&to.stanza, &mark).await.unwrap();
+        let (opened, faults) = faulty(&to).await;
+        // Between the listings and the look at the label.
+        let label_key = layout::backup(&to.stanza, label).parse().unwrap();
+        let wait = Effect::Delay(Duration::from_millis(500));
+        faults.add(Rule::once(Operation::List, wait).on(KeyPattern::Exactly(label_key)));
+        let stanza = to.stanza.clone();
+        let looking = tokio::spawn(async move {
+            if all {
+                opened.unfinished(&stanza).await.unwrap()
+            } else {
+                opened.undecided(&stanza).await.unwrap()
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        to.repository.put_object(Object::Catalogue, &name, &entry).await.unwrap();
+        to.repository.end_copy(&to.stanza, label).await.unwrap();
+        assert_eq!(looking.await.unwrap(), []);
+    }
 }

@@ -149,6 +149,8 @@ fn a_copy_between_repositories_has_both_to_itself() {
     assert_eq!(check(&[("from", "2"), ("to", "1")]).unwrap(), [RepoKey(2), RepoKey(1)]);
     assert_eq!(check(&[("from", "2"), ("to", "2")]).unwrap_err().code.number(), 32);
     assert_eq!(check(&[("from", "2")]).unwrap_err().code.number(), 37);
+    let made = check(&[("from", "2"), ("to", "1"), ("create", "true")]).unwrap_err();
+    assert_eq!(made.code.number(), 31, "no worker makes a repository");
     let set =
         workshop().looked_at(JobKind::RepoSync, &main(), &options(&[("from", "2"), ("to", "1")])).unwrap();
     assert_eq!(set.keys().collect::<Vec<_>>(), [RepoKey(1), RepoKey(2)]);

@@ -97,6 +97,14 @@ impl Shape {
     }
 }
 
+pub(super) fn settings(number: u16) -> RepositorySettings {
+    RepositorySettings {
+        number: RepoKey(number),
+        secret: None,
+        layout: pgconvoy_core::config::Layout::Packed,
+    }
+}
+
 pub(super) struct Fixture {
     pub(super) runtime: Runtime,
     pub(super) storages: [MemoryStorage; 2],
@@ -108,11 +116,6 @@ impl Fixture {
     pub(super) fn new(shape: &Shape) -> Fixture {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let storages = [MemoryStorage::new(), MemoryStorage::new()];
-        let settings = |index: u16| RepositorySettings {
-            number: RepoKey(index),
-            secret: None,
-            layout: pgconvoy_core::config::Layout::Packed,
-        };
         let places = storages.iter().zip(1..).map(|(storage, number)| {
             let storage: Arc<dyn Storage> = Arc::new(storage.clone());
             Place::at(storage, settings(number))

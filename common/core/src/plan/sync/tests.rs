@@ -132,6 +132,17 @@ present   20261125-103000F
 }
 
 #[test]
+fn what_was_removed_under_published_backups_of_the_target_is_told_with_these() {
+    let mut target = source();
+    target.entries.remove(&label(FULL));
+    target.entries.insert(label(DIFF), Entry::Void);
+    let plan = SyncPlan::new(&source(), &target, None).unwrap();
+    assert_eq!(plan.backups[0], (label(FULL), Step::Copy));
+    assert_eq!(plan.relying, [(label(FULL), vec![label(INCR)])].into(), "a void one needs nothing");
+    assert_eq!(SyncPlan::new(&source(), &empty(), None).unwrap().relying, [].into());
+}
+
+#[test]
 fn a_label_that_is_decided_otherwise_stays_and_what_refers_to_it_is_left_out() {
     let mut target = source();
     target.entries = [(label(DIFF), Entry::Void), (label(NEXT), published(9, &[], (8, 9)))].into();
@@ -148,15 +159,44 @@ conflict  20261125-103000F  the target has backup {} under this label, and the s
     assert_eq!(plan(&target, None), expected);
 }
 
+fn plans(of: &[(u32, u8)]) -> Plans {
+    Ok(of.iter().map(|(number, backup)| (PlanNumber(*number), identity(*backup))).collect())
+}
+
+/// The step of the first backup, whose plans in the source are 1 and 2, of different jobs.
+fn step_where_begun(begun: Begun) -> Step {
+    let (mut source, mut target) = (source(), empty());
+    source.plans.insert(label(FULL), plans(&[(1, 8), (2, 1)]));
+    target.undecided.insert(label(FULL), begun);
+    SyncPlan::new(&source, &target, None).unwrap().backups.remove(0).1
+}
+
 #[test]
-fn an_undecided_label_is_completed_if_it_is_the_same_backup() {
-    let mut target = empty();
-    target.undecided = [(label(FULL), Some(identity(1))), (label(NEXT), Some(identity(9)))].into();
-    let plan = SyncPlan::new(&source(), &target, None).unwrap();
-    assert_eq!(plan.backups[0].1, Step::Copy);
-    assert!(
-        matches!(&plan.backups[3].1, Step::Conflict(reason) if reason.contains("was begun in the target"))
-    );
+fn an_undecided_label_is_completed_or_taken_over_if_it_is_the_same_backup() {
+    assert_eq!(step_where_begun(Begun::Copy(identity(1))), Step::Copy);
+    for same in [plans(&[(1, 8), (2, 1)]), plans(&[(1, 8)]), plans(&[(2, 1)])] {
+        assert_eq!(step_where_begun(Begun::Plans(same)), Step::TakeOver, "whatever job its plan was of");
+    }
+    for other in [plans(&[(1, 9)]), plans(&[(1, 1)]), plans(&[(1, 8), (2, 1), (3, 7)])] {
+        let step = step_where_begun(Begun::Plans(other));
+        assert!(
+            matches!(&step, Step::Conflict(reason) if reason.contains("was begun in the target")),
+            "{step:?}"
+        );
+    }
+    let step = step_where_begun(Begun::Copy(identity(8)));
+    assert!(matches!(&step, Step::Conflict(reason) if reason.contains("being copied")), "{step:?}");
+}
+
+#[test]
+fn a_begun_label_whose_plans_cannot_be_read_is_a_step_of_its_own() {
+    let unread = step_where_begun(Begun::Plans(Err("damaged".into())));
+    assert!(matches!(&unread, Step::Unreadable(reason) if reason.contains("damaged")), "{unread:?}");
+    let (mut source, mut target) = (source(), empty());
+    target.undecided.insert(label(FULL), Begun::Plans(plans(&[(1, 1)])));
+    source.plans.insert(label(FULL), Err("damaged".into()));
+    let steps = SyncPlan::new(&source, &target, None).unwrap().backups;
+    assert_eq!(steps[0].1, Step::Unreadable("its plans in the source: damaged".into()));
 }
 
 #[test]

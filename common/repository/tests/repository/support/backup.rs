@@ -4,10 +4,10 @@ use super::{PackFile, Site, VERSION, segment, write_pack};
 use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::catalogue::BackupRecord;
-use pgconvoy_core::format::layout::PackName;
+use pgconvoy_core::format::layout::{self, PackName};
 use pgconvoy_core::format::manifest::{Database, Tablespace};
 use pgconvoy_core::format::plan::{PlanBody, Writer};
-use pgconvoy_core::format::wal::StopBody;
+use pgconvoy_core::format::wal::{KeptSession, StopBody};
 use pgconvoy_core::ids::{Epoch, FencingToken, Oid, PlanNumber, RepoKey, WorkerName};
 use pgconvoy_core::machine::backup::contents::BackupContents;
 use pgconvoy_core::machine::backup::event::UnitLease;
@@ -300,6 +300,15 @@ fn stop(request: &BackupRequest) -> StopBody {
         tablespace_map: String::new(),
         kept: None,
     }
+}
+
+/// The stop record becomes what a fleet's source leaves: with session and scan.
+pub(crate) async fn keep_session(site: &Site, label: BackupLabel, request: &BackupRequest) {
+    let kept = KeptSession { preflight: preflight(), session: session(request) };
+    let stop = StopBody { kept: Some(Box::new(kept)), ..stop(request) };
+    site.delete(&layout::stop(&site.stanza, label, PlanNumber(1))).await;
+    let pages = Box::new(std::iter::once(Ok(request.files.scan())));
+    site.repository.write_stop(&site.stanza, label, PlanNumber(1), &stop, Some(pages)).await.unwrap();
 }
 
 async fn run_unit(site: &Site, request: &BackupRequest, order: &UnitOrder) -> Receipt {

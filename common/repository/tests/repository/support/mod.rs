@@ -5,7 +5,7 @@ mod incremental;
 mod pack;
 mod site;
 
-pub(crate) use backup::{BackupRequest, Files, backup, contents, writer};
+pub(crate) use backup::{BackupRequest, Files, backup, contents, keep_session, writer};
 pub(crate) use incremental::{Flaw, incremental};
 pub(crate) use pack::{PackFile, write_pack};
 pub(crate) use site::{Seal, Site, VERSION, segment, wal_content};
