@@ -269,7 +269,7 @@ fn replay(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let one = Contender::Pgconvoy { repositories: 1 };
     let (rival, plain) = (stage.rival(), Contender::Plain);
     let least = Form::from_arguments().pick(SHORT_SEGMENTS_REPLAYED, FULL_SEGMENTS_REPLAYED);
-    let replay = Replay::prepare(stage, &[one, rival], usize::try_from(least)?)?;
+    let mut replay = Replay::prepare(stage, &[one, rival], usize::try_from(least)?)?;
     let rounds =
         Rounds::run("replay", &[one, rival, plain], count, |contender, _| replay.turn(stage, contender))?;
     let name = rival.name();

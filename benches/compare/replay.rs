@@ -1,7 +1,6 @@
 //! archive-get --archive-async while PostgreSQL replays what it is given: the recovery of a restored cluster, from its start to its end.
 //!
-//! Everybody restores a backup of his own and has the same WAL in his archive; the WAL is of rows and indexes like the rest of the
-//! data. A restore_command that copies segments from a directory beside it is the least that such a recovery can take here.
+//! All recover the same backup and have the same WAL in their archives, which is of rows and indexes like the rest of the data. A restore_command that copies segments from a directory beside it is the least that such a recovery can take here.
 //! CPU times include PostgreSQL's own, which is most.
 
 use crate::ahead;
@@ -14,24 +13,26 @@ use crate::wal;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+const BACKED_UP_BY: Contender = Contender::Pgconvoy { repositories: 1 };
+
 pub(crate) struct Replay {
     segments: Vec<PathBuf>,
+    /// Each recovery has a log of its own.
+    turns: u32,
 }
 
 impl Replay {
-    /// A backup by each tool, and so many segments of WAL or a few more after it, in each one's archive.
+    /// A backup, and so many segments of WAL or a few more after it in each tool's archive.
     pub(crate) fn prepare(stage: &Stage, tools: &[Contender], segments: usize) -> Result<Replay> {
         let cluster = stage.cluster();
+        tools.iter().try_for_each(|tool| stage.fresh(*tool))?;
         let first = cluster.psql("select pg_walfile_name(pg_current_wal_insert_lsn())")?;
-        for tool in tools {
-            stage.fresh(*tool)?;
-            stage.backup(*tool, "full")?.run(limits::LARGE_COMMAND)?.ok()?;
-        }
+        stage.backup(BACKED_UP_BY, "full")?.run(limits::LARGE_COMMAND)?.ok()?;
         let segments = load(cluster, &first, segments)?;
         for tool in tools {
             wal::push(stage, *tool, &segments)?.run(limits::LARGE_COMMAND)?.ok()?;
         }
-        Ok(Replay { segments })
+        Ok(Replay { segments, turns: 0 })
     }
 
     pub(crate) fn segments(&self) -> usize {
@@ -39,17 +40,15 @@ impl Replay {
     }
 
     /// Restores, which is not measured, and recovers.
-    pub(crate) fn turn(&self, stage: &Stage, contender: Contender) -> Result<Turn> {
+    pub(crate) fn turn(&mut self, stage: &Stage, contender: Contender) -> Result<Turn> {
         ahead::forget_statuses(stage)?;
         stage.prepare_restore()?;
-        let restored_by = match contender {
-            Contender::Plain => Contender::Pgconvoy { repositories: 1 },
-            tool => tool,
-        };
-        stage.restore(restored_by)?.run(limits::LARGE_COMMAND)?.ok()?;
+        stage.restore(BACKED_UP_BY)?.run(limits::LARGE_COMMAND)?.ok()?;
         let command = restore_command(stage, contender);
         let overrides = vec!["archive_mode=off".to_owned(), format!("restore_command='{command}'")];
-        let copy = Cluster::attach_at(stage.scratch(), "replay", &stage.target(), overrides)?;
+        self.turns += 1;
+        let name = format!("replay-{}", self.turns);
+        let copy = Cluster::attach_at(stage.scratch(), &name, &stage.target(), overrides)?;
         settle();
         let cost = ahead::cost_with_background(|| {
             let begin = Instant::now();
@@ -65,8 +64,7 @@ impl Replay {
     /// What lies in pg_wal is replayed without being asked for, and would flatter everybody.
     fn all_were_asked_for(&self, copy: &Cluster) -> Result<()> {
         let log = copy.log();
-        let since = log.rfind("starting PostgreSQL").unwrap_or_default();
-        let restored = log[since..].matches("restored log file").count();
+        let restored = log.matches("restored log file").count();
         ensure!(restored >= self.segments.len(), "{restored} segments of {}\n{log}", self.segments.len());
         Ok(())
     }
