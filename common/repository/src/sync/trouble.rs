@@ -63,7 +63,6 @@ impl From<RepositoryError> for Trouble {
                     | S::Unavailable { .. }
                     | S::Timeout { .. }
                     | S::Throttled { .. }
-                    | S::Setup { .. }
             ),
             RepositoryError::Unreachable { .. } => true,
             _ => false,
