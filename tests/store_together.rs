@@ -14,7 +14,7 @@ use support::stores::azurite::Azurite;
 use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::seaweed::{self, Seaweed};
 use support::{
-    Context, Random, Repo, Result, Site, SiteOptions, data, ensure, labels, note, same_data, user,
+    Context, Random, Repo, Result, Site, SiteOptions, data, ensure, labels, limits, note, same_data, user,
 };
 
 const CONTAINER: &str = "kit";
@@ -24,6 +24,13 @@ const RATES: [(u16, u64); 3] = [(2, 12 * MIB), (3, 6 * MIB), (4, 9 * MIB)];
 const LATENCY: Duration = Duration::from_millis(20);
 /// Of the slowest one's time.
 const TIME_MAX: f64 = 1.3;
+
+/// Files beside the cluster's own: more than the process may ever hold.
+const FILLER_FILES: usize = 20;
+const FILLER_BYTES: usize = 32 << 20;
+const SLOTS: u64 = 4;
+/// A worker's 64 MiB and 24 MiB for each slot and each of three repositories; a coordinator's 64 MiB: here they are one process.
+const MEMORY_MAX: u64 = (64 + 24 * SLOTS * 3 + 64) * MIB;
 
 /// Fields drop in this order.
 struct Stage {
@@ -114,4 +121,40 @@ fn one_backup_to_four_kinds_of_store_takes_little_more_than_the_slowest_alone() 
         copy.stop()?;
     }
     Ok(())
+}
+
+#[test]
+fn a_slow_store_beside_two_quick_ones_costs_no_more_memory_than_the_budget() -> Result<()> {
+    let stage = Stage::start()?;
+    let site = &stage.site;
+    let filler = site.cluster.data().join("filler");
+    user::private_dir(&filler)?;
+    for number in 0..FILLER_FILES {
+        let file = filler.join(number.to_string());
+        std::fs::write(&file, vec![u8::try_from(number)?; FILLER_BYTES])?;
+        user::give(&file)?;
+    }
+    // Only S3 is slow; Azure and the directory are not.
+    stage.lines[0].set(Weather { rate: Some(RATES[0].1), latency: LATENCY, ..Weather::default() });
+    let slots = format!("--process-max={SLOTS}");
+    let repos = ["--repo=1", "--repo=2", "--repo=3"];
+    let options = ["backup", "--type=full", "--output=json", "--compress-type=none", "--start-fast", &slots];
+    let running = site.pgconvoy.start(options.iter().chain(&repos))?;
+    let mut peak = 0;
+    limits::wait_for("the backup", limits::LARGE_COMMAND, || {
+        peak = peak.max(high_water_mark(running.id()).unwrap_or_default());
+        Ok(running.has_ended()?.then_some(()))
+    })?;
+    let report = running.wait(limits::SOON)?.ok()?.json()?;
+    ensure!(report["status"] == "ok", "{report}");
+    note(format!("{} MiB at the most, {} allowed", peak / MIB, MEMORY_MAX / MIB));
+    ensure!(peak > 0 && peak <= MEMORY_MAX, "{} MiB", peak / MIB);
+    Ok(())
+}
+
+/// Bytes that were resident at a time, at most.
+fn high_water_mark(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
 }
