@@ -52,7 +52,7 @@ stage() {
     shift
     say "$current"
     "$@"
-    say "$current: ok, $((SECONDS - begin)) s"
+    say "$current: ok, $((SECONDS - begin)) s, $(df --human-readable --output=avail . | tail -n 1 | tr -d ' ') of disk left"
     current=
 }
 
