@@ -147,9 +147,11 @@ mod tests {
     async fn request(wait: Duration, takes: Duration) {
         let clock = Clock::current().expect("somebody times it");
         let waiting = clock.waiting();
+        // No timeout stops a wait for a turn.
         sleep(wait).await;
         let _running = clock.running();
         drop(waiting);
+        // The timeout is what is tested.
         sleep(takes).await;
     }
 

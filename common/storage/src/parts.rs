@@ -10,15 +10,21 @@
 //!    no more parts under way than its [`PartSlots`].
 //! 3. A join whose answer was lost is told from somebody else's object by [`PartStore::is_joined`], never by its size. An upload
 //!    that is gone is no absence of an object: who finds the object there was overtaken, anybody else may begin again.
-//! 4. An upload that is not finished discards its parts: in `abort` before it returns, else in the background.
+//! 4. An upload that is not finished discards its parts: in `abort` and a `finish` that fails before they return, else in the
+//!    background.
 
 use crate::decorate::retry::{RetryPolicy, Tries};
 use crate::{ObjectKey, Place, PutMode, Storage, StorageError, Upload};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+
+/// What cleaning up after a failed join may take: somebody waits for the answer.
+const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// A store that takes an object in parts. A clone is the same store.
 #[async_trait]
@@ -256,7 +262,13 @@ impl<S: PartStore> Upload for PartedUpload<S> {
         if self.begun.is_none() {
             return self.put_whole().await;
         }
-        self.join().await?;
+        if let Err(error) = self.join().await {
+            // A command may end right after this, and with it what is left to the background.
+            if let Some(begun) = self.begun.take() {
+                let _ = timeout(DISCARD_MAX, discard(self.store.clone(), begun)).await;
+            }
+            return Err(error);
+        }
         self.begun = None;
         Ok(())
     }

@@ -345,11 +345,14 @@ fn a_signal_ends_the_restore_also_while_another_repository_that_hangs_is_asked_f
     let around = fixture.around();
     let stop = around.stop.clone();
     let (end, ended) = mpsc::channel();
-    std::thread::spawn(move || end.send(restore(&order, &around)));
+    // Nobody listens any more once the test has failed.
+    std::thread::spawn(move || drop(end.send(restore(&order, &around))));
+    // Within the delay of the first look, which is its timeout.
     std::thread::sleep(Duration::from_millis(500));
     let rule = second.add(Rule::always(Operation::Any, Effect::Stall));
     let begin = Instant::now();
     while second.strikes(rule) == 0 && begin.elapsed() < PATIENCE {
+        // The timeout is PATIENCE.
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(second.strikes(rule) > 0, "nobody asked it");

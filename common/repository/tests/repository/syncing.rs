@@ -460,6 +460,7 @@ async fn a_copy_that_is_published_while_somebody_looks_is_nobodys_unfinished_bac
                 opened.undecided(&stanza).await.unwrap()
             }
         });
+        // So that the look is under way; the delay of its listing is the timeout.
         tokio::time::sleep(Duration::from_millis(200)).await;
         to.repository.put_object(Object::Catalogue, &name, &entry).await.unwrap();
         to.repository.end_copy(&to.stanza, label).await.unwrap();

@@ -119,6 +119,7 @@ async fn a_backup_that_is_being_written_to_the_target_keeps_its_label_and_is_tak
         for sequence in 0.. {
             let heartbeat = HeartbeatBody { writer: writer(), sequence };
             repository.beat(&stanza, label, PlanNumber(1), &heartbeat).await.unwrap();
+            // Ended by the test; far below the silence that is the timeout of a writer.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });

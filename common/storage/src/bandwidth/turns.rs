@@ -91,6 +91,7 @@ mod tests {
 
     async fn wait_for_turn(time: Duration) {
         let _waiting = waiting();
+        // On the paused clock, as all that follows: no timeout is needed beside the one that is tested.
         sleep(time).await;
     }
 
@@ -99,6 +100,7 @@ mod tests {
         let turns = Turns::default();
         let work = async {
             wait_for_turn(1000 * SECOND).await;
+            // Within the timeout, which is tested.
             sleep(2 * SECOND).await;
             wait_for_turn(1000 * SECOND).await;
             7
@@ -113,6 +115,7 @@ mod tests {
         let begin = Instant::now();
         let work = async {
             wait_for_turn(10 * SECOND).await;
+            // Beyond the timeout, which is tested.
             sleep(4 * SECOND).await;
         };
         assert_eq!(turns.within(3 * SECOND, work).await, None);

@@ -20,7 +20,7 @@ struct Service {
 impl Service {
     async fn give(&self) -> Result<Given<u32>, String> {
         let number = self.asked.fetch_add(1, Ordering::SeqCst);
-        // On the paused clock.
+        // On the paused clock; the timeout is the renewer's.
         sleep(if self.hangs.load(Ordering::SeqCst) { 1000 * SECOND } else { self.takes }).await;
         match self.is_broken.load(Ordering::SeqCst) {
             true => Err(format!("no {number}")),

@@ -247,7 +247,7 @@ mod tests {
             // All four are under way with the first token before any learns of it.
             tokio::task::block_in_place(|| all.wait());
             let number = refused.fetch_add(1, Ordering::SeqCst);
-            // The last ones learn of it when others have the next token.
+            // The last ones learn of it when others have the next token, well within the timeout of a request.
             tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(100 * number as u64)));
             Answer::new("401 Unauthorized", "")
         })
