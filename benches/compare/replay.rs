@@ -1,6 +1,7 @@
 //! archive-get --archive-async while PostgreSQL replays what it is given: the recovery of a restored cluster, from its start to its end.
 //!
-//! All recover the same backup and have the same WAL in their archives, which is of rows and indexes like the rest of the data. A restore_command that copies segments from a directory beside it is the least that such a recovery can take here.
+//! All recover the same backup and have the same WAL in their archives, which is of rows and indexes like the rest of the data.
+//! A restore_command that copies segments from a directory beside it is the least that such a recovery can take here.
 //! CPU times include PostgreSQL's own, which is most.
 
 use crate::ahead;
