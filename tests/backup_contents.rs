@@ -64,6 +64,8 @@ fn a_backup_with_its_own_wal_starts_without_any_archive() -> Result<()> {
     ensure!(copied.last().map(|(name, _)| name) == Some(&stop), "{stop} is last in {copied:?}");
     site.pgconvoy.run(["verify", "--set", label])?.ok()?;
 
+    // What its archiver still has to push would come back.
+    site.cluster.stop()?;
     lose_the_archive(&site)?;
     for repo in ["--repo=1", "--repo=2"] {
         let copy = site.restore(

@@ -35,6 +35,7 @@ fn a_network_that_fails_every_fifth_request_only_costs_time() -> Result<()> {
     goes_there_and_comes_back(&site, &site.only_repos(&[2])?)?;
     note(format!("{:?}", proxy.seen()));
     ensure!(proxy.seen().faults.len() > 5, "{:?}", proxy.seen());
+    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
     Ok(())
 }
 

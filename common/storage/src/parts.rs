@@ -23,7 +23,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 
-/// What cleaning up after a failed join may take: somebody waits for the answer.
+/// How stores remove parts that are of no use any more: somebody waits, and what stays is only room until a sweep.
+pub const TIDYING: RetryPolicy = RetryPolicy {
+    attempts_max: 5,
+    backoff_first: Duration::from_millis(50),
+    backoff_max: Duration::from_millis(500),
+    deadline: Duration::from_secs(10),
+    attempt_timeout: Some(Duration::from_secs(3)),
+};
+/// What cleaning up after a join may take: somebody waits for the answer.
 const DISCARD_MAX: Duration = Duration::from_secs(5);
 
 /// A store that takes an object in parts. A clone is the same store.
@@ -215,7 +223,11 @@ impl<S: PartStore> PartedUpload<S> {
                 continue;
             }
             match tries.once(self.store.is_joined(&ticket)).await {
-                Ok(true) => return Ok(()),
+                Ok(true) => {
+                    // Who joins tidies up as well; the try that did so may not have come to it.
+                    let _ = timeout(DISCARD_MAX, self.store.discard_parts(&ticket)).await;
+                    return Ok(());
+                }
                 Ok(false) if error.is_not_found() => return Err(self.gone(&tries).await),
                 Ok(false) => return Err(error),
                 Err(unknown) => tries.judge(unknown).await?,

@@ -17,6 +17,8 @@ use crate::bodies::NewObject;
 use crate::resource::Resource;
 use crc32c::crc32c_combine;
 use futures::future::{join_all, try_join_all};
+use pgconvoy_storage::decorate::retry::Tries;
+use pgconvoy_storage::parts::TIDYING;
 use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
 use reqwest::Method;
 use std::collections::BTreeMap;
@@ -139,7 +141,7 @@ impl Inner {
     pub(crate) async fn discard_parts(&self, ticket: &Ticket) {
         let at = self.place(Some(&ticket.key));
         let folder = self.root.parts_of(&ticket.key, &ticket.nonce);
-        match self.walk(&folder, &at).await {
+        match Tries::new(TIDYING, at.clone()).repeat(|| self.walk(&folder, &at)).await {
             Ok((found, _)) => {
                 let found = found.iter().map(|object| (object.name.as_str(), object.generation));
                 join_all(found.map(|(name, generation)| self.remove_part(name, generation, &at))).await;
@@ -155,8 +157,11 @@ impl Inner {
     /// Says whether it is gone. The generation is named, so that a bucket with versions keeps none of it.
     async fn remove_part(&self, name: &str, generation: i64, at: &Place) -> bool {
         let generation = generation.to_string();
-        let call = self.api.object(Method::DELETE, name, at, IoAction::Remove);
-        match self.api.tell(call.query("generation", &generation)).await {
+        let remove = || {
+            let call = self.api.object(Method::DELETE, name, at, IoAction::Remove);
+            self.api.tell(call.query("generation", &generation))
+        };
+        match Tries::new(TIDYING, at.clone()).repeat(remove).await {
             Ok(()) | Err(StorageError::NotFound { .. }) => true,
             Err(error) => {
                 tracing::warn!(%error, part = name, "a part of an upload could not be removed");

@@ -6,7 +6,8 @@ use crate::store::{S3Storage, create_only};
 use async_trait::async_trait;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
-use pgconvoy_storage::parts::PartStore;
+use pgconvoy_storage::decorate::retry::Tries;
+use pgconvoy_storage::parts::{PartStore, TIDYING};
 use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
 use std::time::{Duration, SystemTime};
 
@@ -114,7 +115,9 @@ impl PartStore for S3Storage {
 
     async fn discard_parts(&self, ticket: &Ticket) {
         let at = self.place(Some(&ticket.key));
-        if let Err(error) = self.end_upload(&at, &self.name(&ticket.key), &ticket.upload).await {
+        let name = self.name(&ticket.key);
+        let end = || self.end_upload(&at, &name, &ticket.upload);
+        if let Err(error) = Tries::new(TIDYING, at.clone()).repeat(end).await {
             tracing::warn!(%error, "an upload that was given up stays unfinished until it is swept");
         }
     }

@@ -14,6 +14,15 @@ use std::collections::BTreeSet;
 const PAGES_STORED: usize = 300;
 const ZST: Compress = Compress { codec: Codec::Zst.number(), level: 3 };
 
+/// A relation that any codec makes smaller; no two blocks are the same.
+fn compressible(site: &Site) -> UnitPart {
+    let part = site.relation("16384", PAGES_STORED);
+    let content: Vec<u8> =
+        (0..PAGES_STORED).flat_map(|page| u16::try_from(page).unwrap().to_le_bytes().repeat(4096)).collect();
+    std::fs::write(site.pg().join(part.path.as_str()), content).unwrap();
+    part
+}
+
 /// Of all frames of unit 1.
 async fn codecs(site: &Site, key: RepoKey, label: &str) -> BTreeSet<u8> {
     let label: BackupLabel = label.parse().unwrap();
@@ -33,7 +42,7 @@ async fn differing(site: &Site, own: &str, priors: &[(&str, &[&str], &[RepoKey])
 #[tokio::test(flavor = "multi_thread")]
 async fn each_repository_has_its_codec_from_one_read_and_refers_to_its_own_frames() {
     let site = Site::new().await;
-    let part = site.relation("16384", PAGES_STORED);
+    let part = compressible(&site);
     let both: &[RepoKey] = &[ONE, TWO];
     let context = differing(&site, FULL, &[]).await;
     let full = run(&context, order(1, both, std::slice::from_ref(&part))).await.unwrap();
