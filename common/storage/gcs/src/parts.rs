@@ -141,7 +141,8 @@ impl Inner {
     pub(crate) async fn discard_parts(&self, ticket: &Ticket) {
         let at = self.place(Some(&ticket.key));
         let folder = self.root.parts_of(&ticket.key, &ticket.nonce);
-        match Tries::new(TIDYING, at.clone()).repeat(|| self.walk(&folder, &at)).await {
+        let walking = Tries::new(TIDYING, at.clone()).repeat(|| self.walk(&folder, &at));
+        match Box::pin(walking).await {
             Ok((found, _)) => {
                 let found = found.iter().map(|object| (object.name.as_str(), object.generation));
                 join_all(found.map(|(name, generation)| self.remove_part(name, generation, &at))).await;
@@ -161,7 +162,7 @@ impl Inner {
             let call = self.api.object(Method::DELETE, name, at, IoAction::Remove);
             self.api.tell(call.query("generation", &generation))
         };
-        match Tries::new(TIDYING, at.clone()).repeat(remove).await {
+        match Box::pin(Tries::new(TIDYING, at.clone()).repeat(remove)).await {
             Ok(()) | Err(StorageError::NotFound { .. }) => true,
             Err(error) => {
                 tracing::warn!(%error, part = name, "a part of an upload could not be removed");
