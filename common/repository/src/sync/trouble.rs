@@ -4,7 +4,6 @@ use crate::error::RepositoryError;
 use crate::verify::Interrupted;
 use pgconvoy_core::failure::{Classify, Failure, Retry};
 use pgconvoy_storage::StorageError;
-use pgconvoy_storage::StorageError as S;
 
 #[derive(Debug)]
 pub(super) enum Trouble {
@@ -29,16 +28,16 @@ impl Trouble {
             Trouble::Interrupted => RepositoryError::Interrupted { what: "repo-sync" }.into(),
         }
     }
-}
 
-impl Trouble {
     /// Of the target, which every object needs: whoever may not write one may write none.
     pub(super) fn of_target(error: impl Into<RepositoryError>) -> Trouble {
         let error = error.into();
         match &error {
-            RepositoryError::Storage(S::Access { .. } | S::Refused { .. } | S::NotSupported { .. }) => {
-                Trouble::Fatal(error.into())
-            }
+            RepositoryError::Storage(
+                StorageError::Access { .. }
+                | StorageError::Refused { .. }
+                | StorageError::NotSupported { .. },
+            ) => Trouble::Fatal(error.into()),
             _ => error.into(),
         }
     }
@@ -58,11 +57,11 @@ impl From<RepositoryError> for Trouble {
         let is_fatal = match &error {
             RepositoryError::Storage(error) => matches!(
                 error,
-                S::ReadOnly { .. }
-                    | S::Full { .. }
-                    | S::Unavailable { .. }
-                    | S::Timeout { .. }
-                    | S::Throttled { .. }
+                StorageError::ReadOnly { .. }
+                    | StorageError::Full { .. }
+                    | StorageError::Unavailable { .. }
+                    | StorageError::Timeout { .. }
+                    | StorageError::Throttled { .. }
             ),
             RepositoryError::Unreachable { .. } => true,
             _ => false,
