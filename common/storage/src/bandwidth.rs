@@ -3,10 +3,7 @@
 //! Whoever wants to move bytes reserves the time that they take, right behind what others have reserved, and sleeps until
 //! that time begins. So the rate holds for the sum, nobody starves, and the last bytes need not be waited for twice.
 
-mod turns;
-
-pub use turns::Turns;
-
+use crate::clock::Clock;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -42,10 +39,10 @@ impl Bandwidth {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Waits until so many bytes may be moved. [`Turns`] tells this wait from one for a store.
+    /// Waits until so many bytes may be moved, which stops the [`Clock`] of the work.
     pub async fn pass(&self, bytes: u64) {
         let begin = self.reserve(bytes, Instant::now());
-        let _waiting = turns::waiting();
+        let _waiting = Clock::current().map(|clock| clock.waiting());
         tokio::time::sleep_until(begin.into()).await;
     }
 

@@ -1,7 +1,8 @@
-//! The clock of one try. It stands still while the try waits for its turn at the store, and whoever gives turns learns from it
-//! that a try was given up.
+//! A clock for work that takes turns at a store: it stands still while the work waits for its turn, so that only what the store takes
+//! counts as slowness, and whoever gives turns learns from it that the work was given up.
 //!
-//! It goes with the task: between those who limit tries and those who give turns lie all the calls of a store.
+//! It goes with the task: between those who limit work and those who give turns lie all the calls of a store. Work within work has a
+//! clock of its own, and stops those around it as well.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,27 +16,36 @@ tokio::task_local! {
 
 /// Clones are the same one.
 #[derive(Debug, Clone)]
-pub(crate) struct Clock(Arc<Mutex<State>>);
+pub struct Clock(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    /// Of the work that this work is part of.
+    around: Option<Clock>,
+}
 
 #[derive(Debug)]
 struct State {
-    /// What the try had left when the clock was last set going or stopped; `None`: any time.
-    left: Option<Duration>,
+    /// What the work may take; `None`: any time.
+    limit: Option<Duration>,
+    /// Until the clock was last set going.
+    spent: Duration,
     /// Since when it goes.
     since: Option<Instant>,
-    /// One try may make several requests at a time.
+    /// Work may make several requests at a time.
     waiting: u32,
     running: u32,
     is_given_up: bool,
 }
 
 impl State {
-    /// Stands still while all that the try does is to wait.
+    /// Stands still while all that the work does is to wait.
     fn settle(&mut self) {
         let goes = self.waiting == 0 || self.running > 0;
         match self.since {
             Some(since) if !goes => {
-                self.left = self.left.map(|left| left.saturating_sub(since.elapsed()));
+                self.spent += since.elapsed();
                 self.since = None;
             }
             None if goes => self.since = Some(Instant::now()),
@@ -45,65 +55,95 @@ impl State {
 }
 
 /// Does `work`, which may take `limit` besides its waits for a turn, but not beyond the deadline. `None`: it was given up.
-pub(crate) async fn within<T>(
+pub async fn within<T>(
     limit: Option<Duration>,
-    deadline: Instant,
+    deadline: Option<Instant>,
     work: impl Future<Output = T>,
 ) -> Option<T> {
-    let state =
-        State { left: limit, since: Some(Instant::now()), waiting: 0, running: 0, is_given_up: false };
-    let clock = Clock(Arc::new(Mutex::new(state)));
-    // Dropped within the scope too: whatever it holds then sees the clock.
-    let mut work = pin!(CLOCK.scope(clock.clone(), work));
-    let mut end = pin!(sleep_until(deadline));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(done) = work.as_mut().poll(context) {
-            return Poll::Ready(Some(done));
-        }
-        // Only the work itself stops the clock and sets it going.
-        let until = clock.runs_out_at().map_or(deadline, |own| own.min(deadline));
-        if end.deadline() != until {
-            end.as_mut().reset(until);
-        }
-        end.as_mut().poll(context).map(|()| {
-            clock.lock().is_given_up = true;
-            None
-        })
-    })
-    .await
+    Clock::new(limit).time(deadline, work).await
 }
 
 impl Clock {
-    /// Of the try that this task makes; nobody may be timing it.
+    /// For work that this task does.
+    pub fn new(limit: Option<Duration>) -> Clock {
+        let state = Mutex::new(State {
+            limit,
+            spent: Duration::ZERO,
+            since: Some(Instant::now()),
+            waiting: 0,
+            running: 0,
+            is_given_up: false,
+        });
+        Clock(Arc::new(Inner { state, around: Clock::current() }))
+    }
+
+    /// See [`within`].
+    pub async fn time<T>(&self, deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+        // Dropped within the scope too: whatever it holds then sees the clock.
+        let mut work = pin!(CLOCK.scope(self.clone(), work));
+        let mut end = pin!(sleep_until(Instant::now()));
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            // Only the work itself stops the clock and sets it going.
+            let Some(until) = [self.runs_out_at(), deadline].into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
+            if end.deadline() != until {
+                end.as_mut().reset(until);
+            }
+            end.as_mut().poll(context).map(|()| {
+                self.lock().is_given_up = true;
+                None
+            })
+        })
+        .await
+    }
+
+    /// What the work took up to now, its waits for a turn not counted.
+    pub fn spent(&self) -> Duration {
+        let state = self.lock();
+        state.spent + state.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// Of the work that this task does; nobody may be timing it.
     pub(crate) fn current() -> Option<Clock> {
         CLOCK.try_with(Clock::clone).ok()
     }
 
     /// A wait for a turn begins, until the value is dropped.
     pub(crate) fn waiting(&self) -> Waiting {
-        let mut state = self.lock();
-        state.waiting += 1;
-        state.settle();
+        self.change(|state| state.waiting += 1);
         Waiting(self.clone())
     }
 
     /// A turn begins, until the value is dropped.
     pub(crate) fn running(&self) -> Running {
-        let mut state = self.lock();
-        state.running += 1;
-        state.settle();
+        self.change(|state| state.running += 1);
         Running(self.clone())
+    }
+
+    /// Here and in the clocks around.
+    fn change(&self, change: impl Fn(&mut State)) {
+        let mut next = Some(self);
+        while let Some(clock) = next {
+            let mut state = clock.lock();
+            change(&mut state);
+            state.settle();
+            next = clock.0.around.as_ref();
+        }
     }
 
     fn runs_out_at(&self) -> Option<Instant> {
         let state = self.lock();
         // A moment beyond the clock's range does not come.
-        state.since?.checked_add(state.left?)
+        state.since?.checked_add(state.limit?.saturating_sub(state.spent))
     }
 
     /// Every change is whole before the lock is given back.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,9 +152,7 @@ pub(crate) struct Waiting(Clock);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.waiting -= 1;
-        state.settle();
+        self.0.change(|state| state.waiting -= 1);
     }
 }
 
@@ -122,7 +160,7 @@ impl Drop for Waiting {
 pub(crate) struct Running(Clock);
 
 impl Running {
-    /// The try took longer than it may.
+    /// The work took longer than it may.
     pub(crate) fn is_given_up(&self) -> bool {
         self.0.lock().is_given_up
     }
@@ -130,9 +168,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.running -= 1;
-        state.settle();
+        self.0.change(|state| state.running -= 1);
     }
 }
 
@@ -157,7 +193,7 @@ mod tests {
 
     async fn timed(work: impl Future<Output = ()>) -> (bool, Duration) {
         let begun = Instant::now();
-        let done = within(Some(3 * SECOND), begun + 1000 * SECOND, work).await;
+        let done = within(Some(3 * SECOND), Some(begun + 1000 * SECOND), work).await;
         (done.is_some(), begun.elapsed())
     }
 
@@ -186,7 +222,29 @@ mod tests {
     async fn no_wait_goes_beyond_the_deadline() {
         let begun = Instant::now();
         let work = request(5000 * SECOND, SECOND);
-        assert_eq!(within(Some(3 * SECOND), begun + 10 * SECOND, work).await, None);
+        assert_eq!(within(Some(3 * SECOND), Some(begun + 10 * SECOND), work).await, None);
         assert!(begun.elapsed() < 11 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_within_work_stops_the_clocks_around_it_too() {
+        let clock = Clock::new(Some(3 * SECOND));
+        let inner = async || within(Some(2 * SECOND), None, request(1000 * SECOND, SECOND)).await;
+        let work = async { (inner().await, inner().await) };
+        assert_eq!(clock.time(None, work).await, Some((Some(()), Some(()))));
+        assert_eq!(clock.spent(), 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_at_the_same_time_count_once() {
+        let clock = Clock::new(Some(SECOND));
+        let wait = async |time: Duration| {
+            let _waiting = Clock::current().expect("somebody times it").waiting();
+            // No timeout stops a wait for a turn.
+            sleep(time).await;
+        };
+        let work = async { tokio::join!(wait(5 * SECOND), wait(8 * SECOND)) };
+        assert!(clock.time(None, work).await.is_some());
+        assert_eq!(clock.spent(), Duration::ZERO);
     }
 }

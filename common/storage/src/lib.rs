@@ -24,7 +24,7 @@
 //! unlisted leftovers, which [`Storage::sweep_temporary`] removes.
 
 pub mod bandwidth;
-mod clock;
+pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod decorate;

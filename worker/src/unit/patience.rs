@@ -1,4 +1,4 @@
-//! How long one unit waits for one repository, waits for a turn under its limit of bytes a second not counted.
+//! How long one unit waits for one repository, waits for a turn there not counted.
 //!
 //! Failure story: a repository that stalls is given up for the whole job (`GivenUp`); one whose calls fail is not, because
 //! its next unit may go well.
@@ -7,11 +7,10 @@ use crate::job::{JobContext, job_over};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::wire::UnitOrder;
-use pgconvoy_storage::bandwidth::Turns;
+use pgconvoy_storage::clock::Clock;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// In stall timeouts, what all waits of one unit for one repository may take together. Without it a store that takes each
 /// piece just in time would hold a slot, and with it the other repositories, for hours.
@@ -52,14 +51,14 @@ impl Patience {
     pub(super) async fn wait<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
         let stall = Duration::from_millis(self.context.units.stall_timeout_ms);
         let left = stall.saturating_mul(self.stalls_max).saturating_sub(self.waited);
-        let (began, turns) = (Instant::now(), Turns::default());
+        let clock = Clock::new(Some(stall.min(left)));
         let outcome = tokio::select! {
             biased;
-            done = turns.within(stall.min(left), work) => done.ok_or_else(|| self.stalled(stall, left)),
+            done = clock.time(None, work) => done.ok_or_else(|| self.stalled(stall, left)),
             failure = self.context.given_up.skipped(self.repository, &self.order.repositories) => Err(failure),
             () = self.context.ended.cancelled() => Err(job_over()),
         };
-        self.waited += began.elapsed().saturating_sub(turns.waited());
+        self.waited += clock.spent();
         outcome
     }
 

@@ -6,8 +6,7 @@ use crate::Repository;
 use crate::error::RepositoryError;
 use crate::object::object_key;
 use bytes::Bytes;
-use pgconvoy_storage::bandwidth::Turns;
-use pgconvoy_storage::{PutMode, Upload};
+use pgconvoy_storage::{PutMode, Upload, clock};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -93,5 +92,5 @@ async fn fill(
 
 /// `None`: not in time, waits for a turn not counted.
 async fn in_time<T>(work: impl Future<Output = T>, limit: Duration) -> Option<T> {
-    Turns::default().within(limit, work).await
+    clock::within(Some(limit), None, work).await
 }

@@ -96,7 +96,7 @@ impl Tries {
         &self,
         attempt: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let ended = clock::within(self.attempt_timeout(), self.deadline, attempt).await;
+        let ended = clock::within(self.attempt_timeout(), Some(self.deadline), attempt).await;
         ended.unwrap_or_else(|| {
             Err(StorageError::Timeout { at: self.at.clone(), reason: "the call was given up".to_owned() })
         })
