@@ -16,7 +16,7 @@ use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::keys::KeySource;
 use pgconvoy_repository::{Repository, RepositorySettings};
-use pgconvoy_worker::job::{JobContext, Source};
+use pgconvoy_worker::job::{JobContext, Shape, Source};
 use pgconvoy_worker::unit::Slot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,17 +54,17 @@ impl Engine {
         }
         let roots =
             Roots::record(pages.directory(), PgVersion::V15, &[]).map_err(|error| failed(error.into()))?;
-        let source = Source {
-            roots,
+        let shape = Shape {
             version: PgVersion::V15,
             page_size: PageSize::new(PAGE_SIZE)?,
             relation_segment_blocks: SEGMENT_BLOCKS,
             check_pages: true,
-            tablespaces: Default::default(),
         };
+        let source = Some(Source { roots, tablespaces: Default::default(), standby: None });
         let context = Arc::new(JobContext {
             worker: "local".parse()?,
             units: unit_context(&keys)?,
+            shape,
             source,
             secret: HashSecret::from_random_bytes([3; HashSecret::BYTES]),
             repositories: open,
@@ -117,6 +117,7 @@ fn unit_context(repositories: &[RepoKey]) -> Result<UnitContext> {
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),
         summaries: None,
+        reading: Default::default(),
     })
 }
 
@@ -134,6 +135,7 @@ fn orders(pages: &Pages, repositories: &[RepoKey]) -> Result<Vec<Arc<UnitOrder>>
                 repositories: repositories.to_vec(),
                 parts: vec![part(file, offset, length)?],
                 reads_all: false,
+                source: None,
             };
             orders.push(Arc::new(order));
             offset += length;

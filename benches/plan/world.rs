@@ -243,6 +243,7 @@ fn receipt(order: &UnitOrder) -> Receipt {
         stored,
         failed: Vec::new(),
         spent: Default::default(),
+        standby: None,
     }
 }
 
@@ -279,6 +280,8 @@ fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         own_compress: BTreeMap::new(),
         file_sha1: false,
+        standby: Default::default(),
+        offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 32 * MIB,
@@ -314,6 +317,7 @@ fn facts() -> PreflightFacts {
         page_size: 8192,
         checksums: true,
         wal_segment_size: WalSegmentSize::DEFAULT,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: Vec::new(),
     }

@@ -93,6 +93,7 @@ impl Embedded {
             slots: self.slots,
             bandwidth: None,
             sources: BTreeMap::from([(self.stanza.clone(), self.source.clone())]),
+            computes: Default::default(),
             repositories: self.repositories.clone(),
             errands: None,
             dial: Dial::Once(far),

@@ -9,10 +9,14 @@
 //!    because its connection broke.
 //! 3. A worker found in the lease store by a new leader is given one whole TTL to come.
 
+mod hands;
+
 use crate::actors::worker_link::{FromWorker, Instruct, Retire, WorkerLink};
 use crate::leader::Leadership;
 use actix::{Addr, Recipient};
 use bytes::Bytes;
+pub(crate) use hands::Hands;
+use pgconvoy_core::config::Compute;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::{decode, encode_named};
 use pgconvoy_core::ids::{Identity, StanzaName, WorkerName};
@@ -54,6 +58,7 @@ struct Entry {
     sources: Vec<SourceSeen>,
     repositories: Vec<RepositorySeen>,
     host: String,
+    computes: Compute,
 }
 
 impl Entry {
@@ -69,6 +74,7 @@ impl Entry {
             sources: Vec::new(),
             repositories: Vec::new(),
             host: String::new(),
+            computes: Compute::Nobody,
         }
     }
 
@@ -90,8 +96,8 @@ pub struct WorkerView {
 
 #[derive(Clone)]
 struct Route {
-    /// Whose data the job's workers must see; `None`: it hears of workers that hold something of it.
-    stanza: Option<StanzaName>,
+    /// Whom it wants; `None`: it hears of workers that hold something of it.
+    hands: Option<Hands>,
     job: Recipient<FromWorker>,
 }
 
@@ -257,6 +263,7 @@ impl Registry {
             entry.sources = hello.sources.clone();
             entry.repositories = hello.repositories.clone();
             entry.host = hello.host.clone();
+            entry.computes = hello.computes.clone();
             entry.state = if hello.draining { WorkerState::Draining } else { WorkerState::Up };
             (state.routes.clone(), is_draining)
         };
@@ -265,12 +272,10 @@ impl Registry {
         }
         for (job, route) in routes {
             let held = hello.held.iter().find(|held| held.job == job).cloned();
-            let serves = match &route.stanza {
-                Some(stanza) => hello.sources.iter().any(|source| source.stanza == *stanza),
-                None => true,
-            };
+            let is_wanted =
+                route.hands.as_ref().is_none_or(|hands| hands.want(&hello.sources, &hello.computes));
             // A worker that drains goes on with what it has.
-            if serves && (held.is_some() || !is_draining) {
+            if held.is_some() || (is_wanted && !is_draining) {
                 route.job.do_send(FromWorker::Joined(hello.worker.clone(), held));
                 if is_draining {
                     route.job.do_send(FromWorker::Drained(hello.worker.clone(), true));
@@ -389,20 +394,27 @@ impl Registry {
     }
 
     /// The job's actor hears of workers from now on.
-    pub(crate) fn bind(&self, job: JobId, stanza: Option<StanzaName>, actor: Recipient<FromWorker>) {
-        self.lock().routes.insert(job, Route { stanza, job: actor });
+    pub(crate) fn bind(&self, job: JobId, hands: Option<Hands>, actor: Recipient<FromWorker>) {
+        self.lock().routes.insert(job, Route { hands, job: actor });
     }
 
     pub(crate) fn unbind(&self, job: JobId) {
         self.lock().routes.remove(&job);
     }
 
-    /// Workers that can take part in a new job of the stanza.
+    /// Workers that see the stanza's data.
     pub fn sources_of(&self, stanza: &StanzaName) -> Vec<WorkerView> {
         let serves = |entry: &Entry| entry.sources.iter().any(|source| source.stanza == *stanza);
         let state = self.lock();
         let free = state.free().filter(|(_, entry)| serves(entry));
         free.map(|(name, entry)| state.view(name, entry)).collect()
+    }
+
+    /// Workers that can take part in a backup.
+    pub(crate) fn hands(&self, wanted: &Hands) -> Vec<WorkerName> {
+        let state = self.lock();
+        let wants = |entry: &Entry| wanted.want(&entry.sources, &entry.computes);
+        state.free().filter(|(_, entry)| wants(entry)).map(|(name, _)| name.clone()).collect()
     }
 
     /// On which machine a worker is; by its own name, if it has not said so.

@@ -4,7 +4,7 @@ use crate::actors::backup::{BackupActor, Happened};
 use crate::effects::{Effects, by_record};
 use crate::progress::{Progress, Unwritten};
 use crate::records::JobKeeper;
-use crate::registry::Registry;
+use crate::registry::{Hands, Registry};
 use crate::units::{ListUnits, UnitView};
 use actix::{Actor, Addr};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -86,13 +86,18 @@ impl Stage {
         let Task { spec, source, recovered, record } = task;
         let locks = self.lock(&spec).await?;
         let (effects, queue) = mpsc::unbounded_channel();
-        let readers = self.registry.sources_of(&spec.stanza).into_iter().map(|worker| worker.name).collect();
+        let hands = Hands::of(&spec);
+        let mut readers = self.registry.hands(&hands);
+        // Whatever it was when it said hello, it is the one that keeps the session.
+        if self.registry.here().contains(&source) && !readers.contains(&source) {
+            readers.push(source.clone());
+        }
         let accepted = by_record(&recovered.accepted);
         let unwritten = Unwritten::default();
         let (actor, progress) =
             BackupActor::new(spec.clone(), source, readers, recovered, effects, unwritten.clone());
         let actor = actor.start();
-        self.registry.bind(spec.job, Some(spec.stanza.clone()), actor.clone().recipient());
+        self.registry.bind(spec.job, Some(hands), actor.clone().recipient());
         let (finished, outcome) = oneshot::channel();
         let effects = Effects {
             spec,

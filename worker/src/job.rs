@@ -13,7 +13,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::HashSecret;
 use pgconvoy_core::ids::{Oid, RepoKey, WorkerName};
 use pgconvoy_core::pg::{PageSize, PgVersion};
-use pgconvoy_core::wire::{UnitContext, UnitPart};
+use pgconvoy_core::wire::{FromStandby, Incarnation, UnitContext, UnitOrder, UnitPart};
 use pgconvoy_postgres::PostgresError;
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_postgres::tablespaces::{AskTablespaces, is_dropped};
@@ -28,16 +28,23 @@ pub use summaries::Summaries;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// A data directory that was proved to be the one, and how to read it.
-#[derive(Debug)]
-pub struct Source {
-    pub roots: Roots,
+/// What there is to know of the cluster's files, whoever reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
     pub version: PgVersion,
     pub page_size: PageSize,
     pub relation_segment_blocks: u32,
     /// Whether page checksums are looked at.
     pub check_pages: bool,
+}
+
+/// A data directory that was proved to be the one.
+#[derive(Debug)]
+pub struct Source {
+    pub roots: Roots,
     pub tablespaces: Tablespaces,
+    /// The standby that it is of, if it is one.
+    pub standby: Option<Incarnation>,
 }
 
 impl Source {
@@ -83,7 +90,9 @@ impl fmt::Debug for Tablespaces {
 pub struct JobContext {
     pub worker: WorkerName,
     pub units: UnitContext,
-    pub source: Source,
+    pub shape: Shape,
+    /// `None`: this worker sees no data, and is served what it computes.
+    pub source: Option<Source>,
     pub secret: HashSecret,
     pub repositories: BTreeMap<RepoKey, Arc<Repository>>,
     /// How fast data files may be read, by all slots together.
@@ -114,7 +123,24 @@ impl JobContext {
     }
 
     pub fn page_check(&self, part: &UnitPart) -> Option<PageSize> {
-        (self.source.check_pages && part.class.page_checksummed()).then_some(self.source.page_size)
+        (self.shape.check_pages && part.class.page_checksummed()).then_some(self.shape.page_size)
+    }
+
+    /// What its own directory gives, if it has one.
+    pub fn own_source(&self) -> Result<&Source, Failure> {
+        self.source.as_ref().ok_or_else(|| {
+            let message = format!("worker {} has no data of stanza {}", self.worker, self.units.stanza);
+            Failure::new(ErrorCode::OptionInvalid, message)
+        })
+    }
+
+    /// The standby that the unit's bytes come from, if they do.
+    pub fn standby(&self, order: &UnitOrder) -> Option<FromStandby> {
+        let (worker, incarnation) = match &order.source {
+            Some(remote) => (&remote.worker, remote.standby),
+            None => (&self.worker, self.source.as_ref()?.standby),
+        };
+        Some(FromStandby { worker: worker.clone(), incarnation: incarnation? })
     }
 
     /// SHA-1 costs as much as a third of the whole pipeline: only where it was asked for, and only of whole files.

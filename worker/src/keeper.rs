@@ -6,7 +6,7 @@
 //! A keeper without a session serves a job whose session another worker holds: it is told to prepare, proves its directory
 //! by itself and does units.
 //!
-//! Code map: `online` and `offline` are the two kinds of session, `scanning` (with `spool`), `preparing`, `closing`,
+//! Code map: `online` and `offline` are the two kinds of session, `joining` and `standby` are for who holds none, `scanning` (with `spool`), `preparing`, `closing`,
 //! `supplying`, `errand` and `sharing` each obey one order.
 //!
 //! Invariant: an order that comes again is answered as before, without being carried out again. A coordinator that took over
@@ -17,6 +17,7 @@
 
 mod closing;
 mod errand;
+mod joining;
 mod live;
 mod offline;
 mod online;
@@ -24,21 +25,23 @@ mod preparing;
 mod scanning;
 mod sharing;
 mod spool;
+mod standby;
 mod summaries;
 mod supplying;
 
 use crate::errand::Errands;
-use crate::job::{JobContext, Source, Tablespaces};
+use crate::job::JobContext;
 use crate::outbox::Reporter;
 use crate::slots::{self, SlotPool, Task};
 use crate::sources::Sources;
 use live::Online;
+use pgconvoy_core::config::Compute;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, UnitId, WorkerName};
-use pgconvoy_core::pg::{PageSize, PgVersion};
+use pgconvoy_core::pg::PgVersion;
 use pgconvoy_core::wire::{
-    ErrandEnd, OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure, SessionEnd,
-    SessionFacts, SourceOptions, SupplyOrder, UnitContext, UnitOrder,
+    ErrandEnd, Incarnation, OrderBody, PreflightFacts, PreflightOrder, ReportBody, RepositoryFailure,
+    SessionEnd, SessionFacts, SourceOptions, Standing, SupplyOrder, UnitContext, UnitOrder,
 };
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_postgres::connect::{Client, ConnectOptions};
@@ -47,9 +50,10 @@ use pgconvoy_repository::RepositorySet;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use sharing::Sharing;
 use spool::Scan;
+use standby::Standby;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use supplying::Supply;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -73,6 +77,8 @@ pub struct Ground {
     pub repositories: Arc<RepositorySet>,
     pub slots: Arc<SlotPool>,
     pub bandwidth: Option<Arc<Bandwidth>>,
+    /// Whose units it computes without seeing their data.
+    pub computes: Compute,
     /// `None`: it does none.
     pub errands: Option<Arc<dyn Errands>>,
     /// Where scans are kept; `None`: nobody will ask twice.
@@ -85,8 +91,15 @@ pub struct Ground {
 struct Reached {
     session: AtomicBool,
     prepared: AtomicBool,
+    standing: Mutex<Option<Standing>>,
     /// A whole job, or a restore that is this worker's, is under way.
     errand: AtomicBool,
+}
+
+impl Reached {
+    fn stands(&self, standing: &Standing) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing.clone());
+    }
 }
 
 pub struct KeeperHandle {
@@ -105,6 +118,11 @@ impl KeeperHandle {
     /// Whether units can come.
     pub fn is_prepared(&self) -> bool {
         self.reached.prepared.load(Ordering::Acquire)
+    }
+
+    /// What it is to the job, once it is prepared.
+    pub fn standing(&self) -> Option<Standing> {
+        self.reached.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether it does something that nobody else could go on with.
@@ -134,7 +152,6 @@ struct Known {
     options: SourceOptions,
     config: SourceConfig,
     facts: PreflightFacts,
-    relation_segment_blocks: u32,
     summarizes_wal: bool,
     session: Session,
 }
@@ -145,9 +162,21 @@ enum Session {
     Online(Online),
     /// Another worker holds it; this is for questions.
     Elsewhere(Arc<Client>),
+    /// Another worker holds it, with this standby's primary.
+    Standby(Standby),
     /// With pg_control as it was at first.
     Offline(Vec<u8>),
     Over,
+}
+
+impl Session {
+    /// Which start of a standby is read, if it is one.
+    fn standby(&self) -> Option<Incarnation> {
+        match self {
+            Session::Standby(standby) => Some(standby.incarnation),
+            _ => None,
+        }
+    }
 }
 
 /// What an open session adds.
@@ -228,6 +257,7 @@ impl Keeper {
             OrderBody::Prepare(units) => return self.prepare(*units).await,
             OrderBody::RunUnit(order) => return self.run_unit(*order).into_iter().collect(),
             OrderBody::GiveBack { units } => return self.give_back(&units),
+            OrderBody::Confirm(order) => self.confirm(order).await,
             OrderBody::CloseSession { repositories } => {
                 ReportBody::SessionClosed(self.close_session(&repositories).await)
             }
@@ -339,7 +369,7 @@ impl Keeper {
                 known.session = Session::Offline(control);
                 offline::open(known)?
             }
-            Session::Online(_) | Session::Elsewhere(_) | Session::Over => {
+            Session::Online(_) | Session::Elsewhere(_) | Session::Standby(_) | Session::Over => {
                 return Err(Failure::new(ErrorCode::Assert, "there is no server to open a session with"));
             }
         };
@@ -370,30 +400,25 @@ impl Keeper {
     fn ready(&self, failed: Vec<RepositoryFailure>) -> Vec<ReportBody> {
         let taken = self.reporter.outbox().held(self.reporter.job()).len();
         let units = self.ground.slots.capacity().saturating_sub(u16::try_from(taken).unwrap_or(u16::MAX));
-        vec![ReportBody::Prepared(Ok(failed)), ReportBody::Ready { units }]
+        let standing = self.standing();
+        self.reached.stands(&standing);
+        vec![ReportBody::Prepared(Ok(failed)), ReportBody::Standing(standing), ReportBody::Ready { units }]
     }
 
     /// Those repositories that it has to do without.
     async fn prepare_first(&mut self, units: UnitContext) -> Result<Vec<RepositoryFailure>, Failure> {
-        if self.directory.is_none() {
-            self.join(&units).await?;
-        }
-        let (Some(known), Some(directory)) = (&self.known, &self.directory) else {
-            return Err(Failure::new(ErrorCode::Assert, "units came before a session"));
-        };
-        let source = Source {
-            roots: directory.roots.clone(),
-            version: known.facts.version,
-            page_size: PageSize::new(known.facts.page_size)?,
-            relation_segment_blocks: known.relation_segment_blocks,
-            check_pages: known.facts.checksums && known.options.checksum_page.unwrap_or(true),
-            tablespaces: Tablespaces::asking(scanning::ask(&known.session, directory, &self.ground.runtime)),
-        };
+        let (shape, source) = self.join(&units).await?;
         let opened = preparing::open(&self.ground.repositories, &units).await?;
-        let summaries = summaries::load(known, directory, &units, self.ended.clone()).await;
+        let summaries = match (&self.known, &self.directory) {
+            (Some(known), Some(directory)) => {
+                summaries::load(known, directory, &units, self.ended.clone()).await
+            }
+            _ => None,
+        };
         self.context = Some(Arc::new(JobContext {
             worker: self.ground.worker.clone(),
             units,
+            shape,
             source,
             secret: opened.secret,
             repositories: opened.repositories,
@@ -405,22 +430,6 @@ impl Keeper {
             ended: self.ended.clone(),
         }));
         Ok(opened.failed)
-    }
-
-    /// For a job whose session another worker holds: proves that the directory here is the one that is backed up.
-    async fn join(&mut self, units: &UnitContext) -> Result<(), Failure> {
-        let order = PreflightOrder { stanza: units.stanza.clone(), options: units.options.clone() };
-        let config = self.source(&order.stanza)?;
-        let (known, directory) = match units.start {
-            Some(start) => online::join(order, config, start).await?,
-            None => {
-                let known = blocking(move || offline::preflight(order, config)).await?;
-                let (_, directory) = offline::open(&known)?;
-                (known, directory)
-            }
-        };
-        (self.known, self.directory) = (Some(known), Some(directory));
-        Ok(())
     }
 }
 
@@ -465,6 +474,7 @@ fn known_version_facts(
         page_size: control.page_size.bytes(),
         checksums: control.has_page_checksums(),
         wal_segment_size: control.wal_segment_size,
+        relation_segment_blocks: control.relation_segment_blocks,
         timeline: control.timeline,
         warnings,
     }

@@ -46,7 +46,7 @@ use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::wire::{
-    PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
+    FromStandby, PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
 };
 use reader::{Opened, PartReader};
 use std::sync::Arc;
@@ -70,6 +70,7 @@ pub struct Sent {
     slot: u16,
     done: Packed,
     lap: Lap,
+    standby: Option<FromStandby>,
 }
 
 /// What was read and kept of a unit.
@@ -107,7 +108,8 @@ impl Slot {
         match self.pack(context, &order, &mut lanes, &mut stopwatch) {
             Ok(done) => {
                 let outgoing = self.end(context, name, &done, lanes);
-                Ok(Sent { outgoing, order, slot: self.number, done, lap: stopwatch.stop() })
+                let standby = context.standby(&order);
+                Ok(Sent { outgoing, order, slot: self.number, done, lap: stopwatch.stop(), standby })
             }
             Err(failure) => Err(unit_failure(context, &order, failure, &lanes)),
         }
@@ -330,7 +332,7 @@ impl Reading<'_> {
 
     /// Whether the block that comes next has a bad page.
     fn is_bad(&self, range: &PackRange, bytes: usize) -> bool {
-        let page_size = u64::from(self.context.source.page_size.bytes());
+        let page_size = u64::from(self.context.shape.page_size.bytes());
         let begin = range.offset + range.length;
         let pages = begin / page_size..(begin + bytes as u64).div_ceil(page_size);
         range.bad_pages.iter().any(|page| pages.contains(&u64::from(*page)))
@@ -405,6 +407,7 @@ impl Sent {
             stored,
             failed,
             spent: self.lap.spent(&uploads),
+            standby: self.standby,
         })
     }
 }

@@ -16,6 +16,7 @@ use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
 use crate::slots::SlotPool;
 use crate::sources::{self, SourceConfigs, Sources};
+use pgconvoy_core::config::Compute;
 use pgconvoy_core::ids::{Epoch, Identity, WorkerName};
 use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
 use pgconvoy_repository::RepositorySet;
@@ -58,6 +59,8 @@ pub struct WorkerDeps {
     pub bandwidth: Option<Arc<Bandwidth>>,
     /// The stanzas whose data this worker sees.
     pub sources: SourceConfigs,
+    /// Whose units it computes without seeing their data.
+    pub computes: Compute,
     pub repositories: Arc<RepositorySet>,
     /// Whole jobs that it can do; `None`: none.
     pub errands: Option<Arc<dyn Errands>>,
@@ -141,6 +144,7 @@ async fn run(
             repositories: deps.repositories,
             slots,
             bandwidth: deps.bandwidth,
+            computes: deps.computes,
             errands: deps.errands,
             spool: deps.spool,
             runtime: deps.runtime,
@@ -273,6 +277,7 @@ impl State {
             job: *job,
             session: keeper.has_session(),
             prepared: keeper.is_prepared(),
+            standing: keeper.standing(),
             units: self.outbox.held(*job),
         });
         Hello {
@@ -283,6 +288,7 @@ impl State {
             sources,
             repositories,
             host: self.host.clone(),
+            computes: self.ground.computes.clone(),
             held: held.collect(),
             draining: self.draining.is_cancelled(),
         }

@@ -21,5 +21,6 @@ pub mod machine;
 pub mod pg;
 pub mod plan;
 pub mod record;
+pub mod ticket;
 pub mod units;
 pub mod wire;

@@ -9,13 +9,16 @@
 //!   answered from memory.
 
 mod errand;
+mod reading;
+mod receipt;
 mod restore;
 
+use crate::config::Compute;
 use crate::failure::Failure;
+use crate::format::BackupLabel;
 use crate::format::layout::ArchiveId;
 use crate::format::manifest::{Database, Tablespace};
 use crate::format::wal::StopBody;
-use crate::format::{BackupLabel, BlockHash};
 use crate::ids::{
     Attempt, ClusterNumber, Epoch, FencingToken, Identity, PlanNumber, RepoKey, StanzaName, SystemId, UnitId,
     WorkerName,
@@ -28,6 +31,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub use errand::{ErrandEnd, ErrandOrder, reportable};
+pub use reading::{
+    ClusterTerms, ConfirmOrder, FromStandby, Incarnation, Reading, RemoteSource, Serving, StandbyTerms,
+    Standing,
+};
+pub use receipt::{PartReceipt, Receipt, RepositoryFailure, Spent, StoredPack, UnitFailure};
 pub use restore::{AssistOrder, Leading, ShareOrder, ShareReport, StagedShare};
 
 /// A job's identity in the fleet.
@@ -90,6 +98,8 @@ pub enum OrderBody {
     /// Units follow. A worker that does not hold the session proves its directory first.
     Prepare(Box<UnitContext>),
     RunUnit(Box<UnitOrder>),
+    /// Of a standby: what it gave so far counts only if it is still the same.
+    Confirm(ConfirmOrder),
     /// Give back those of these units that wait for a slot: another worker is free for them.
     GiveBack {
         units: Vec<UnitId>,
@@ -148,8 +158,15 @@ pub struct PreflightFacts {
     pub page_size: u32,
     pub checksums: bool,
     pub wal_segment_size: WalSegmentSize,
+    #[serde(default = "usual_segment_blocks")]
+    pub relation_segment_blocks: u32,
     pub timeline: TimelineId,
     pub warnings: Vec<String>,
+}
+
+/// 1 GiB of pages of 8 KiB.
+const fn usual_segment_blocks() -> u32 {
+    131_072
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +186,9 @@ pub struct SessionStart {
     pub segment: WalSegmentName,
     /// Must be in the archive before reading begins: if it does not arrive, neither will the rest.
     pub segment_before: WalSegmentName,
+    /// The record of the checkpoint that the start made, or of a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Lsn>,
 }
 
 /// What all units of a job have in common.
@@ -200,6 +220,8 @@ pub struct UnitContext {
     /// Since when WAL summaries may tell what changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summaries: Option<SummaryBasis>,
+    #[serde(default)]
+    pub reading: Reading,
 }
 
 impl UnitContext {
@@ -258,6 +280,9 @@ pub struct UnitOrder {
     /// Whatever WAL summaries say, everything is read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_all: bool,
+    /// `None`: the worker's own data directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RemoteSource>,
 }
 
 /// One range of one file. For whole files the offset is 0 and the length the planned size.
@@ -301,6 +326,9 @@ pub struct Hello {
     /// The name of its machine, which others may be on as well.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub host: String,
+    /// Whose units it computes without seeing their data.
+    #[serde(default)]
+    pub computes: Compute,
 }
 
 /// A repository by what it says of itself: a number is each configuration's own.
@@ -336,6 +364,8 @@ pub struct Held {
     pub session: bool,
     /// It can take units, and says itself how many.
     pub prepared: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
     /// Units under way, or finished and not settled.
     pub units: Vec<HeldUnit>,
 }
@@ -364,6 +394,13 @@ pub enum ReportBody {
     ScanEnded(Result<ScanEnd, Failure>),
     /// Units can come. Repositories that this worker cannot open are named with the reason.
     Prepared(Result<Vec<RepositoryFailure>, Failure>),
+    /// Before the first wish for units.
+    Standing(Standing),
+    /// The answer to an order to confirm.
+    Confirmed {
+        round: u32,
+        result: Result<(), Failure>,
+    },
     /// Asks for as many units.
     Ready {
         units: u16,
@@ -396,91 +433,4 @@ pub struct ScanEnd {
     pub warnings: Vec<String>,
     /// The database's clock after the scan, at a full second later than any time seen by it.
     pub copy_start: Timestamp,
-}
-
-/// What came of a unit. The pack is complete in every repository listed in `stored` before this is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    pub unit: UnitId,
-    pub attempt: Attempt,
-    pub token: FencingToken,
-    pub slot: u16,
-    /// One per part of the order, in its order.
-    pub parts: Vec<PartReceipt>,
-    /// Bytes read from data files.
-    pub read: u64,
-    /// Bytes that no prior has: as many as are stored, before they are compressed.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub changed: u64,
-    /// Bytes that WAL summaries let it leave unread.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped: u64,
-    /// A block was changed though no summary says so: none of them is to be believed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wrong_summary: Option<String>,
-    pub stored: Vec<StoredPack>,
-    pub failed: Vec<RepositoryFailure>,
-    /// Nothing from workers that do not measure it.
-    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
-    pub spent: Spent,
-}
-
-fn is_zero(bytes: &u64) -> bool {
-    *bytes == 0
-}
-
-/// Where the time of a unit went, in microseconds of the slot that did it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spent {
-    pub read_us: u64,
-    /// Checking, hashing, compressing, sealing.
-    pub compute_us: u64,
-    /// Waiting for the worker's own limit.
-    pub bandwidth_us: u64,
-    /// Waiting for each repository, as far as the next unit does not hide it.
-    pub upload_us: Vec<(RepoKey, u64)>,
-}
-
-impl Spent {
-    pub fn is_nothing(&self) -> bool {
-        *self == Spent::default()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PartReceipt {
-    /// Gone, by the rules for what may be.
-    Vanished,
-    Present {
-        /// Index of the range in the pack's footer; `None` if there was nothing to store.
-        place: Option<u32>,
-        length: u64,
-        checksum: BlockHash,
-        pages_checked: u64,
-        bad_pages: Vec<u32>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredPack {
-    pub repository: RepoKey,
-    pub bytes: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepositoryFailure {
-    pub repository: RepoKey,
-    pub failure: Failure,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitFailure {
-    pub unit: UnitId,
-    pub attempt: Attempt,
-    pub token: FencingToken,
-    pub failure: Failure,
-    pub failed: Vec<RepositoryFailure>,
-    /// As in a receipt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wrong_summary: Option<String>,
 }

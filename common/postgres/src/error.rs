@@ -2,6 +2,7 @@
 
 use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
 use pgconvoy_core::ids::{Oid, SystemId};
+use pgconvoy_core::pg::Lsn;
 use pgconvoy_core::pg::version::VersionError;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +37,10 @@ pub enum PostgresError {
     Changed { place: String, what: &'static str, before: String, now: String },
     #[error("PostgreSQL at {place} is in recovery")]
     InRecovery { place: String },
+    #[error("PostgreSQL at {place} is not in recovery: it is no standby, or none any more")]
+    NotInRecovery { place: String },
+    #[error("the standby at {place} has replayed WAL up to {replayed} only, {wanted} is needed{}; {} s were not enough", if *is_paused { ", and its replay is paused" } else { "" }, waited.as_secs())]
+    StandbyBehind { place: String, replayed: Lsn, wanted: Lsn, is_paused: bool, waited: Duration },
     #[error("the clock of PostgreSQL at {place} did not reach its next second within {} s", timeout.as_secs())]
     ClockStands { place: String, timeout: Duration },
     #[error("PostgreSQL did not finish stopping the backup within {} s because WAL archiving is not done; archive_command is '{archive_command}'", timeout.as_secs())]
@@ -161,11 +166,13 @@ impl Classify for PostgresError {
             E::Timeout { .. } | E::Query { .. } | E::SettingHidden { .. } | E::Answer { .. } => {
                 ErrorCode::DbQuery
             }
-            E::Changed { .. } | E::InRecovery { .. } | E::NotLive { .. } | E::SystemMismatch { .. } => {
-                ErrorCode::DbMismatch
-            }
+            E::Changed { .. }
+            | E::InRecovery { .. }
+            | E::NotInRecovery { .. }
+            | E::NotLive { .. }
+            | E::SystemMismatch { .. } => ErrorCode::DbMismatch,
             E::ClockStands { .. } => ErrorCode::Clock,
-            E::StopTimeout { .. } => ErrorCode::ArchiveTimeout,
+            E::StopTimeout { .. } | E::StandbyBehind { .. } => ErrorCode::ArchiveTimeout,
             E::ArchiveDisabled => ErrorCode::ArchiveDisabled,
             E::ArchiveAlways => ErrorCode::NotSupported,
             E::ArchiveCommand { .. } => ErrorCode::ArchiveCommandInvalid,
@@ -236,6 +243,10 @@ fn hint_about_server(error: &PostgresError) -> Option<&'static str> {
         E::Changed { .. } => "a backup does not survive a restart or a promotion: start it again.",
         E::InRecovery { .. } => {
             "backups start and stop on the primary: add it to the stanza, or wait until this server is promoted."
+        }
+        E::NotInRecovery { .. } => "was it promoted? What it gave to the backup does not count.",
+        E::StandbyBehind { .. } => {
+            "is it connected to its primary, and does recovery_min_apply_delay or a paused replay hold it back?"
         }
         E::ClockStands { .. } => {
             "was the clock of the database host set back? Wait until time synchronisation has settled."

@@ -6,7 +6,7 @@
 //! Code map: [`connect`] opens a session that is proved to be PostgreSQL's own and not a pooler's, [`settings`] is what
 //! the server says about itself and [`preflight`] judges it. [`backup`] starts, watches and stops a backup, [`wal`]
 //! moves WAL on, [`replication`] receives it over a slot of [`slots`]. On the file side [`proof`] shows that a directory is the connected server's, [`roots`] remembers its
-//! mounts by device and inode, [`tablespaces`] asks whether one that is gone was dropped, [`control`] reads pg_control,
+//! mounts by device and inode, [`standby`] says when a standby may be read, [`tablespaces`] asks whether one that is gone was dropped, [`control`] reads pg_control,
 //! [`scan`] lists everything that a backup takes, and [`summaries`] reads what changed since the prior one.
 //!
 //! Invariants
@@ -31,6 +31,7 @@ pub mod scan;
 mod session;
 pub mod settings;
 pub mod slots;
+pub mod standby;
 pub mod summaries;
 pub mod tablespaces;
 mod tls;

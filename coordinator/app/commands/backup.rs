@@ -98,6 +98,8 @@ pub fn spec(request: &BackupRequest, identity: Identity, epoch: Epoch) -> Backup
             .map(|(key, own)| (key, compress(own)))
             .collect(),
         file_sha1: options.file_sha1,
+        standby: options.backup_standby,
+        offload: options.offload,
         page_errors: options.page_errors,
         archive_copy: options.archive_copy,
         unit_size: options.unit_size.0,

@@ -70,6 +70,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         slots: slots(config),
         bandwidth: Some(bandwidth.clone()),
         sources: seen,
+        computes: config.worker.compute.clone(),
         repositories: all_repositories(config, &options)?,
         errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),

@@ -43,8 +43,8 @@ impl BackupActor {
 
     fn want(&self, effects: Vec<Effect>) {
         for effect in &effects {
-            if let Effect::PersistAccepted { unit, .. } = effect {
-                self.unwritten.add(*unit, self.machine.board().bytes_of(*unit));
+            if let Effect::PersistAccepted { accepted, .. } = effect {
+                self.unwritten.add(accepted.unit, self.machine.board().bytes_of(accepted.unit));
             }
         }
         if !effects.is_empty() {

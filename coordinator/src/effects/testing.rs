@@ -24,6 +24,8 @@ pub(crate) fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         own_compress: BTreeMap::new(),
         file_sha1: false,
+        standby: Default::default(),
+        offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 1 << 20,

@@ -71,7 +71,8 @@ fn worker() -> WorkerName {
 
 fn accepted(unit: u32) -> Effect {
     let repositories = vec![RepoKey(1)];
-    Effect::PersistAccepted { worker: worker(), unit: UnitId(unit), attempt: Attempt(1), repositories }
+    let accepted = AcceptedUnit { unit: UnitId(unit), attempt: Attempt(1), repositories, standby: None };
+    Effect::PersistAccepted { worker: worker(), accepted }
 }
 
 struct Site {

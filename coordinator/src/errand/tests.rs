@@ -77,6 +77,7 @@ impl Site {
             draining: false,
             repositories: Vec::new(),
             host: String::new(),
+            computes: Default::default(),
         };
         near.sender.send(&Report { job: None, body: ReportBody::Hello(Box::new(hello)) }).await.unwrap();
         WorkerLink::join(far, registry.clone(), runtime).await.unwrap();

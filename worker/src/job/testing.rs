@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use super::{JobContext, Source, Tablespaces};
+use super::{JobContext, Shape, Source, Tablespaces};
 use crate::errand::Errands;
 use crate::keeper::{Ground, Keeper, KeeperHandle, SourceConfig};
 use crate::lease::{Right, boot_time};
@@ -144,14 +144,17 @@ impl Site {
         }
         Arc::new(JobContext {
             worker: worker(),
-            source: Source {
-                roots: Roots::record(&self.pg(), VERSION, listed).unwrap(),
+            shape: Shape {
                 version: VERSION,
                 page_size: PageSize::new(8192).unwrap(),
                 relation_segment_blocks: 131_072,
                 check_pages: false,
-                tablespaces,
             },
+            source: Some(Source {
+                roots: Roots::record(&self.pg(), VERSION, listed).unwrap(),
+                tablespaces,
+                standby: None,
+            }),
             secret: secret(3),
             units,
             repositories,
@@ -188,6 +191,7 @@ impl Site {
             repositories: self.set.clone(),
             slots: Arc::new(SlotPool::start(1, &Handle::current())),
             bandwidth: None,
+            computes: Default::default(),
             errands,
             spool: Some(self.home.path().join("spool")),
             runtime: Handle::current(),
@@ -275,6 +279,7 @@ pub(crate) fn units(stall: Duration) -> UnitContext {
         stall_timeout_ms: u64::try_from(stall.as_millis()).unwrap(),
         priors: Vec::new(),
         summaries: None,
+        reading: Default::default(),
     }
 }
 
@@ -298,6 +303,7 @@ pub(crate) fn order(unit: u32, repositories: &[RepoKey], parts: &[UnitPart]) -> 
         repositories: repositories.to_vec(),
         parts: parts.to_vec(),
         reads_all: false,
+        source: None,
     }
 }
 

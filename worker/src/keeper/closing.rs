@@ -67,7 +67,9 @@ impl Keeper {
                 }
                 Ok(None)
             }
-            Session::Connected(_) | Session::Elsewhere(_) | Session::Over => Err(nothing_open()),
+            Session::Connected(_) | Session::Elsewhere(_) | Session::Standby(_) | Session::Over => {
+                Err(nothing_open())
+            }
         }
     }
 }

@@ -123,7 +123,7 @@ fn ended(place: String) -> PostgresError {
 }
 
 /// Asks again and again, one question at a time, until the session is ended (`None`) or lost.
-async fn watch<P>(place: &str, ping: impl Fn() -> P) -> Option<Failure>
+pub(super) async fn watch<P>(place: &str, ping: impl Fn() -> P) -> Option<Failure>
 where
     P: Future<Output = Result<bool, PostgresError>>,
 {

@@ -34,7 +34,6 @@ pub(super) fn preflight(order: PreflightOrder, config: SourceConfig) -> Result<K
     Ok(Known {
         summarizes_wal: false,
         facts: known_version_facts(&control, control.version, warnings),
-        relation_segment_blocks: control.relation_segment_blocks,
         stanza: order.stanza,
         options: order.options,
         config,

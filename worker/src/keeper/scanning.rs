@@ -88,6 +88,7 @@ pub(super) fn ask(
     match session {
         Session::Online(online) => live::ask_tablespaces(&online.live, runtime.clone()),
         Session::Elsewhere(client) => live::ask_client(client.clone(), runtime.clone()),
+        Session::Standby(standby) => live::ask_client(standby.client.clone(), runtime.clone()),
         _ => {
             let tablespaces = directory.tablespaces.clone();
             Arc::new(move || Ok(tablespaces.clone()))

@@ -57,7 +57,7 @@ async fn try_to(
     }
     let page_size =
         PageSize::new(facts.page_size).map_err(|_| NoSummaries::Changed { what: "the page size" })?;
-    let geometry = Geometry { page_size, segment_pages: known.relation_segment_blocks };
+    let geometry = Geometry { page_size, segment_pages: facts.relation_segment_blocks };
     let directory = directory.roots.directory().to_owned();
     let reading = blocking(move || {
         let request = SummaryRequest {

@@ -81,6 +81,7 @@ async fn a_receipt_too_large_to_be_sent_becomes_a_small_failure() {
         stored: vec![StoredPack { repository: ONE, bytes: 1 }],
         failed: Vec::new(),
         spent: Default::default(),
+        standby: None,
     };
     report(Ok(receipt), &task).await.unwrap();
     let ReportBody::UnitFailed(failure) = far.next().await else { panic!("no failure was reported") };

@@ -195,7 +195,7 @@ fn range_of<'a>(map: &'a PackMap, part: &UnitPart, wanted: &PriorRange) -> Resul
 
 /// Blocks of the range in which a page was bad.
 fn bad_blocks(context: &JobContext, range: &PackRange) -> Vec<usize> {
-    let page_size = u64::from(context.source.page_size.bytes());
+    let page_size = u64::from(context.shape.page_size.bytes());
     let block = |page: &u32| {
         let offset = (u64::from(*page) * page_size).checked_sub(range.offset)?;
         usize::try_from(offset / u64::from(range.block_size)).ok()

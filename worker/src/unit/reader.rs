@@ -59,7 +59,8 @@ pub(super) struct PartReader {
 
 impl PartReader {
     pub(super) fn open(context: &JobContext, order: &UnitOrder, part: &UnitPart) -> Result<Opened, Failure> {
-        let directory = context.source.directory();
+        let source = context.own_source()?;
+        let directory = source.directory();
         let path = directory.join(part.path.as_str());
         let content = match part.class {
             FileClass::Wal if context.units.start.is_some() => {
@@ -67,7 +68,7 @@ impl PartReader {
             }
             FileClass::Control => Content::Bytes(read_control(directory)?.bytes),
             FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => {
-                match filenode_map(&path, context.source.version)? {
+                match filenode_map(&path, context.shape.version)? {
                     Some(bytes) => Content::Bytes(bytes),
                     None => return vanished(context, &part.path, part.class),
                 }
@@ -82,7 +83,7 @@ impl PartReader {
         };
         // WAL replays whatever a protected file gained since the scan. Nothing replays the others.
         let end = part.class.wal_protected().then_some(part.offset + part.length);
-        let relation_segment_blocks = context.source.relation_segment_blocks;
+        let relation_segment_blocks = context.shape.relation_segment_blocks;
         Ok(Opened::Present(PartReader { path, content, at: part.offset, end, relation_segment_blocks }))
     }
 
@@ -158,9 +159,10 @@ impl PartReader {
 
 /// Judges a file that is not there, with PostgreSQL's word about a tablespace that is not there.
 fn vanished(context: &JobContext, path: &RelativePath, class: FileClass) -> Result<Opened, Failure> {
-    match context.source.roots.vanished(path, class) {
+    let source = context.own_source()?;
+    match source.roots.vanished(path, class) {
         Err(PostgresError::RootGone { tablespace: Some(oid), .. })
-            if context.source.tablespaces.is_dropped(oid)? =>
+            if source.tablespaces.is_dropped(oid)? =>
         {
             Ok(Opened::Vanished)
         }

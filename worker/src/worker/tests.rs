@@ -18,6 +18,7 @@ fn worker(revoked: Revoked) -> (WorkerHandle, Channel<Instruction, Report>) {
         slots: 1,
         bandwidth: None,
         sources: SourceConfigs::new(),
+        computes: Default::default(),
         repositories: Arc::new(RepositorySet::new(Vec::new())),
         errands: None,
         dial: Dial::Once(far),

@@ -74,12 +74,18 @@ choices! {
     LogFormat { Text = "text", Json = "json", }
 }
 
-#[allow(clippy::derivable_impls, reason = "the macro that makes the type marks no default")]
-impl Default for PageErrors {
-    fn default() -> Self {
-        PageErrors::Warn
-    }
+macro_rules! usual {
+    ($( $name:ident :: $variant:ident, )+) => { $(
+        #[allow(clippy::derivable_impls, reason = "the macro that makes the type marks no default")]
+        impl Default for $name {
+            fn default() -> Self {
+                $name::$variant
+            }
+        }
+    )+ };
 }
+
+usual! { PageErrors::Warn, BackupStandby::No, Offload::Never, }
 
 impl Layout {
     pub fn is_packed(&self) -> bool {

@@ -5,6 +5,7 @@ use super::sheet::Reader;
 use super::value::Secret;
 use crate::ids::{StanzaName, WorkerName};
 use crate::units::ByteCount;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -67,8 +68,9 @@ pub struct WorkerConfig {
 }
 
 /// Whose pages a worker may see that is not their source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compute {
+    #[default]
     Nobody,
     Stanzas(BTreeSet<StanzaName>),
     Everybody,

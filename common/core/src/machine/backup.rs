@@ -23,7 +23,7 @@
 //!
 //! Code map: `session` is what the source says before units, `foundation` what the backup rests on, `resuming` what becomes of backups
 //! that were left unfinished, [`units`] the board of units, `copying` what happens to them,
-//! `joining` who does them, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
+//! `joining` who does them, `standing` what each of these may do and `confirming` what becomes of what standbys gave, `recovery` what an earlier leader left, `stopping` the end of the session, `ending` that of the
 //! job, `summaries` what is believed of PostgreSQL's own records of change, `wal`, [`contest`] and [`contents`] what their names say.
 //!
 //! Failure: any error that leaves no way forward ends in [`Effect::Finish`] with nothing published by this job, unless an
@@ -31,6 +31,7 @@
 
 mod announcing;
 pub mod batching;
+mod confirming;
 pub mod contents;
 pub mod contest;
 mod copying;
@@ -43,6 +44,7 @@ mod recovery;
 mod resuming;
 mod session;
 pub mod stages;
+mod standing;
 mod state;
 mod stopping;
 mod summaries;
@@ -59,6 +61,7 @@ use crate::units::Timestamp;
 use crate::wire::{
     OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder, UnitOrder,
 };
+use confirming::Confirming;
 use contents::{BackupContents, RepositoryState};
 pub use event::{
     Announced, BackupSpec, Effect, Event, Fate, Outcome, RecalledSession, Recovered, RepositoryFacts, Status,
@@ -67,6 +70,7 @@ use foundation::Foundation;
 use joining::Reader;
 use recovery::Early;
 use stages::{Stage, Stages};
+use standing::Reach;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use units::UnitBoard;
@@ -145,6 +149,8 @@ pub struct BackupMachine {
     /// One repository has the plan, and nobody else's beside it.
     is_announced: bool,
     board: UnitBoard,
+    confirming: Confirming,
+    reach: Reach,
     stages: Stages,
     contents: Option<Arc<BackupContents>>,
     /// The first unit of those that copy WAL, once there are any.
@@ -198,6 +204,8 @@ impl BackupMachine {
             copy_start: Timestamp(i64::MAX),
             is_announced: false,
             board: UnitBoard::default(),
+            confirming: Confirming::default(),
+            reach: Reach::default(),
             stages: Stages::default(),
             contents: None,
             copied_from: None,
@@ -282,8 +290,16 @@ impl BackupMachine {
                 let orders = self.board.orders(&wanted, &self.inventory, &self.foundation, &alive, page_size);
                 let reads_all = self.distrusts_summaries();
                 for order in orders {
-                    let order = UnitOrder { reads_all, ..order };
-                    effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
+                    let (unit, attempt) = (order.unit, order.attempt);
+                    match self.with_source(&worker, UnitOrder { reads_all, ..order }) {
+                        Some(order) => {
+                            effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
+                        }
+                        None => {
+                            effects.push(Effect::ReleaseLease { unit, attempt });
+                            self.board.give_back(unit, attempt);
+                        }
+                    }
                 }
                 Ok(())
             }
@@ -310,8 +326,11 @@ impl BackupMachine {
             Event::GivenUp { .. } => Ok(()),
             Event::Ticked => {
                 self.stages.forget(now);
+                self.set_fares(now);
+                self.confirm_standbys(now, effects);
+                self.lease_units(now, effects);
                 self.spread(now, effects);
-                Ok(())
+                self.expect_hands(now, effects)
             }
             Event::Paused => {
                 self.is_paused = true;
@@ -387,6 +406,13 @@ impl BackupMachine {
                 self.on_worker_lost(now, &worker, effects)
             }
             ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
+            ReportBody::Standing(standing) => {
+                self.on_standing(now, &worker, standing, effects);
+                Ok(())
+            }
+            ReportBody::Confirmed { round, result } => {
+                self.on_confirmed(now, &worker, round, result, effects)
+            }
             ReportBody::Ready { units } => self.on_ready(now, worker, units, effects),
             ReportBody::UnitDone(receipt) => self.on_receipt(now, worker, receipt, effects),
             ReportBody::UnitFailed(failure) => self.on_unit_failure(now, worker, failure, effects),

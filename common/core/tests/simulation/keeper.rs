@@ -165,7 +165,11 @@ impl World {
                 self.keeper_later(id, job, takes, KeeperAct::Supplied(Box::new(order)));
                 return Vec::new();
             }
-            OrderBody::Scan | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {
+            OrderBody::Scan
+            | OrderBody::Confirm(_)
+            | OrderBody::Errand(_)
+            | OrderBody::Restore(_)
+            | OrderBody::End => {
                 return Vec::new();
             }
         };
@@ -468,5 +472,6 @@ fn receipt(running: &Running) -> ReportBody {
         stored: running.stored.clone(),
         failed: running.failed.clone(),
         spent: Default::default(),
+        standby: None,
     })
 }

@@ -210,6 +210,8 @@ impl World {
             compress: Compress { codec: 2, level: 3 },
             own_compress: BTreeMap::new(),
             file_sha1: false,
+            standby: Default::default(),
+            offload: Default::default(),
             page_errors: Default::default(),
             archive_copy: crate::scenario::copies_wal(job),
             unit_size: UNIT_SIZE,

@@ -95,6 +95,7 @@ pub(crate) fn preflight_facts() -> PreflightFacts {
         page_size: 8192,
         checksums: false,
         wal_segment_size: WalSegmentSize::DEFAULT,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: Vec::new(),
     }
@@ -109,6 +110,7 @@ pub(crate) fn session_facts(now: Millis) -> SessionFacts {
             lsn: WAL.start(),
             segment: Wal::segment(WAL.start()),
             segment_before: before,
+            checkpoint: None,
         }),
         databases: Vec::new(),
         tablespaces: Vec::new(),

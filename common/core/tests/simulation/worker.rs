@@ -191,6 +191,7 @@ impl World {
             job: *job,
             session: keeper.has_session,
             prepared: keeper.is_prepared,
+            standing: None,
             units: worker.is_held(*job),
         });
         let hello = Hello {
@@ -207,6 +208,7 @@ impl World {
             draining: false,
             repositories: Vec::new(),
             host: String::new(),
+            computes: Default::default(),
         };
         let report = Report { job: None, body: ReportBody::Hello(Box::new(hello)) };
         self.send(connection, End::Worker, Message::Up(Box::new(report)));

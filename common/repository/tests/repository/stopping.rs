@@ -31,6 +31,7 @@ fn stop(kept: bool) -> StopBody {
         page_size: 8192,
         checksums: true,
         wal_segment_size: WalSegmentSize::DEFAULT,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: Vec::new(),
     };

@@ -45,10 +45,10 @@ async fn checking(site: &Site, geometry: &Geometry) -> Arc<JobContext> {
 }
 
 fn check(mut context: Arc<JobContext>, geometry: &Geometry) -> Arc<JobContext> {
-    let source = &mut Arc::get_mut(&mut context).unwrap().source;
-    source.check_pages = true;
-    source.page_size = PageSize::new(geometry.page_size).unwrap();
-    source.relation_segment_blocks = geometry.segment_blocks;
+    let shape = &mut Arc::get_mut(&mut context).unwrap().shape;
+    shape.check_pages = true;
+    shape.page_size = PageSize::new(geometry.page_size).unwrap();
+    shape.relation_segment_blocks = geometry.segment_blocks;
     context
 }
 

@@ -119,6 +119,7 @@ impl BackupMachine {
             stall_timeout_ms: self.spec.stall_timeout_ms,
             priors: self.foundation.priors(),
             summaries: self.summaries(),
+            reading: self.reading(),
         };
         Ok(OrderBody::Prepare(Box::new(context)))
     }

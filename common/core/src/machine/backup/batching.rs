@@ -41,10 +41,8 @@ pub fn take_accepted(
 
 fn acceptance(effect: &Effect) -> Option<Acceptance> {
     match effect {
-        Effect::PersistAccepted { worker, unit, attempt, repositories } => {
-            let accepted =
-                AcceptedUnit { unit: *unit, attempt: *attempt, repositories: repositories.clone() };
-            Some(Acceptance { worker: worker.clone(), accepted })
+        Effect::PersistAccepted { worker, accepted } => {
+            Some(Acceptance { worker: worker.clone(), accepted: accepted.clone() })
         }
         _ => None,
     }
@@ -74,7 +72,10 @@ mod tests {
 
     fn accept(unit: u32) -> Effect {
         let repositories = vec![RepoKey(1)];
-        Effect::PersistAccepted { worker: worker(), unit: UnitId(unit), attempt: Attempt(1), repositories }
+        Effect::PersistAccepted {
+            worker: worker(),
+            accepted: AcceptedUnit { unit: UnitId(unit), attempt: Attempt(1), repositories, standby: None },
+        }
     }
 
     fn lease(unit: u32) -> Effect {

@@ -1,5 +1,6 @@
 //! While units are copied: who gets one, whose receipt counts, and when there is nothing left to do.
 
+use super::event::AcceptedUnit;
 use super::units::Verdict;
 use super::{BackupMachine, Effect};
 use crate::failure::{ErrorCode, Failure};
@@ -74,18 +75,19 @@ impl BackupMachine {
         self.stages.add(now, receipt.spent.clone());
         let (unit, attempt) = (receipt.unit, receipt.attempt);
         let is_resumed = self.is_resumed(&receipt);
+        let (repositories, standby) = (self.alive(), receipt.standby.clone());
         effects.push(Effect::PersistAccepted {
             worker: worker.clone(),
-            unit,
-            attempt,
-            repositories: self.alive(),
+            accepted: AcceptedUnit { unit, attempt, repositories, standby },
         });
+        self.reached(&worker);
         for late in self.board.accept(now, worker, receipt, is_resumed) {
             if late.token.is_some() {
                 effects.push(Effect::ReleaseLease { unit, attempt: late.attempt });
                 effects.push(self.order_to(&late.worker, OrderBody::GiveBack { units: vec![unit] }));
             }
         }
+        self.confirm_standbys(now, effects);
         self.lease_units(now, effects);
         self.stop_when_done(effects)
     }
@@ -142,12 +144,18 @@ impl BackupMachine {
             self.keep_early(worker, held, ReportBody::UnitFailed(report));
             return Ok(());
         }
-        effects.push(Effect::Settle { worker, unit: report.unit, attempt: report.attempt });
+        effects.push(Effect::Settle { worker: worker.clone(), unit: report.unit, attempt: report.attempt });
         self.distrust_summaries(report.wrong_summary.as_deref(), effects)?;
         if !self.is_copying() || !self.board.is_current(report.unit, report.attempt, report.token) {
             return Ok(());
         }
         effects.push(Effect::ReleaseLease { unit: report.unit, attempt: report.attempt });
+        if self.is_of_a_server(&report) {
+            self.unreached(now, &worker, &report, effects);
+            self.board.give_back(report.unit, report.attempt);
+            self.lease_units(now, effects);
+            return Ok(());
+        }
         if self.board.fail(report.unit, report.attempt) == Verdict::GiveUp
             || report.failure.code == ErrorCode::Crypto
         {

@@ -2,7 +2,7 @@
 
 use super::contents::BackupContents;
 use super::contest::Begun;
-use crate::config::PageErrors;
+use crate::config::{BackupStandby, Offload, PageErrors};
 use crate::failure::Failure;
 use crate::format::catalogue::BackupRecord;
 use crate::format::cluster::ClusterBody;
@@ -17,8 +17,8 @@ use crate::pg::{RelativePath, WalSegmentName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{
-    Compress, Held, JobId, Order, PreflightFacts, ReportBody, RepositoryFailure, SessionFacts, SourceOptions,
-    StoredPack,
+    Compress, FromStandby, Held, JobId, Order, PreflightFacts, ReportBody, RepositoryFailure, SessionFacts,
+    SourceOptions, StoredPack,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -44,6 +44,12 @@ pub struct BackupSpec {
     /// Those without which the backup is not what was asked for.
     pub required: Vec<RepoKey>,
     pub source: SourceOptions,
+    /// Whether standbys are read as well, or instead.
+    #[serde(default)]
+    pub standby: BackupStandby,
+    /// Whether others than its sources compute it.
+    #[serde(default)]
+    pub offload: Offload,
     pub compress: Compress,
     /// Of repositories that have it otherwise.
     #[serde(default)]
@@ -253,6 +259,9 @@ pub struct AcceptedUnit {
     pub unit: UnitId,
     pub attempt: Attempt,
     pub repositories: Vec<RepoKey>,
+    /// The standby that was read, if it was one: whether the unit counts is for its next confirmation to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<FromStandby>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -336,9 +345,7 @@ pub enum Effect {
     /// Which attempt, in which repositories; then the lease is released, and the worker may forget the unit.
     PersistAccepted {
         worker: WorkerName,
-        unit: UnitId,
-        attempt: Attempt,
-        repositories: Vec<RepoKey>,
+        accepted: AcceptedUnit,
     },
     /// The worker may forget the unit.
     Settle {

@@ -10,20 +10,22 @@ use super::{BackupMachine, Effect, Phase};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::{UnitId, WorkerName};
 use crate::units::Timestamp;
-use crate::wire::{Held, HeldUnit, OrderBody, RepositoryFailure};
+use crate::wire::{Held, HeldUnit, OrderBody, RepositoryFailure, Standing};
 
-/// A worker that sees the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A worker that sees the data, or is served by one that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reader {
     /// It may be told to prepare.
     Here,
+    /// It is prepared, and has said what it is.
+    Fit(Standing),
     /// It cannot do this job's units.
     Useless,
 }
 
 impl BackupMachine {
     pub(super) fn present_readers(&self) -> Vec<WorkerName> {
-        let here = self.readers.iter().filter(|(_, reader)| **reader == Reader::Here);
+        let here = self.readers.iter().filter(|(_, reader)| **reader != Reader::Useless);
         here.map(|(worker, _)| worker.clone()).collect()
     }
 
@@ -34,7 +36,10 @@ impl BackupMachine {
         held: Option<Held>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        self.readers.insert(worker.clone(), Reader::Here);
+        let standing = held.as_ref().and_then(|held| held.standing.clone());
+        self.readers.insert(worker.clone(), standing.map_or(Reader::Here, Reader::Fit));
+        self.ask_standby_again(&worker);
+        self.set_fares(now);
         self.board.forget_wishes(&worker);
         let known: &[HeldUnit] = held.as_ref().map_or(&[], |held| &held.units);
         for lease in self.forsake(|holder, lease| *holder == worker && !known.contains(&held_unit(lease))) {
@@ -63,6 +68,7 @@ impl BackupMachine {
             if !is_prepared {
                 effects.push(self.order_to(&worker, self.prepare()?));
             }
+            self.confirm_standbys(now, effects);
             self.lease_units(now, effects);
         }
         Ok(())
@@ -130,6 +136,7 @@ impl BackupMachine {
             self.warn([format!("worker {worker} takes no part: {failure}")], effects);
             self.readers.insert(worker.clone(), Reader::Useless);
             self.board.lost(worker);
+            self.set_fares(now);
             self.lease_units(now, effects);
         }
         self.expect_a_reader()
@@ -158,6 +165,7 @@ impl BackupMachine {
     ) -> Result<(), Failure> {
         self.readers.remove(worker);
         self.board.lost(worker);
+        self.forsake_standby(now, worker, effects);
         self.forsake(|holder, _| holder == worker);
         self.lease_units(now, effects);
         if *worker != self.source || self.source_is_away || self.source_is_lost {
@@ -196,6 +204,7 @@ impl BackupMachine {
             return Ok(());
         }
         self.board.drain(worker, is_draining);
+        self.set_fares(now);
         let units: Vec<UnitId> = self.board.leased_to(worker).into_iter().map(|(unit, ..)| unit).collect();
         if is_draining && !units.is_empty() {
             effects.push(self.order_to(worker, OrderBody::GiveBack { units }));

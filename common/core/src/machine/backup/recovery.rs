@@ -56,8 +56,11 @@ impl BackupMachine {
     /// What these repositories can all show.
     fn ask_for_receipts(&self, of: &[RepoKey], effects: &mut Vec<Effect>) -> Result<(), Failure> {
         let label = self.known_label()?;
-        let units =
-            self.recovered.accepted.iter().map(|one| AcceptedUnit { repositories: of.to_vec(), ..*one });
+        let units = self
+            .recovered
+            .accepted
+            .iter()
+            .map(|one| AcceptedUnit { repositories: of.to_vec(), ..one.clone() });
         effects.push(Effect::RecallReceipts { label, plan: self.plan, units: units.collect() });
         Ok(())
     }
@@ -127,12 +130,10 @@ impl BackupMachine {
         packs.sort_by_key(|pack| self.board.unit(pack.body.unit).is_some_and(|unit| unit.last));
         for pack in packs {
             let unit = pack.body.unit;
-            let accepted = self
-                .recovered
-                .accepted
-                .iter()
-                .any(|one| one.unit == unit && one.attempt == pack.body.attempt);
-            if !accepted || !recalled.insert(unit) {
+            let is_it = |one: &&AcceptedUnit| one.unit == unit && one.attempt == pack.body.attempt;
+            let Some(accepted) = self.recovered.accepted.iter().find(is_it) else { continue };
+            let standby = accepted.standby.clone();
+            if !recalled.insert(unit) {
                 continue;
             }
             let Some(planned) = self.board.unit(unit).filter(|_| self.board.is_due(unit)) else { continue };
@@ -152,7 +153,7 @@ impl BackupMachine {
                 continue;
             }
             if let Ok(receipt) = receipt {
-                let is_resumed = self.is_resumed(&receipt);
+                let (is_resumed, receipt) = (self.is_resumed(&receipt), Receipt { standby, ..receipt });
                 self.board.restore(pack.body.worker, receipt, is_resumed);
             }
         }
@@ -276,6 +277,7 @@ pub(super) fn receipt_of(
         stored: pack.stored.clone(),
         failed: Vec::new(),
         spent: Default::default(),
+        standby: None,
         skipped: body.skipped,
         wrong_summary: None,
     })

@@ -69,6 +69,8 @@ fn spec() -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         own_compress: BTreeMap::new(),
         file_sha1: false,
+        standby: Default::default(),
+        offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 32 * MIB,
@@ -104,6 +106,7 @@ fn facts() -> PreflightFacts {
         page_size: 8192,
         checksums: true,
         wal_segment_size: WalSegmentSize::DEFAULT,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: Vec::new(),
     }
@@ -116,7 +119,12 @@ fn session() -> SessionFacts {
     SessionFacts {
         started: NOW,
         timeline: TimelineId(1),
-        start: Some(SessionStart { lsn: start, segment: segment(start), segment_before: segment(before) }),
+        start: Some(SessionStart {
+            lsn: start,
+            segment: segment(start),
+            segment_before: segment(before),
+            checkpoint: Some(start),
+        }),
         databases: Vec::new(),
         tablespaces: Vec::new(),
     }
@@ -390,7 +398,11 @@ impl World {
                     result,
                 });
             }
-            OrderBody::GiveBack { .. } | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {}
+            OrderBody::GiveBack { .. }
+            | OrderBody::Confirm(_)
+            | OrderBody::Errand(_)
+            | OrderBody::Restore(_)
+            | OrderBody::End => {}
         }
     }
 
@@ -424,6 +436,7 @@ impl World {
                 .map(|repository| RepositoryFailure { repository, failure: disk_full() })
                 .collect(),
             spent: Default::default(),
+            standby: None,
         }
     }
 

@@ -2,6 +2,9 @@
 
 mod draining;
 mod orders;
+mod pending;
+mod provisional;
+mod serving;
 mod spread;
 
 use super::event::{UnitLease, WorkerShare};
@@ -10,7 +13,10 @@ use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
 use crate::plan::inventory::FileIndex;
 use crate::units::Timestamp;
-use crate::wire::{PartReceipt, Receipt, StoredPack};
+use crate::wire::{FromStandby, PartReceipt, Receipt, StoredPack};
+pub(super) use pending::Fare;
+use pending::Pending;
+pub(super) use provisional::Doubtful;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A unit that failed this often will fail again.
@@ -25,6 +31,8 @@ pub struct Hold {
     pub attempt: Attempt,
     /// `None`: the store is being asked for the lease.
     pub token: Option<FencingToken>,
+    /// Who serves it, if its worker does not see the data itself.
+    pub source: Option<WorkerName>,
     since: Timestamp,
 }
 
@@ -47,6 +55,9 @@ pub struct Accepted {
     changed: u64,
     /// Nothing had to be stored, thanks to an earlier attempt at the same backup.
     is_resumed: bool,
+    /// The standby that was read, if it was one, and whether it was the same after that.
+    standby: Option<FromStandby>,
+    is_confirmed: bool,
     stored: Vec<StoredPack>,
 }
 
@@ -70,12 +81,17 @@ pub struct UnitBoard {
     asked: BTreeMap<WorkerName, u16>,
     /// Workers that are given nothing, whatever they ask for.
     draining: BTreeSet<WorkerName>,
-    /// No pending unit lies before this one, except those in `returned`.
-    cursor: usize,
-    returned: Vec<usize>,
+    /// What workers may be given; those that are not in it, everything.
+    fares: BTreeMap<WorkerName, Fare>,
+    /// Workers that see no data themselves.
+    remote: BTreeSet<WorkerName>,
+    /// Who serves them, and what of.
+    servers: BTreeMap<WorkerName, Fare>,
+    pending: Pending,
     held: u32,
-    /// Attempts under way, by worker.
+    /// Attempts under way, by worker, and by the source that serves one.
     busy: BTreeMap<WorkerName, u32>,
+    serving: BTreeMap<WorkerName, u32>,
     retried: u32,
     done: u32,
     bytes: u64,
@@ -87,6 +103,8 @@ pub struct UnitBoard {
     taken_ms: i64,
     timed: i64,
     shares: BTreeMap<WorkerName, (u32, u64)>,
+    /// Units that are done and not confirmed.
+    provisional: u32,
 }
 
 impl UnitBoard {
@@ -99,6 +117,7 @@ impl UnitBoard {
             first,
             failures: vec![0; total],
             bytes: plan.units.iter().map(|unit| unit.bytes).sum(),
+            pending: Pending::of(&plan.units),
             plan,
             ..UnitBoard::default()
         }
@@ -107,7 +126,7 @@ impl UnitBoard {
     /// Units that come once all others are done, numbered behind them.
     pub(super) fn extend(&mut self, units: Vec<Unit>) {
         debug_assert!(self.is_complete(), "what is read last would not be last");
-        self.cursor = self.plan.units.len();
+        self.pending.extend(&units, self.plan.units.len());
         self.states.extend(units.iter().map(|_| UnitState::Pending));
         self.attempts.extend(units.iter().map(|_| Attempt(self.first)));
         self.failures.extend(units.iter().map(|_| 0));
@@ -174,7 +193,7 @@ impl UnitBoard {
     }
 
     pub fn is_complete(&self) -> bool {
-        self.done == self.total()
+        self.done == self.total() && self.provisional == 0
     }
 
     pub fn shares(&self) -> Vec<WorkerShare> {
@@ -224,46 +243,8 @@ impl UnitBoard {
         self.asked.remove(worker);
     }
 
-    /// Gives pending units to those who asked, largest first, one each in turn; the last ones only when all others are done.
-    pub(super) fn assign(&mut self, now: Timestamp) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
-        let mut given: BTreeMap<WorkerName, Vec<(UnitId, Attempt)>> = BTreeMap::new();
-        let (kept, mut asked): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.asked).into_iter().partition(|(worker, _)| self.is_draining(worker));
-        while !asked.is_empty() {
-            let mut is_exhausted = false;
-            asked.retain(|worker, waiting| {
-                if *waiting == 0 || is_exhausted {
-                    return *waiting > 0;
-                }
-                match self.next_pending() {
-                    Some(number) => {
-                        let unit = self.give(number, worker, now);
-                        given.entry(worker.clone()).or_default().push(unit);
-                        *waiting -= 1;
-                    }
-                    None => is_exhausted = true,
-                }
-                *waiting > 0
-            });
-            if is_exhausted {
-                break;
-            }
-        }
-        self.asked = asked;
-        self.asked.extend(kept);
-        given.into_iter().collect()
-    }
-
-    fn give(&mut self, number: usize, worker: &WorkerName, now: Timestamp) -> (UnitId, Attempt) {
-        self.retried += u32::from(self.attempts[number].0 > self.first);
-        self.attempts[number].0 += 1;
-        let attempt = self.attempts[number];
-        self.hold(number, Hold { worker: worker.clone(), attempt, token: None, since: now });
-        (unit_id(number), attempt)
-    }
-
     pub fn occupation(&self) -> Occupation {
-        let asked = self.asked.iter().filter(|(worker, _)| !self.is_draining(worker));
+        let asked = self.asked.iter().filter(|(worker, _)| self.fare(worker) != Fare::Nothing);
         Occupation { held: self.held, idle: asked.map(|(_, units)| u32::from(*units)).sum() }
     }
 
@@ -271,17 +252,18 @@ impl UnitBoard {
         &self.busy
     }
 
-    fn unbusy(&mut self, worker: &WorkerName) {
-        if let Some(count) = self.busy.get_mut(worker) {
-            *count -= 1;
-            if *count == 0 {
-                self.busy.remove(worker);
-            }
+    fn unbusy(&mut self, hold: &Hold) {
+        one_less(&mut self.busy, &hold.worker);
+        if let Some(source) = &hold.source {
+            one_less(&mut self.serving, source);
         }
     }
 
     fn hold(&mut self, number: usize, hold: Hold) {
         *self.busy.entry(hold.worker.clone()).or_default() += 1;
+        if let Some(source) = &hold.source {
+            *self.serving.entry(source.clone()).or_default() += 1;
+        }
         match &mut self.states[number] {
             UnitState::Held(holds) => holds.push(hold),
             state => {
@@ -289,24 +271,6 @@ impl UnitBoard {
                 self.held += 1;
             }
         }
-    }
-
-    fn next_pending(&mut self) -> Option<usize> {
-        while let Some(number) = self.returned.pop() {
-            if self.states[number] == UnitState::Pending {
-                return Some(number);
-            }
-        }
-        while let Some(unit) = self.plan.units.get(self.cursor) {
-            if unit.last && (self.done as usize) < self.plan.units.iter().filter(|unit| !unit.last).count() {
-                return None;
-            }
-            self.cursor += 1;
-            if self.states[self.cursor - 1] == UnitState::Pending {
-                return Some(self.cursor - 1);
-            }
-        }
-        None
     }
 
     /// Takes note of granted leases; answers with those that are still wanted.
@@ -374,10 +338,11 @@ impl UnitBoard {
     fn settle(&mut self, worker: WorkerName, receipt: Receipt, is_resumed: bool) {
         let number = receipt.unit.0 as usize;
         for hold in self.holds(receipt.unit).to_vec() {
-            self.unbusy(&hold.worker);
+            self.unbusy(&hold);
         }
         self.held -= u32::from(matches!(self.states[number], UnitState::Held(_)));
         self.done += 1;
+        self.provisional += u32::from(receipt.standby.is_some());
         self.done_bytes += self.plan.units[number].bytes;
         self.read += receipt.read;
         self.changed += receipt.changed;
@@ -393,6 +358,8 @@ impl UnitBoard {
             skipped: receipt.skipped,
             changed: receipt.changed,
             is_resumed,
+            standby: receipt.standby,
+            is_confirmed: false,
             stored: receipt.stored,
         }));
     }
@@ -403,20 +370,24 @@ impl UnitBoard {
 
     /// Units that left something unread are pending again; tells how many.
     pub(super) fn do_again_what_skipped(&mut self) -> usize {
+        self.do_again(|accepted| accepted.skipped > 0)
+    }
+
+    fn do_again(&mut self, is_worthless: impl Fn(&Accepted) -> bool) -> usize {
         let mut again = 0;
         for number in 0..self.states.len() {
             let UnitState::Done(accepted) = &self.states[number] else { continue };
-            if accepted.skipped == 0 {
+            if !is_worthless(accepted) {
                 continue;
             }
+            let unit = &self.plan.units[number];
             self.done -= 1;
-            self.done_bytes -= self.plan.units[number].bytes;
+            self.done_bytes -= unit.bytes;
             self.changed -= accepted.changed;
             self.skipped -= accepted.skipped;
+            self.provisional -= u32::from(accepted.standby.is_some() && !accepted.is_confirmed);
             self.states[number] = UnitState::Pending;
-            if number < self.cursor {
-                self.returned.push(number);
-            }
+            self.pending.give_back(number, unit.source);
             again += 1;
         }
         again
@@ -425,7 +396,8 @@ impl UnitBoard {
     /// Whether the unit may be read before all others are done, or all others are.
     pub(super) fn is_due(&self, unit: UnitId) -> bool {
         let others = self.plan.units.iter().filter(|unit| !unit.last).count();
-        self.unit(unit).is_some_and(|unit| !unit.last || self.done as usize >= others)
+        let is_over = self.done as usize >= others && self.provisional == 0;
+        self.unit(unit).is_some_and(|unit| !unit.last || is_over)
     }
 
     /// A lease that an earlier leader granted. Its worker will tell whether it knows of it. `false`: the unit needs none.
@@ -436,7 +408,9 @@ impl UnitBoard {
             return false;
         }
         self.attempts[number] = self.attempts[number].max(lease.attempt);
-        self.hold(number, Hold { worker, attempt: lease.attempt, token: Some(lease.token), since: now });
+        // Who served it, its worker knows.
+        let (attempt, token) = (lease.attempt, Some(lease.token));
+        self.hold(number, Hold { worker, attempt, token, source: None, since: now });
         true
     }
 
@@ -461,13 +435,11 @@ impl UnitBoard {
         let Some(at) = holds.iter().position(|hold| hold.attempt == attempt) else { return };
         let over = holds.remove(at);
         let is_free = holds.is_empty();
-        self.unbusy(&over.worker);
+        self.unbusy(&over);
         if is_free {
             self.states[number] = UnitState::Pending;
             self.held -= 1;
-            if number < self.cursor {
-                self.returned.push(number);
-            }
+            self.pending.give_back(number, self.plan.units[number].source);
         }
     }
 
@@ -475,6 +447,7 @@ impl UnitBoard {
     pub(super) fn lost(&mut self, worker: &WorkerName) {
         self.asked.remove(worker);
         self.draining.remove(worker);
+        self.fares.remove(worker);
         let numbers = (0..self.total()).map(UnitId);
         let held = numbers.flat_map(|unit| self.holds(unit).iter().map(move |hold| (unit, hold)));
         let theirs: Vec<(UnitId, Attempt)> = held
@@ -483,6 +456,15 @@ impl UnitBoard {
             .collect();
         for (unit, attempt) in theirs {
             self.give_back(unit, attempt);
+        }
+    }
+}
+
+fn one_less(counts: &mut BTreeMap<WorkerName, u32>, of: &WorkerName) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
         }
     }
 }

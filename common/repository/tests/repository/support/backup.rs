@@ -126,6 +126,8 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         compress: Compress { codec: 2, level: 3 },
         own_compress: BTreeMap::new(),
         file_sha1: false,
+        standby: Default::default(),
+        offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
         unit_size: 64 * KIB,
@@ -268,6 +270,7 @@ fn preflight() -> PreflightFacts {
         page_size: cluster.page_size,
         checksums: true,
         wal_segment_size: cluster.wal_segment_size,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: Vec::new(),
     }
@@ -282,6 +285,7 @@ fn session(request: &BackupRequest) -> SessionFacts {
             lsn: Lsn(first * MIB + 0x28),
             segment: segment(first),
             segment_before: segment(first - 1),
+            checkpoint: None,
         }),
         databases: vec![Database { oid: Oid(5), name: "postgres".into() }],
         tablespaces: vec![Tablespace { oid: Oid(16_400), name: "ts1".into(), destination: "/ts/1".into() }],
@@ -342,5 +346,6 @@ async fn run_unit(site: &Site, request: &BackupRequest, order: &UnitOrder) -> Re
         stored: vec![StoredPack { repository: RepoKey(site.repository.number().0), bytes: stored }],
         failed: Vec::new(),
         spent: Default::default(),
+        standby: None,
     }
 }

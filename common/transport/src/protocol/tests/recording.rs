@@ -122,6 +122,7 @@ fn context() -> UnitContext {
         stall_timeout_ms: STALL_TIMEOUT_MS,
         priors: Vec::new(),
         summaries: None,
+        reading: Default::default(),
     }
 }
 
@@ -145,6 +146,7 @@ fn unit() -> UnitOrder {
             part("global/pg_control", FileClass::Control, 8_192),
         ],
         reads_all: false,
+        source: None,
     }
 }
 
@@ -203,10 +205,17 @@ fn hello() -> Hello {
             seen("third", ServerSeen::Down("connection refused".to_owned())),
             seen("fourth", ServerSeen::Unknown),
         ],
-        held: vec![Held { job: job(), session: true, prepared: true, units: vec![held_unit()] }],
+        held: vec![Held {
+            job: job(),
+            session: true,
+            prepared: true,
+            standing: None,
+            units: vec![held_unit()],
+        }],
         draining: false,
         repositories: Vec::new(),
         host: String::new(),
+        computes: Default::default(),
     }
 }
 
@@ -227,6 +236,7 @@ fn preflight_facts() -> PreflightFacts {
         page_size: 8_192,
         checksums: true,
         wal_segment_size: WalSegmentSize::DEFAULT,
+        relation_segment_blocks: 131_072,
         timeline: TimelineId(1),
         warnings: vec!["full_page_writes is off".to_owned()],
     }
@@ -240,6 +250,7 @@ fn session_facts() -> SessionFacts {
             lsn: Lsn(0x1_0200_0028),
             segment: "000000010000000100000002".parse().unwrap(),
             segment_before: "000000010000000100000001".parse().unwrap(),
+            checkpoint: None,
         }),
         databases: vec![Database { oid: Oid(5), name: "postgres".to_owned() }],
         tablespaces: vec![Tablespace {
@@ -298,6 +309,7 @@ fn receipt() -> Receipt {
         stored: vec![StoredPack { repository: REPO, bytes: 23_456 }],
         failed: vec![failed()],
         spent: Default::default(),
+        standby: None,
     }
 }
 

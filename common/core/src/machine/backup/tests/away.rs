@@ -10,7 +10,10 @@ fn patient() -> World {
 
 fn back(units: Vec<HeldUnit>) -> Event {
     let job = spec().job;
-    Event::WorkerJoined { worker: worker(), held: Some(Held { job, session: true, prepared: true, units }) }
+    Event::WorkerJoined {
+        worker: worker(),
+        held: Some(Held { job, session: true, prepared: true, standing: None, units }),
+    }
 }
 
 fn is_sent(effects: &[Effect], is_it: impl Fn(&OrderBody) -> bool) -> bool {

@@ -68,7 +68,12 @@ pub(super) fn pack(order: &UnitOrder) -> RecalledPack {
 }
 
 fn accepted(order: &UnitOrder, repositories: &[RepoKey]) -> AcceptedUnit {
-    AcceptedUnit { unit: order.unit, attempt: order.attempt, repositories: repositories.to_vec() }
+    AcceptedUnit {
+        unit: order.unit,
+        attempt: order.attempt,
+        repositories: repositories.to_vec(),
+        standby: None,
+    }
 }
 
 fn lease(order: &UnitOrder) -> (WorkerName, UnitLease) {
@@ -80,7 +85,7 @@ fn held(units: &[&UnitOrder]) -> Option<Held> {
         .iter()
         .map(|order| HeldUnit { unit: order.unit, attempt: order.attempt, token: order.token })
         .collect();
-    Some(Held { job: spec().job, session: true, prepared: true, units })
+    Some(Held { job: spec().job, session: true, prepared: true, standing: None, units })
 }
 
 fn taken_over(recovered: Recovered) -> World {

@@ -140,6 +140,7 @@ fn what_an_earlier_leader_had_copied_is_not_copied_again() {
         unit: order.unit,
         attempt: order.attempt,
         repositories: vec![ONE, TWO],
+        standby: None,
     };
     let mut world = copying(Recovered {
         announced: announced(),

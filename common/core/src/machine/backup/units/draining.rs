@@ -7,8 +7,8 @@ use crate::plan::backup::BackupPlan;
 impl UnitBoard {
     /// Another plan, for the same workers.
     pub(in crate::machine::backup) fn begin_anew(&mut self, plan: BackupPlan, term: u32) {
-        let draining = std::mem::take(&mut self.draining);
-        *self = UnitBoard { draining, ..UnitBoard::new(plan, term) };
+        let UnitBoard { draining, fares, remote, servers, .. } = std::mem::take(self);
+        *self = UnitBoard { draining, fares, remote, servers, ..UnitBoard::new(plan, term) };
     }
 
     pub(in crate::machine::backup) fn drain(&mut self, worker: &WorkerName, is_draining: bool) {

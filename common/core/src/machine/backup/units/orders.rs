@@ -25,6 +25,7 @@ impl UnitBoard {
             repositories: repositories.to_vec(),
             parts: parts(&self.plan.units[lease.unit.0 as usize].work, inventory, foundation, page_size),
             reads_all: false,
+            source: None,
         };
         leases.iter().map(order).collect()
     }

@@ -3,7 +3,7 @@
 //! Both measures cost something only when they are needed: what merely waits for a busy worker is given back without loss, and
 //! only what takes far longer than units usually do is read a second time.
 
-use super::{UnitBoard, UnitState, unit_id};
+use super::{Fare, UnitBoard, UnitState, unit_id};
 use crate::ids::{Attempt, UnitId, WorkerName};
 use crate::units::Timestamp;
 use std::collections::BTreeMap;
@@ -15,32 +15,27 @@ const SLOW_FACTOR: i64 = 3;
 const SLOW_MOMENT_MS: i64 = 2000;
 
 impl UnitBoard {
-    /// What waits for all others to be done cannot be given yet.
-    fn has_more_to_give(&self) -> bool {
-        let not_given = (self.cursor..self.plan.units.len()).chain(self.returned.iter().copied());
-        let is_free = |number| self.states[number] == UnitState::Pending && self.is_due(unit_id(number));
-        not_given.into_iter().any(is_free)
-    }
-
     /// For workers that have nothing left to do: a second go at units that take too long elsewhere.
     pub(in crate::machine::backup) fn assign_stragglers(
         &mut self,
         now: Timestamp,
     ) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
-        if self.has_more_to_give() || self.timed == 0 {
+        if self.timed == 0 {
             return Vec::new();
         }
         let slow_after = self.taken_ms / self.timed * SLOW_FACTOR + SLOW_MOMENT_MS;
         let mut given = Vec::new();
         for worker in self.idle() {
-            let is_slow = |state: &UnitState| match state {
+            let fare = self.fare(&worker);
+            let is_slow = |(number, state): (usize, &UnitState)| match state {
                 UnitState::Held(holds) => {
                     holds.len() < HOLDS_MAX
+                        && fare.has(self.plan.units[number].source)
                         && holds.iter().all(|hold| hold.worker != worker && now.0 - hold.since.0 > slow_after)
                 }
                 _ => false,
             };
-            let Some(number) = self.states.iter().position(is_slow) else { continue };
+            let Some(number) = self.states.iter().enumerate().position(is_slow) else { continue };
             let unit = self.give(number, &worker, now);
             self.asked.entry(worker.clone()).and_modify(|waiting| *waiting -= 1);
             given.push((worker, vec![unit]));
@@ -49,14 +44,20 @@ impl UnitBoard {
         given
     }
 
+    /// Who wants more and has all that it can be given.
     fn idle(&self) -> Vec<WorkerName> {
-        self.asked.keys().filter(|worker| !self.is_draining(worker)).cloned().collect()
+        let is_idle = |worker: &&WorkerName| {
+            let fare = self.fare(worker);
+            fare != Fare::Nothing && !self.has_more_to_give(fare)
+        };
+        self.asked.keys().filter(is_idle).cloned().collect()
     }
 
     /// Units that a busy worker may still have in its queue, while another one has nothing to do: half of what the busiest
     /// holds beyond the idle one's share, the ones it was given last.
     pub(in crate::machine::backup) fn surplus(&self) -> Option<(WorkerName, Vec<UnitId>)> {
-        if self.idle().is_empty() || self.has_more_to_give() {
+        let idle: Vec<Fare> = self.idle().iter().map(|worker| self.fare(worker)).collect();
+        if idle.is_empty() {
             return None;
         }
         let mut held: BTreeMap<&WorkerName, Vec<UnitId>> = BTreeMap::new();
@@ -64,6 +65,7 @@ impl UnitBoard {
             if let UnitState::Held(holds) = state
                 && let [hold] = holds.as_slice()
                 && hold.token.is_some()
+                && idle.iter().any(|fare| fare.has(self.plan.units[number].source))
             {
                 held.entry(&hold.worker).or_default().push(unit_id(number));
             }
@@ -138,6 +140,7 @@ mod tests {
             stored: Vec::new(),
             failed: Vec::new(),
             spent: Default::default(),
+            standby: None,
         };
         board.accept(now, worker(by), receipt, false);
     }

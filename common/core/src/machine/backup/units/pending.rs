@@ -1,0 +1,194 @@
+//! What is still to be given, in the order of the plan: apart for what only the primary has, since not everybody may read it.
+
+use super::{Hold, UnitBoard, UnitState, unit_id};
+use crate::ids::{Attempt, UnitId, WorkerName};
+use crate::plan::backup::{Source, Unit};
+use crate::units::Timestamp;
+use std::collections::BTreeMap;
+
+/// What a worker may be given, or what a source has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::machine::backup) enum Fare {
+    Nothing,
+    /// What standbys have.
+    Any,
+    /// What only the primary has.
+    Primary,
+    #[default]
+    All,
+    /// All, and first of it what nobody else can read.
+    PrimaryFirst,
+}
+
+impl Fare {
+    pub(in crate::machine::backup) fn has(self, source: Source) -> bool {
+        match self {
+            Fare::Nothing => false,
+            Fare::Any => source == Source::Any,
+            Fare::Primary => source == Source::Primary,
+            Fare::All | Fare::PrimaryFirst => true,
+        }
+    }
+}
+
+/// Units from one kind of source, by number; no pending one lies before the cursor, except those that were returned.
+#[derive(Debug, Default)]
+struct Queue {
+    numbers: Vec<usize>,
+    cursor: usize,
+}
+
+impl Queue {
+    fn of(units: &[Unit], source: Source) -> Queue {
+        let mut queue = Queue::default();
+        queue.extend(units, 0, source);
+        queue
+    }
+
+    fn extend(&mut self, units: &[Unit], first: usize, source: Source) {
+        let numbered = units.iter().enumerate().filter(|(_, unit)| unit.source == source);
+        self.numbers.extend(numbered.map(|(at, _)| first + at));
+    }
+
+    fn front(&self) -> Option<usize> {
+        self.numbers.get(self.cursor).copied()
+    }
+
+    fn rest(&self) -> &[usize] {
+        &self.numbers[self.cursor..]
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    any: Queue,
+    primary: Queue,
+    returned: Vec<usize>,
+}
+
+impl Pending {
+    pub(super) fn of(units: &[Unit]) -> Pending {
+        let (any, primary) = (Queue::of(units, Source::Any), Queue::of(units, Source::Primary));
+        Pending { any, primary, returned: Vec::new() }
+    }
+
+    /// All before them are done.
+    pub(super) fn extend(&mut self, units: &[Unit], first: usize) {
+        for (queue, source) in [(&mut self.any, Source::Any), (&mut self.primary, Source::Primary)] {
+            queue.cursor = queue.numbers.len();
+            queue.extend(units, first, source);
+        }
+    }
+
+    fn queue(&mut self, source: Source) -> &mut Queue {
+        match source {
+            Source::Any => &mut self.any,
+            Source::Primary => &mut self.primary,
+        }
+    }
+
+    /// A unit is pending again.
+    pub(super) fn give_back(&mut self, number: usize, source: Source) {
+        // One that the cursor has not passed is found there.
+        if self.queue(source).front().is_none_or(|front| number < front) {
+            self.returned.push(number);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = usize> {
+        [self.any.rest(), self.primary.rest(), &self.returned].into_iter().flatten().copied()
+    }
+}
+
+impl UnitBoard {
+    pub(in crate::machine::backup) fn fare(&self, worker: &WorkerName) -> Fare {
+        let is_draining = self.is_draining(worker);
+        if is_draining { Fare::Nothing } else { self.fares.get(worker).copied().unwrap_or_default() }
+    }
+
+    /// What others than these may be given is everything.
+    pub(in crate::machine::backup) fn set_fares(
+        &mut self,
+        fares: impl IntoIterator<Item = (WorkerName, Fare)>,
+    ) {
+        self.fares = fares.into_iter().collect();
+    }
+
+    /// Gives pending units to those who asked, largest first, one each in turn; the last ones only when all others are done.
+    pub(in crate::machine::backup) fn assign(
+        &mut self,
+        now: Timestamp,
+    ) -> Vec<(WorkerName, Vec<(UnitId, Attempt)>)> {
+        let mut given: BTreeMap<WorkerName, Vec<(UnitId, Attempt)>> = BTreeMap::new();
+        let mut asking = std::mem::take(&mut self.asked);
+        while !asking.is_empty() {
+            asking.retain(|worker, waiting| {
+                if *waiting == 0 {
+                    return false;
+                }
+                let fare = self.fare(worker);
+                let Some(number) = self.next_pending(fare) else {
+                    self.asked.insert(worker.clone(), *waiting);
+                    return false;
+                };
+                let unit = self.give(number, worker, now);
+                given.entry(worker.clone()).or_default().push(unit);
+                *waiting -= 1;
+                *waiting > 0
+            });
+        }
+        given.into_iter().collect()
+    }
+
+    pub(super) fn give(&mut self, number: usize, worker: &WorkerName, now: Timestamp) -> (UnitId, Attempt) {
+        self.retried += u32::from(self.attempts[number].0 > self.first);
+        self.attempts[number].0 += 1;
+        let attempt = self.attempts[number];
+        let source = self.server_for(number, worker);
+        self.hold(number, Hold { worker: worker.clone(), attempt, token: None, source, since: now });
+        (unit_id(number), attempt)
+    }
+
+    /// Whether there is anything that could be given at once to somebody with that fare.
+    pub(super) fn has_more_to_give(&self, fare: Fare) -> bool {
+        self.pending.all().any(|number| {
+            let unit = &self.plan.units[number];
+            self.states[number] == UnitState::Pending && fare.has(unit.source) && self.is_due(unit_id(number))
+        })
+    }
+
+    fn next_pending(&mut self, fare: Fare) -> Option<usize> {
+        if let Some(number) = self.next_returned(fare) {
+            return Some(number);
+        }
+        let any = self.front(Source::Any).filter(|_| fare.has(Source::Any));
+        let primary = self.front(Source::Primary).filter(|_| fare.has(Source::Primary));
+        let number = match (any, primary) {
+            (Some(any), Some(primary)) if fare == Fare::PrimaryFirst || primary < any => primary,
+            (Some(any), _) => any,
+            (None, primary) => primary?,
+        };
+        self.pending.queue(self.plan.units[number].source).cursor += 1;
+        Some(number)
+    }
+
+    fn next_returned(&mut self, fare: Fare) -> Option<usize> {
+        let states = &self.states;
+        self.pending.returned.retain(|number| states[*number] == UnitState::Pending);
+        let fits =
+            |number: &usize| fare.has(self.plan.units[*number].source) && self.is_due(unit_id(*number));
+        let at = self.pending.returned.iter().rposition(fits)?;
+        Some(self.pending.returned.remove(at))
+    }
+
+    /// The next one that can be given; what comes last waits for all others.
+    fn front(&mut self, source: Source) -> Option<usize> {
+        while let Some(number) = self.pending.queue(source).front() {
+            if self.states[number] == UnitState::Pending {
+                return Some(number).filter(|number| self.is_due(unit_id(*number)));
+            }
+            self.pending.queue(source).cursor += 1;
+        }
+        None
+    }
+}
