@@ -325,6 +325,7 @@ fn facts() -> PreflightFacts {
 
 fn session() -> SessionFacts {
     SessionFacts {
+        offline_control: None,
         started: NOW,
         timeline: TimelineId(1),
         start: None,

@@ -112,6 +112,12 @@ impl Site {
     /// A standby made from the newest backup, which streams from the original when this returns.
     pub fn standby(&self, name: &str, overrides: Vec<String>) -> Result<Cluster> {
         let standby = Cluster::attach(&self.scratch, name, overrides)?;
+        self.make_standby(&standby)?;
+        Ok(standby)
+    }
+
+    /// In a directory that is not there.
+    pub fn make_standby(&self, standby: &Cluster) -> Result<()> {
         let from = format!(
             "--recovery-option=primary-conninfo=host={} port={} user=postgres",
             self.cluster.socket_dir().display(),
@@ -119,11 +125,10 @@ impl Site {
         );
         self.try_restore(standby.data(), &["--type=standby", &from])?.ok()?;
         standby.start()?;
-        let streaming = "select count(*) from pg_stat_replication where application_name = 'walreceiver' and state = 'streaming'";
         limits::wait_for("the standby's stream", limits::RECOVERY, || {
-            Ok((self.cluster.psql(streaming)? == "1").then_some(()))
-        })?;
-        Ok(standby)
+            let receiving = "select count(*) from pg_stat_wal_receiver where status = 'streaming'";
+            Ok((standby.psql(receiving)? == "1").then_some(()))
+        })
     }
 
     /// A configuration that knows only the repositories with these numbers.

@@ -15,6 +15,10 @@ use tokio::time::timeout;
 /// A server that takes longer is told to be down; the preflight of a job asks again, with all its patience.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often servers are asked whether they are still what the coordinator was told: after a failover the next backup must begin
+/// where the primary is then.
+const ROLE_INTERVAL: Duration = Duration::from_secs(15);
+
 /// By stanza.
 pub type SourceConfigs = BTreeMap<StanzaName, SourceConfig>;
 
@@ -56,6 +60,30 @@ pub(crate) async fn look(sources: &SourceConfigs) -> Vec<SourceSeen> {
     .await
 }
 
+/// Ends once a server is something else than was said.
+pub(crate) async fn changed(sources: &SourceConfigs, said: &[SourceSeen]) {
+    let mut was_silent = false;
+    loop {
+        tokio::time::sleep(ROLE_INTERVAL).await;
+        let now = look(sources).await;
+        let both = || said.iter().zip(&now).map(|(said, now)| (&said.server, &now.server));
+        // One that does not answer once may be busy.
+        let is_silent = both().any(|(said, now)| !is_down(said) && is_down(now));
+        if both().any(|(said, now)| is_news(said, now)) || (was_silent && is_silent) {
+            return;
+        }
+        was_silent = is_silent;
+    }
+}
+
+fn is_news(said: &ServerSeen, now: &ServerSeen) -> bool {
+    !is_down(now) && said != now
+}
+
+fn is_down(server: &ServerSeen) -> bool {
+    matches!(server, ServerSeen::Down(_))
+}
+
 /// Opens each repository: those that answer, by their identity.
 pub(crate) async fn look_at(repositories: &RepositorySet) -> Vec<RepositorySeen> {
     let seen = join_all(repositories.keys().map(|repository| async move {
@@ -81,4 +109,27 @@ pub(crate) fn unseen(sources: &SourceConfigs) -> Vec<SourceSeen> {
 
 fn seen(stanza: &StanzaName, source: &SourceConfig, server: ServerSeen) -> SourceSeen {
     SourceSeen { stanza: stanza.clone(), directory: source.directory.display().to_string(), server }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgconvoy_core::ids::SystemId;
+
+    #[test]
+    fn a_server_that_took_over_or_came_back_is_news_and_one_that_is_silent_is_none() {
+        let (primary, standby) = (ServerSeen::Primary(SystemId(1)), ServerSeen::Standby(SystemId(1)));
+        let down = ServerSeen::Down("refused".into());
+        for (said, now, expected) in [
+            (&standby, &primary, true),
+            (&primary, &standby, true),
+            (&down, &primary, true),
+            (&primary, &ServerSeen::Primary(SystemId(2)), true),
+            (&primary, &primary, false),
+            (&primary, &down, false),
+            (&down, &ServerSeen::Down("timed out".into()), false),
+        ] {
+            assert_eq!(is_news(said, now), expected, "{said:?}, then {now:?}");
+        }
+    }
 }

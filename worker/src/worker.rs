@@ -18,7 +18,9 @@ use crate::slots::SlotPool;
 use crate::sources::{self, SourceConfigs, Sources};
 use pgconvoy_core::config::Compute;
 use pgconvoy_core::ids::{Epoch, Identity, WorkerName};
-use pgconvoy_core::wire::{Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, Welcome};
+use pgconvoy_core::wire::{
+    Held, Hello, Instruction, JobId, Order, OrderBody, Report, ReportBody, SourceSeen, Welcome,
+};
 use pgconvoy_repository::RepositorySet;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_transport::pki::Revoked;
@@ -234,7 +236,9 @@ impl State {
             self.outbox.forget_units();
         }
         let sent = boot_time();
-        let hello = ReportBody::Hello(Box::new(self.hello().await));
+        let hello = self.hello().await;
+        let said = hello.sources.clone();
+        let hello = ReportBody::Hello(Box::new(hello));
         let welcomed = match sender.send(&Report { job: None, body: hello }).await {
             Ok(()) => welcome(&mut receiver).await,
             Err(error) => Err(error),
@@ -260,7 +264,7 @@ impl State {
             return reason;
         }
         self.begin(&sender, welcome, sent).await;
-        let end = self.obey_until_the_end(&sender, &mut receiver).await;
+        let end = self.obey_until_the_end(&sender, &mut receiver, said).await;
         self.outbox.disconnect();
         sender.close(end.clone());
         end
@@ -318,7 +322,12 @@ impl State {
         &mut self,
         sender: &TypedSender<Report>,
         receiver: &mut TypedReceiver<Instruction>,
+        said: Vec<SourceSeen>,
     ) -> CloseReason {
+        let configured = self.sources.borrow().clone();
+        let changed = sources::changed(&configured, &said);
+        tokio::pin!(changed);
+        let looks = self.looks;
         let mut alive = tokio::time::interval(ALIVE_INTERVAL);
         let mut draining = tokio::time::interval(DRAIN_POLL);
         let (drain, stop) = (self.draining.clone(), self.stopping.clone());
@@ -351,6 +360,9 @@ impl State {
                 }
                 Ok(()) = self.sources.changed() => {
                     return CloseReason::new(CloseKind::Dropped, "this worker sees other stanzas now");
+                }
+                () = &mut changed, if looks => {
+                    return CloseReason::new(CloseKind::Dropped, "a server of this worker is something else now");
                 }
                 () = stop.cancelled() => return CloseReason::new(CloseKind::Done, "the worker ends"),
                 () = drain.cancelled(), if !has_told => {

@@ -158,7 +158,7 @@ pub struct PreflightFacts {
     pub page_size: u32,
     pub checksums: bool,
     pub wal_segment_size: WalSegmentSize,
-    #[serde(default = "usual_segment_blocks")]
+    #[serde(default = "usual_segment_blocks", skip_serializing_if = "is_usual")]
     pub relation_segment_blocks: u32,
     pub timeline: TimelineId,
     pub warnings: Vec<String>,
@@ -169,8 +169,15 @@ const fn usual_segment_blocks() -> u32 {
     131_072
 }
 
+const fn is_usual(segment_blocks: &u32) -> bool {
+    *segment_blocks == usual_segment_blocks()
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionFacts {
+    /// CRC of pg_control where no server runs: another directory of the same cluster has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_control: Option<u32>,
     /// By the database's clock.
     pub started: Timestamp,
     pub timeline: TimelineId,
@@ -220,7 +227,7 @@ pub struct UnitContext {
     /// Since when WAL summaries may tell what changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summaries: Option<SummaryBasis>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Reading::is_default")]
     pub reading: Reading,
 }
 
@@ -327,7 +334,7 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub host: String,
     /// Whose units it computes without seeing their data.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Compute::is_nobody")]
     pub computes: Compute,
 }
 

@@ -10,7 +10,7 @@ use crate::repositories::repository_set;
 use crate::runtime::block_on;
 use crate::settings::BackupRequest;
 use pgconvoy_coordinator::Progress;
-use pgconvoy_core::config::{Compression, Layout};
+use pgconvoy_core::config::{BackupStandby, Compression, Layout, Offload};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, Identity, StanzaName};
 use pgconvoy_core::machine::backup::event::RepositoryResult;
@@ -43,7 +43,13 @@ pub fn run(context: &Context, request: &BackupRequest) -> Result<ExitCode, Failu
         slots: u16::try_from(request.options.slots(cores())).unwrap_or(u16::MAX),
         archive_timeout: request.options.archive_timeout,
     };
-    let outcome = block_on(embedded.backup(|epoch| spec(request, identity, epoch), show))??;
+    // There is nobody else who could help.
+    let alone = |epoch| BackupSpec {
+        standby: BackupStandby::No,
+        offload: Offload::Never,
+        ..spec(request, identity, epoch)
+    };
+    let outcome = block_on(embedded.backup(alone, show))??;
     drop(locks);
     report(request, &outcome, begun.elapsed())
 }
@@ -53,6 +59,15 @@ fn refuse_what_is_not_there(request: &BackupRequest) -> Result<(), Failure> {
         |what: &str| Err(Failure::new(ErrorCode::NotSupported, format!("{what} is not part of this build")));
     if request.plan_only {
         return missing("--plan");
+    }
+    let needs_a_fleet = [
+        ("backup-standby=y", request.options.backup_standby == BackupStandby::Yes),
+        ("offload=always", request.options.offload == Offload::Always),
+    ];
+    if let Some((option, _)) = needs_a_fleet.iter().find(|(_, is_so)| *is_so) {
+        let message = format!("{option} needs a fleet: this process reads what is on this host");
+        return Err(Failure::new(ErrorCode::OptionInvalidValue, message)
+            .hint("set [fleet] api, and leave out --embedded; workers on the other hosts take part"));
     }
     if request.detach {
         let failure =

@@ -58,8 +58,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
             .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
     })?;
-    let options = policy(context)?;
-    let current = Arc::new(Current::new(context.clone()));
+    let (options, current) = (policy(context)?, Arc::new(Current::new(context.clone())));
     let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
     let seen = sources(config, &name, options.db_timeout)?;
     let mut archivers = archivers(context, &seen)?;

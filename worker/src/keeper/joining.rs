@@ -3,7 +3,7 @@
 //! What is not the session's own server is a standby, if standbys may be read; who sees no data at all computes what sources
 //! serve, if it may.
 
-use super::{Keeper, SourceConfig, blocking, offline, online, scanning, standby};
+use super::{Keeper, Known, SourceConfig, blocking, offline, online, scanning, standby};
 use crate::job::{Shape, Source, Tablespaces};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::PageSize;
@@ -50,6 +50,10 @@ impl Keeper {
             }
             None => {
                 let known = blocking(move || offline::preflight(order, config)).await?;
+                let wanted = units.reading.offline_control;
+                if wanted.is_some() && wanted != offline::control_crc(&known) {
+                    return Err(another_directory(&known));
+                }
                 let (_, directory) = offline::open(&known)?;
                 (known, directory)
             }
@@ -84,6 +88,15 @@ impl Keeper {
             Some(Some(incarnation)) => Standing::Standby { incarnation, serves },
         }
     }
+}
+
+fn another_directory(known: &Known) -> Failure {
+    let message = format!(
+        "{} is not the directory that is backed up, but another one",
+        known.config.directory.display()
+    );
+    Failure::new(ErrorCode::DbMismatch, message)
+        .hint("without a server only workers that see the very same directory can take part")
 }
 
 fn unwanted(client: &Client) -> Failure {

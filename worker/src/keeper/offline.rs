@@ -57,6 +57,7 @@ pub(super) fn open(known: &Known) -> Result<(SessionFacts, Directory), Failure> 
     let tablespaces = tablespaces_offline(&known.config.directory)?;
     let roots = Roots::record(&known.config.directory, known.facts.version, &tablespaces)?;
     let facts = SessionFacts {
+        offline_control: control_crc(known),
         started: now(),
         timeline: known.facts.timeline,
         start: None,
@@ -71,6 +72,14 @@ pub(super) fn open(known: &Known) -> Result<(SessionFacts, Directory), Failure> 
             .collect(),
     };
     Ok((facts, Directory { roots, tablespaces }))
+}
+
+/// For workers on other hosts, or with other mounts: what they see must be the very same directory.
+pub(super) fn control_crc(known: &Known) -> Option<u32> {
+    match &known.session {
+        Session::Offline(control) => Some(crc32c::crc32c(control)),
+        _ => None,
+    }
 }
 
 pub(super) async fn next_second() -> Timestamp {

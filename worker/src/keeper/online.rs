@@ -76,6 +76,7 @@ pub(super) async fn open(
     let started = session.started();
     let directory = prove(session.client(), started.start_lsn, &known.config.directory).await?;
     let facts = SessionFacts {
+        offline_control: None,
         started: Timestamp(started.start_time.milliseconds()),
         timeline: started.timeline,
         start: Some(SessionStart {

@@ -22,6 +22,7 @@ async fn prepared(site: &Site, force: bool) -> (KeeperHandle, FarEnd) {
     let (keeper, mut far) = offline(site, force).await;
     keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
     assert_eq!(far.next().await, ReportBody::Prepared(Ok(Vec::new())));
+    assert_eq!(far.next().await, ReportBody::Standing(Standing::Primary { serves: None }));
     assert!(matches!(far.next().await, ReportBody::Ready { .. }));
     (keeper, far)
 }
@@ -77,6 +78,7 @@ async fn a_repository_that_cannot_be_opened_is_reported_before_the_first_unit() 
     let (keeper, mut far) = offline(&site, false).await;
     keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
     assert!(matches!(far.next().await, ReportBody::Prepared(Ok(failed)) if failed[0].repository == TWO));
+    assert!(matches!(far.next().await, ReportBody::Standing(_)));
     assert!(matches!(far.next().await, ReportBody::Ready { .. }));
     keeper.end().await;
 }
@@ -178,6 +180,7 @@ async fn a_worker_without_the_session_proves_its_directory_and_does_units() {
     let (keeper, mut far) = site.keeper();
     keeper.order(OrderBody::Prepare(Box::new(units(STALL)))).await;
     assert_eq!(far.next().await, ReportBody::Prepared(Ok(Vec::new())));
+    assert!(matches!(far.next().await, ReportBody::Standing(_)));
     assert!(matches!(far.next().await, ReportBody::Ready { units: 2 }));
     assert!(keeper.is_prepared() && !keeper.has_session());
     let unit = order(1, &[ONE, TWO], &[site.relation("16384", 2)]);

@@ -77,6 +77,10 @@ pub enum Compute {
 }
 
 impl Compute {
+    pub fn is_nobody(&self) -> bool {
+        *self == Compute::Nobody
+    }
+
     pub fn allows(&self, stanza: &StanzaName) -> bool {
         match self {
             Compute::Nobody => false,

@@ -58,9 +58,7 @@ use crate::format::cluster::ClusterBody;
 use crate::ids::{PlanNumber, RepoKey, UnitId, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
-use crate::wire::{
-    OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder, UnitOrder,
-};
+use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
 use confirming::Confirming;
 use contents::{BackupContents, RepositoryState};
 pub use event::{
@@ -151,6 +149,8 @@ pub struct BackupMachine {
     board: UnitBoard,
     confirming: Confirming,
     reach: Reach,
+    /// Units that had bad pages, and whose server had them.
+    damaged: BTreeMap<UnitId, WorkerName>,
     stages: Stages,
     contents: Option<Arc<BackupContents>>,
     /// The first unit of those that copy WAL, once there are any.
@@ -206,6 +206,7 @@ impl BackupMachine {
             board: UnitBoard::default(),
             confirming: Confirming::default(),
             reach: Reach::default(),
+            damaged: BTreeMap::new(),
             stages: Stages::default(),
             contents: None,
             copied_from: None,
@@ -285,22 +286,7 @@ impl BackupMachine {
             | Event::LeftoverRead { .. }) => self.hear_of_earlier(now, event, effects),
             Event::PlanWritten { repository, result } => self.on_plan(now, repository, result, effects),
             Event::UnitsLeased { worker, leases } => {
-                let wanted = self.board.leased(&worker, &leases);
-                let (alive, page_size) = (self.alive(), self.page_size());
-                let orders = self.board.orders(&wanted, &self.inventory, &self.foundation, &alive, page_size);
-                let reads_all = self.distrusts_summaries();
-                for order in orders {
-                    let (unit, attempt) = (order.unit, order.attempt);
-                    match self.with_source(&worker, UnitOrder { reads_all, ..order }) {
-                        Some(order) => {
-                            effects.push(self.order_to(&worker, OrderBody::RunUnit(Box::new(order))));
-                        }
-                        None => {
-                            effects.push(Effect::ReleaseLease { unit, attempt });
-                            self.board.give_back(unit, attempt);
-                        }
-                    }
-                }
+                self.on_leased(&worker, &leases, effects);
                 Ok(())
             }
             Event::Published { repository, result } => {
@@ -324,14 +310,7 @@ impl BackupMachine {
             Event::StopFound { stop, failed } => self.on_stop_found(now, stop, failed, effects),
             Event::SessionRecalled { session } => self.on_session_recalled(now, session, effects),
             Event::GivenUp { .. } => Ok(()),
-            Event::Ticked => {
-                self.stages.forget(now);
-                self.set_fares(now);
-                self.confirm_standbys(now, effects);
-                self.lease_units(now, effects);
-                self.spread(now, effects);
-                self.expect_hands(now, effects)
-            }
+            Event::Ticked => self.on_tick(now, effects),
             Event::Paused => {
                 self.is_paused = true;
                 Ok(())
@@ -403,7 +382,11 @@ impl BackupMachine {
             }
             ReportBody::SessionLost(failure) => {
                 self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
-                self.on_worker_lost(now, &worker, effects)
+                self.on_worker_lost(now, &worker, effects)?;
+                // It is here, and goes on asking.
+                self.readers.insert(worker, Reader::Useless);
+                self.set_fares(now);
+                Ok(())
             }
             ReportBody::Prepared(result) => self.on_prepared(now, &worker, result, effects),
             ReportBody::Standing(standing) => {

@@ -11,9 +11,19 @@ pub struct Reading {
     /// `None`: no standby is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standbys: Option<StandbyTerms>,
+    /// Where no server runs: what pg_control must be, so that nothing is read but copies of one directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_control: Option<u32>,
     /// `None`: who reads computes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload: Option<ClusterTerms>,
+}
+
+impl Reading {
+    /// Nobody else takes part.
+    pub fn is_default(&self) -> bool {
+        *self == Reading::default()
+    }
 }
 
 /// What a standby must be before any of its files is opened.

@@ -5,6 +5,7 @@
 //! - nobody publishes after a void, or for a job that has failed; nobody gives up after a publication
 //! - no attempt at a unit is given twice, whoever leads
 //! - no unit that was accepted is read again, unless its pack cannot be shown
+//! - no byte of a published backup comes from a standby that was none any more when it had been read
 //! - every byte is read within the session, and `pg_control` after all else
 //! - a backup that is to hold its WAL holds all of it, and no other holds any
 //! - no write of an older epoch reaches the lease store, no order of an older epoch is obeyed
@@ -163,16 +164,23 @@ impl World {
         job: JobId,
         units: &[(UnitId, Attempt)],
     ) {
-        let accepted: BTreeSet<UnitId> = self.store.accepted(job).iter().map(|one| one.unit).collect();
+        let accepted = self.store.accepted(job);
+        let accepted: BTreeMap<UnitId, bool> =
+            accepted.into_iter().map(|one| (one.unit, one.standby.is_some())).collect();
         let Some(run) = self.leading(id, epoch).and_then(|leading| leading.jobs.get(&job)?.run.as_ref())
         else {
             return;
         };
+        let is_provisional = accepted.values().any(|is_of_standby| *is_of_standby);
         // pg_control is read again when anything else is.
         let last = UnitId(run.machine.board().total() - 1);
         let lost = &run.executor.lost;
-        let is_excused = |unit: &UnitId| lost.contains(unit) || (*unit == last && !lost.is_empty());
-        let again = units.iter().find(|(unit, _)| accepted.contains(unit) && !is_excused(unit));
+        let is_excused = |unit: &UnitId| {
+            lost.contains(unit)
+                || accepted.get(unit) == Some(&true)
+                || (*unit == last && (!lost.is_empty() || is_provisional))
+        };
+        let again = units.iter().find(|(unit, _)| accepted.contains_key(unit) && !is_excused(unit));
         if let Some((unit, attempt)) = again {
             self.ledger.fault(format!("unit {unit} was accepted and is read again as attempt {attempt}"));
         }
@@ -352,6 +360,9 @@ impl World {
         for record in records.values().filter(|record| !record.path.as_str().starts_with(COPIED)) {
             for range in record.ranges.iter().filter(|range| range.label == 0) {
                 let pack = self.pack(job, key, label, range.unit, range.attempt)?;
+                if pack.is_astray {
+                    return Err(format!("{} has bytes of a standby that was none any more", record.path));
+                }
                 if pack.read_from < opened || pack.read_to > closed {
                     return Err(format!("{} was read outside of the session", record.path));
                 }

@@ -11,12 +11,12 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use pgconvoy_core::format::wal::StopBody;
 use pgconvoy_core::format::{BackupLabel, BlockHash};
-use pgconvoy_core::ids::{RepoKey, UnitId};
+use pgconvoy_core::ids::{RepoKey, UnitId, WorkerName};
 use pgconvoy_core::pg::TimelineId;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_core::wire::{
-    JobId, OrderBody, PartReceipt, Receipt, ReportBody, RepositoryFailure, ScanEnd, SessionEnd, SessionFacts,
-    StoredPack, SupplyOrder, UnitContext, UnitFailure, UnitOrder,
+    FromStandby, Incarnation, JobId, OrderBody, PartReceipt, Receipt, ReportBody, RepositoryFailure, ScanEnd,
+    SessionEnd, SessionFacts, Standing, StoredPack, SupplyOrder, UnitContext, UnitFailure, UnitOrder,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub(crate) struct Keeper {
     pub(crate) is_session_dead: bool,
     is_scanned: bool,
     context: Option<UnitContext>,
+    /// The standby that it has found fit.
+    pub(crate) standby: Option<Incarnation>,
     ended_with: Option<Result<SessionEnd, Failure>>,
 }
 
@@ -61,7 +63,17 @@ impl Keeper {
             is_session_dead: false,
             is_scanned: false,
             context: None,
+            standby: None,
             ended_with: None,
+        }
+    }
+}
+
+impl Keeper {
+    pub(crate) fn standing(&self) -> Standing {
+        match self.standby {
+            Some(incarnation) => Standing::Standby { incarnation, serves: None },
+            None => Standing::Primary { serves: None },
         }
     }
 }
@@ -165,11 +177,8 @@ impl World {
                 self.keeper_later(id, job, takes, KeeperAct::Supplied(Box::new(order)));
                 return Vec::new();
             }
-            OrderBody::Scan
-            | OrderBody::Confirm(_)
-            | OrderBody::Errand(_)
-            | OrderBody::Restore(_)
-            | OrderBody::End => {
+            OrderBody::Confirm(order) => self.confirm(id, &order),
+            OrderBody::Scan | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {
                 return Vec::new();
             }
         };
@@ -243,10 +252,26 @@ impl World {
     fn prepare(&mut self, id: usize, job: JobId, context: UnitContext) -> Vec<ReportBody> {
         let taken = self.workers[id].held_count(job);
         let units = self.workers[id].capacity().saturating_sub(taken);
+        let standby = match self.incarnation(id) {
+            Ok(standby) => standby,
+            Err(failure) if !self.keeper(id, job).is_prepared => {
+                return vec![ReportBody::Prepared(Err(failure))];
+            }
+            // It does not look again.
+            Err(_) => None,
+        };
         let keeper = self.keeper(id, job);
-        keeper.is_prepared = true;
+        if !std::mem::replace(&mut keeper.is_prepared, true) {
+            keeper.standby = standby;
+        }
         keeper.context.get_or_insert(context);
-        vec![ReportBody::Prepared(Ok(Vec::new())), ReportBody::Ready { units }]
+        let standing = ReportBody::Standing(keeper.standing());
+        let mut reports = vec![ReportBody::Prepared(Ok(Vec::new())), ReportBody::Ready { units }];
+        // Elsewhere nobody asks for it, and one message more would change what came of older seeds.
+        if self.scenario.with_standbys {
+            reports.insert(1, standing);
+        }
+        reports
     }
 
     fn run_unit(&mut self, id: usize, job: JobId, order: UnitOrder) -> Option<ReportBody> {
@@ -336,9 +361,11 @@ impl World {
             plain: false,
         };
         self.note(format_args!("worker {id} reads unit {} attempt {}", order.unit, order.attempt));
-        let pack = Pack { body, read_from: self.now, read_to: self.now + takes };
+        let pack = Pack { body, read_from: self.now, read_to: self.now + takes, is_astray: false };
         let left = order.repositories.clone();
-        let running = Running { job, keeper, order, pack, left, stored: Vec::new(), failed: Vec::new() };
+        let standby = self.keeper(id, job).standby;
+        let (stored, failed) = (Vec::new(), Vec::new());
+        let running = Running { job, keeper, order, pack, left, stored, failed, standby };
         self.worker_later(id, takes, WorkerAct::UnitRead(Box::new(running)));
     }
 
@@ -346,6 +373,8 @@ impl World {
     pub(crate) fn unit_read(&mut self, id: usize, mut running: Box<Running>) {
         self.workers[id].busy_slots -= 1;
         running.pack.read_to = self.now;
+        running.pack.is_astray =
+            running.standby.is_some() && self.incarnation(id).ok() != Some(running.standby);
         if self.rng.percent(self.scenario.unit_failures) {
             let failure = Failure::new(ErrorCode::FileRead, "input/output error");
             let report = ReportBody::UnitFailed(failed(&running.order, failure));
@@ -361,7 +390,7 @@ impl World {
     pub(crate) fn unit_stored(&mut self, id: usize, mut running: Running) {
         let now = self.now;
         let Some(key) = running.left.pop() else {
-            let report = receipt(&running);
+            let report = receipt(&running, &self.workers[id].name);
             return self.unit_ends(id, &running, report);
         };
         let body = &running.pack.body;
@@ -432,7 +461,7 @@ fn range_of(path: String, offset: u64, length: u64, block_size: u32, checksum: B
     }
 }
 
-fn receipt(running: &Running) -> ReportBody {
+fn receipt(running: &Running, worker: &WorkerName) -> ReportBody {
     let (order, body) = (&running.order, &running.pack.body);
     if running.stored.is_empty() {
         let failure = running.failed.first().map_or_else(
@@ -472,6 +501,6 @@ fn receipt(running: &Running) -> ReportBody {
         stored: running.stored.clone(),
         failed: running.failed.clone(),
         spent: Default::default(),
-        standby: None,
+        standby: running.standby.map(|incarnation| FromStandby { worker: worker.clone(), incarnation }),
     })
 }

@@ -8,10 +8,11 @@ use crate::lease_store::{Acquire, Key, Value};
 use crate::scenario::{SOURCE_PATIENCE, UNIT_SIZE, WORKER_TTL, job_id, stanza};
 use crate::world::World;
 use crate::{Millis, identity, wall};
+use pgconvoy_core::config::BackupStandby;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupKind;
 use pgconvoy_core::format::plan::Writer;
-use pgconvoy_core::ids::{Epoch, FencingToken, WorkerName};
+use pgconvoy_core::ids::{Epoch, FencingToken, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions, JobState};
 use pgconvoy_core::machine::backup::event::UnitLease;
 use pgconvoy_core::machine::backup::{BackupMachine, BackupSpec, Event, Outcome, Recovered, Status};
@@ -121,12 +122,14 @@ impl World {
     }
 
     pub(crate) fn serve(&mut self, id: usize, epoch: FencingToken) {
+        let standbys = self.standby_names();
         let Some(leading) = self.leading(id, epoch) else { return };
         let workers = &leading.workers;
-        let starts = leading.queue.start(
-            |stanza| crate::coordinator::sources_of(workers, stanza),
-            pgconvoy_core::ids::WorkerName::to_string,
-        );
+        let primaries = |stanza: &StanzaName| {
+            let sources = crate::coordinator::sources_of(workers, stanza);
+            sources.into_iter().filter(|source| !standbys.contains(source)).collect()
+        };
+        let starts = leading.queue.start(primaries, pgconvoy_core::ids::WorkerName::to_string);
         self.coordinator_later(id, QUEUE_INTERVAL, CoordinatorAct::Serve(epoch));
         for Start { id: job, source } in starts {
             // The one before may have found that another one leads.
@@ -210,7 +213,10 @@ impl World {
             compress: Compress { codec: 2, level: 3 },
             own_compress: BTreeMap::new(),
             file_sha1: false,
-            standby: Default::default(),
+            standby: match self.scenario.with_standbys {
+                true => BackupStandby::Prefer,
+                false => BackupStandby::No,
+            },
             offload: Default::default(),
             page_errors: Default::default(),
             archive_copy: crate::scenario::copies_wal(job),

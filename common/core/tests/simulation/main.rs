@@ -21,6 +21,7 @@ mod lease_store;
 mod network;
 mod rng;
 mod scenario;
+mod standby;
 mod storage;
 mod worker;
 mod world;
@@ -36,6 +37,7 @@ pub(crate) type Millis = u64;
 
 /// How many seeds a run tries unless it is told otherwise.
 const SEEDS: u64 = 10_000;
+const SEEDS_WITH_STANDBYS: u64 = 5_000;
 /// That many take no longer, on two cores that do something else besides: a run that nobody waits for is a run that nobody starts.
 const SEEDS_TAKE_AT_MOST: Duration = Duration::from_secs(60);
 
@@ -60,8 +62,8 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-fn run(seed: u64, is_kept: bool) -> Result<(), String> {
-    let mut world = World::new(seed, is_kept);
+fn run(seed: u64, is_kept: bool, with_standbys: bool) -> Result<(), String> {
+    let mut world = World::new(seed, is_kept, with_standbys);
     let ran = catch_unwind(AssertUnwindSafe(|| world.run()));
     let kept = ran.unwrap_or_else(|_| Err("it panicked".into()));
     kept.map_err(|reason| format!("seed {seed}: {reason}\n{}\nseed {seed}: {reason}", world.tail()))
@@ -69,8 +71,16 @@ fn run(seed: u64, is_kept: bool) -> Result<(), String> {
 
 /// A run that fails is run once more, with words.
 fn check(seed: u64) {
-    if run(seed, false).is_err()
-        && let Err(told) = run(seed, true)
+    check_fleet(seed, false);
+}
+
+fn check_with_standbys(seed: u64) {
+    check_fleet(seed, true);
+}
+
+fn check_fleet(seed: u64, with_standbys: bool) {
+    if run(seed, false, with_standbys).is_err()
+        && let Err(told) = run(seed, true, with_standbys)
     {
         panic!("{told}");
     }
@@ -88,6 +98,15 @@ fn every_seed_keeps_every_invariant() {
     assert!(took < SEEDS_TAKE_AT_MOST, "{SEEDS} seeds took {took:?}");
 }
 
+#[test]
+fn every_seed_with_standbys_that_turn_into_something_else_keeps_every_invariant() {
+    if let Some(seed) = from_environment("PGCONVOY_SIMULATION_SEED") {
+        return check_with_standbys(seed);
+    }
+    let seeds = from_environment("PGCONVOY_SIMULATION_SEEDS").unwrap_or(SEEDS_WITH_STANDBYS);
+    (0..seeds).for_each(check_with_standbys);
+}
+
 #[allow(clippy::disallowed_types, reason = "how long a test takes is no input of the core")]
 fn time_of(work: impl FnOnce()) -> Duration {
     let begin = std::time::Instant::now();
@@ -99,7 +118,7 @@ fn time_of(work: impl FnOnce()) -> Duration {
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..50 {
         let trace = |is_kept| {
-            let mut world = World::new(seed, is_kept);
+            let mut world = World::new(seed, is_kept, seed % 2 == 1);
             // What comes of it is the other test's business.
             let _ = world.run();
             (world.trace.hash, world.now)

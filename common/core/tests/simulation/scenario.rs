@@ -104,13 +104,14 @@ pub(crate) fn preflight_facts() -> PreflightFacts {
 pub(crate) fn session_facts(now: Millis) -> SessionFacts {
     let before = Wal::segment(Wal::at("0/2000028"));
     SessionFacts {
+        offline_control: None,
         started: wall(now),
         timeline: TimelineId(1),
         start: Some(SessionStart {
             lsn: WAL.start(),
             segment: Wal::segment(WAL.start()),
             segment_before: before,
-            checkpoint: None,
+            checkpoint: Some(WAL.start()),
         }),
         databases: Vec::new(),
         tablespaces: Vec::new(),
@@ -184,6 +185,8 @@ pub(crate) struct Scenario {
     pub(crate) lost_answers: u64,
     /// From here on nothing goes wrong any more.
     pub(crate) faults_until: Millis,
+    /// Of the workers of a stanza only the first one sees the primary.
+    pub(crate) with_standbys: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -204,6 +207,8 @@ pub(crate) enum Fault {
     ExpireWorker(usize),
     BreakRepository(RepoKey, Millis),
     LoseSession(usize),
+    PromoteStandby(usize),
+    RemakeStandby(usize),
     Submit(usize),
     Cancel(usize),
     Pause(usize, bool),
@@ -230,6 +235,7 @@ impl Scenario {
             archiver_is_behind: rng.percent(50),
             lost_answers: if rng.percent(30) { 5 } else { 0 },
             faults_until: FAULTS_BEGIN_MAX + FAULT_LENGTH_MAX,
+            with_standbys: false,
         }
     }
 }
@@ -257,6 +263,7 @@ impl World {
                 self.workers.push(Worker::new(name, stanza, slots));
             }
         }
+        self.set_up_standbys();
         for id in 0..self.coordinators.len() {
             self.at(0, Action::Fault(Fault::StartCoordinator(id)));
         }
@@ -281,6 +288,12 @@ impl World {
         let length = self.rng.range(300, longest);
         let repository = self.rng.index(self.scenario.repositories.len());
         let job = self.rng.index(self.scenario.jobs.len());
+        if self.scenario.with_standbys && self.rng.percent(40) {
+            return match self.rng.percent(50) {
+                true => Fault::PromoteStandby(worker),
+                false => Fault::RemakeStandby(worker),
+            };
+        }
         match self.rng.range(0, 26) {
             0..2 => Fault::CrashWorker(worker, length),
             2..5 => Fault::FreezeWorker(worker, length),
@@ -346,6 +359,8 @@ impl World {
                 }
             }
             Fault::LoseSession(id) => self.lose_session(id),
+            Fault::PromoteStandby(id) => self.promote(id),
+            Fault::RemakeStandby(id) => self.remake(id),
             Fault::Submit(number) => self.submit(number),
             Fault::Cancel(number) => self.cancel(number),
             Fault::Pause(number, is_paused) => self.pause(number, is_paused),

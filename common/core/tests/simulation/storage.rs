@@ -20,6 +20,8 @@ pub(crate) struct Pack {
     pub(crate) body: PackBody,
     pub(crate) read_from: Millis,
     pub(crate) read_to: Millis,
+    /// Bytes of a standby that was none any more when they had been read.
+    pub(crate) is_astray: bool,
 }
 
 #[derive(Debug, Clone)]

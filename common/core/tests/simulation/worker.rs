@@ -50,6 +50,7 @@ pub(crate) struct Running {
     pub(crate) left: Vec<RepoKey>,
     pub(crate) stored: Vec<StoredPack>,
     pub(crate) failed: Vec<pgconvoy_core::wire::RepositoryFailure>,
+    pub(crate) standby: Option<pgconvoy_core::wire::Incarnation>,
 }
 
 pub(crate) type Holder = (JobId, UnitId, Attempt);
@@ -191,7 +192,7 @@ impl World {
             job: *job,
             session: keeper.has_session,
             prepared: keeper.is_prepared,
-            standing: None,
+            standing: keeper.is_prepared.then(|| keeper.standing()),
             units: worker.is_held(*job),
         });
         let hello = Hello {

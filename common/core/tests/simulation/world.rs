@@ -10,6 +10,7 @@ use crate::lease_store::LeaseStore;
 use crate::network::{ConnectionId, End, Message, Network};
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario};
+use crate::standby::Standby;
 use crate::storage::Repository;
 use crate::worker::{Worker, WorkerAct};
 use pgconvoy_core::ids::RepoKey;
@@ -66,15 +67,17 @@ pub(crate) struct World {
     pub(crate) repositories: BTreeMap<(usize, RepoKey), Repository>,
     pub(crate) coordinators: Vec<Coordinator>,
     pub(crate) workers: Vec<Worker>,
+    /// The servers beside workers that see a standby.
+    pub(crate) standbys: BTreeMap<usize, Standby>,
     pub(crate) ledger: Ledger,
     pub(crate) trace: Trace,
     words: String,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, is_kept: bool) -> World {
+    pub(crate) fn new(seed: u64, is_kept: bool, with_standbys: bool) -> World {
         let mut rng = Rng::new(seed);
-        let scenario = Scenario::draw(&mut rng);
+        let scenario = Scenario { with_standbys, ..Scenario::draw(&mut rng) };
         let mut world = World {
             now: 0,
             sequence: 0,
@@ -87,6 +90,7 @@ impl World {
             repositories: BTreeMap::new(),
             coordinators: Vec::new(),
             workers: Vec::new(),
+            standbys: BTreeMap::new(),
             ledger: Ledger::default(),
             trace: Trace { hash: 0xcbf2_9ce4_8422_2325, is_kept, tail: VecDeque::new() },
             words: String::new(),

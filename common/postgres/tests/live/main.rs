@@ -11,5 +11,6 @@ mod proving;
 mod replicating;
 mod scanning;
 mod session;
+mod standing_by;
 mod summarizing;
 mod tablespaces;

@@ -36,6 +36,7 @@ fn stop(kept: bool) -> StopBody {
         warnings: Vec::new(),
     };
     let session = SessionFacts {
+        offline_control: None,
         started: Timestamp(1),
         timeline: TimelineId(1),
         start: None,

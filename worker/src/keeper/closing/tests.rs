@@ -104,6 +104,7 @@ fn kept() -> StopBody {
         warnings: Vec::new(),
     };
     let session = SessionFacts {
+        offline_control: None,
         started: Timestamp(1),
         timeline: TimelineId(1),
         start: None,

@@ -88,6 +88,7 @@ impl BackupMachine {
             return Ok(());
         }
         self.phase = Phase::Copying;
+        self.set_fares(now);
         self.adopt_leases(now, effects);
         // First what they have to tell: a worker that is told to prepare asks for what it has room for.
         self.hear_early(now, effects)?;

@@ -15,7 +15,7 @@ use super::{BackupMachine, Effect};
 use crate::failure::Failure;
 use crate::ids::WorkerName;
 use crate::units::Timestamp;
-use crate::wire::{ConfirmOrder, OrderBody};
+use crate::wire::{ConfirmOrder, OrderBody, Standing, UnitFailure};
 use std::collections::BTreeMap;
 
 /// What a standby can cost at most when it is lost, in time.
@@ -81,12 +81,7 @@ impl BackupMachine {
                 self.board.confirm(&units.clone());
                 self.confirming.asked.remove(worker);
             }
-            Err(failure) => {
-                self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
-                self.readers.insert(worker.clone(), Reader::Useless);
-                self.give_up_attempts_of(worker, effects);
-                self.forsake_standby(now, worker, effects);
-            }
+            Err(failure) => self.dismiss_standby(now, worker, &failure, effects),
         }
         self.confirm_standbys(now, effects);
         self.lease_units(now, effects);
@@ -105,6 +100,28 @@ impl BackupMachine {
             );
         }
         self.set_fares(now);
+    }
+
+    /// The standby whose files could not be read, if that is why the attempt failed. One that is stopped, or whose directory is
+    /// made anew, fails in any way; the primary has all that it had.
+    pub(super) fn standby_behind(&self, worker: &WorkerName, report: &UnitFailure) -> Option<WorkerName> {
+        let hold = self.board.holds(report.unit).iter().find(|hold| hold.attempt == report.attempt);
+        let source = hold.and_then(|hold| hold.source.as_ref()).unwrap_or(worker);
+        let is_standby = matches!(self.readers.get(source), Some(Reader::Fit(Standing::Standby { .. })));
+        (is_standby && report.failed.is_empty()).then(|| source.clone())
+    }
+
+    pub(super) fn dismiss_standby(
+        &mut self,
+        now: Timestamp,
+        worker: &WorkerName,
+        failure: &Failure,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.warn([format!("worker {worker} takes no further part: {failure}")], effects);
+        self.readers.insert(worker.clone(), Reader::Useless);
+        self.give_up_attempts_of(worker, effects);
+        self.forsake_standby(now, worker, effects);
     }
 
     fn give_up_attempts_of(&mut self, worker: &WorkerName, effects: &mut Vec<Effect>) {

@@ -1,12 +1,12 @@
 //! While units are copied: who gets one, whose receipt counts, and when there is nothing left to do.
 
-use super::event::AcceptedUnit;
+use super::event::{AcceptedUnit, UnitLease};
 use super::units::Verdict;
 use super::{BackupMachine, Effect};
 use crate::failure::{ErrorCode, Failure};
 use crate::ids::{RepoKey, WorkerName};
 use crate::units::Timestamp;
-use crate::wire::{HeldUnit, OrderBody, Receipt, ReportBody, RepositoryFailure, UnitFailure};
+use crate::wire::{HeldUnit, OrderBody, Receipt, ReportBody, RepositoryFailure, UnitFailure, UnitOrder};
 
 impl BackupMachine {
     pub(super) fn lease_units(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -16,6 +16,33 @@ impl BackupMachine {
         for (worker, units) in self.board.assign(now) {
             effects.push(Effect::LeaseUnits { worker, units });
         }
+    }
+
+    /// Those leases that are still wanted become orders.
+    pub(super) fn on_leased(&mut self, worker: &WorkerName, leases: &[UnitLease], effects: &mut Vec<Effect>) {
+        let wanted = self.board.leased(worker, leases);
+        let (alive, page_size) = (self.alive(), self.page_size());
+        let orders = self.board.orders(&wanted, &self.inventory, &self.foundation, &alive, page_size);
+        let reads_all = self.distrusts_summaries();
+        for order in orders {
+            let (unit, attempt) = (order.unit, order.attempt);
+            match self.with_source(worker, UnitOrder { reads_all, ..order }) {
+                Some(order) => effects.push(self.order_to(worker, OrderBody::RunUnit(Box::new(order)))),
+                None => {
+                    effects.push(Effect::ReleaseLease { unit, attempt });
+                    self.board.give_back(unit, attempt);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_tick(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        self.stages.forget(now);
+        self.set_fares(now);
+        self.confirm_standbys(now, effects);
+        self.lease_units(now, effects);
+        self.spread(now, effects);
+        self.expect_hands(now, effects)
     }
 
     /// Near the end: what waits for a busy worker goes to an idle one, and what takes too long is begun a second time.
@@ -57,6 +84,10 @@ impl BackupMachine {
             let message = format!("a receipt for unit {} is wrong: {reason}", receipt.unit);
             let report = failed(&receipt, Failure::new(ErrorCode::Assert, message));
             return self.on_unit_failure(now, worker, report, effects);
+        }
+        if self.looks_elsewhere(&worker, &receipt, effects) {
+            self.refuse_receipt(now, worker, &receipt, effects);
+            return Ok(());
         }
         let missing = self.missing_repositories(&receipt);
         let survivors =
@@ -156,6 +187,12 @@ impl BackupMachine {
             self.lease_units(now, effects);
             return Ok(());
         }
+        if let Some(standby) = self.standby_behind(&worker, &report) {
+            self.board.give_back(report.unit, report.attempt);
+            self.dismiss_standby(now, &standby, &report.failure, effects);
+            self.lease_units(now, effects);
+            return Ok(());
+        }
         if self.board.fail(report.unit, report.attempt) == Verdict::GiveUp
             || report.failure.code == ErrorCode::Crypto
         {
@@ -185,7 +222,7 @@ impl BackupMachine {
 }
 
 /// As if its worker had failed to do the unit.
-fn failed(receipt: &Receipt, failure: Failure) -> UnitFailure {
+pub(super) fn failed(receipt: &Receipt, failure: Failure) -> UnitFailure {
     let (unit, attempt, token) = (receipt.unit, receipt.attempt, receipt.token);
     UnitFailure { unit, attempt, token, failure, failed: Vec::new(), wrong_summary: None }
 }

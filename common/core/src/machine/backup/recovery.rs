@@ -132,7 +132,8 @@ impl BackupMachine {
             let unit = pack.body.unit;
             let is_it = |one: &&AcceptedUnit| one.unit == unit && one.attempt == pack.body.attempt;
             let Some(accepted) = self.recovered.accepted.iter().find(is_it) else { continue };
-            let standby = accepted.standby.clone();
+            // Nothing was provisional any more when the session was told to end.
+            let standby = accepted.standby.clone().filter(|_| !self.recovered.stop_ordered);
             if !recalled.insert(unit) {
                 continue;
             }

@@ -6,7 +6,7 @@
 //! 3. A source that cannot be reached costs no unit one of its attempts: that is nobody's fault who could be blamed for data.
 
 use super::joining::Reader;
-use super::units::Fare;
+use super::units::{Fare, Servers};
 use super::{BackupMachine, Effect, Phase};
 use crate::config::{BackupStandby, Offload};
 use crate::failure::{ErrorCode, Failure};
@@ -18,7 +18,7 @@ use crate::wire::{
 };
 use std::collections::BTreeMap;
 
-/// How long a source that could not be reached is left alone.
+/// How long a source is left alone by a worker that could not reach it.
 const REST_MS: i64 = 3_000;
 /// A worker that failed so often in a row to reach a source will not reach it. Longer than it takes to find out that the
 /// source's worker is lost.
@@ -31,8 +31,8 @@ const HANDS_PATIENCE_MS: i64 = 60_000;
 pub(super) struct Reach {
     /// Attempts in a row that failed because a source could not be reached, by the worker that tried.
     strikes: BTreeMap<WorkerName, u32>,
-    /// Sources that are left alone, until then.
-    resting: BTreeMap<WorkerName, Timestamp>,
+    /// Workers, and the sources that they leave alone until then.
+    resting: BTreeMap<(WorkerName, WorkerName), Timestamp>,
     short_of_hands_since: Option<Timestamp>,
 }
 
@@ -54,7 +54,7 @@ impl BackupMachine {
             relation_segment_blocks: facts.relation_segment_blocks,
             check_pages: facts.checksums && self.spec.source.checksum_page != Some(false),
         });
-        Reading { standbys, offload }
+        Reading { standbys, offline_control: session.offline_control, offload }
     }
 
     pub(super) fn on_standing(
@@ -88,13 +88,10 @@ impl BackupMachine {
     pub(super) fn set_fares(&mut self, now: Timestamp) {
         let is_plain = self.spec.offload == Offload::Never && self.spec.standby == BackupStandby::No;
         if is_plain || self.phase == Phase::CopyingWal {
-            // WAL comes from repositories, which everybody sees.
-            self.board.set_fares([]);
-            return self.board.set_servers([], []);
+            return self.open_to_all();
         }
         self.reach.resting.retain(|_, until| *until > now);
         let has_standby = self.fit().any(|(_, standing)| matches!(standing, Standing::Standby { .. }));
-        let helped = self.fit().any(|(worker, standing)| self.computes(worker, standing));
         let has = |standing: &Standing| match (standing, self.spec.standby) {
             (Standing::Compute, _) => Fare::Nothing,
             (Standing::Standby { .. }, _) => Fare::Any,
@@ -102,30 +99,42 @@ impl BackupMachine {
             (Standing::Primary { .. }, _) if has_standby => Fare::PrimaryFirst,
             (Standing::Primary { .. }, _) => Fare::All,
         };
-        let serves = |(worker, standing): &(&WorkerName, &Standing)| {
-            standing.serves().is_some() && !self.reach.resting.contains_key(*worker)
-        };
-        let servers: BTreeMap<WorkerName, Fare> =
-            self.fit().filter(serves).map(|(worker, standing)| (worker.clone(), has(standing))).collect();
-        let computes_itself = match self.spec.offload {
+        let serving = self.fit().filter(|(_, standing)| standing.serves().is_some());
+        let servers: Servers = serving.map(|(worker, standing)| (worker.clone(), has(standing))).collect();
+        let served = self.served_by(&servers);
+        let is_helped = !servers.is_empty() && served.keys().any(|worker| !self.board.is_draining(worker));
+        let computes_itself = |standing: &Standing| match self.spec.offload {
             Offload::Never => true,
-            Offload::Prefer => !helped,
+            // What it does not serve, nobody else can do.
+            Offload::Prefer => !is_helped || standing.serves().is_none(),
             Offload::Always => false,
         };
-        let fare = |reader: &Reader| match reader {
-            Reader::Fit(Standing::Compute) => sum(servers.values()),
-            Reader::Fit(standing) if computes_itself => has(standing),
+        let fare = |(worker, reader): (&WorkerName, &Reader)| match reader {
+            Reader::Fit(Standing::Compute) => served.get(worker).map_or(Fare::Nothing, sum),
+            Reader::Fit(standing) if computes_itself(standing) => has(standing),
             _ => Fare::Nothing,
         };
-        let fares: Vec<_> =
-            self.readers.iter().map(|(worker, reader)| (worker.clone(), fare(reader))).collect();
-        let remote: Vec<WorkerName> = self
-            .fit()
-            .filter(|(_, standing)| **standing == Standing::Compute)
-            .map(|(worker, _)| worker.clone())
-            .collect();
+        let fares: Vec<_> = self.readers.iter().map(|one| (one.0.clone(), fare(one))).collect();
         self.board.set_fares(fares);
-        self.board.set_servers(remote, servers);
+        self.board.set_served(served);
+    }
+
+    /// For each worker that sees no data, the sources that it may ask now.
+    fn served_by(&self, servers: &Servers) -> BTreeMap<WorkerName, Servers> {
+        let computing = self.fit().filter(|(_, standing)| **standing == Standing::Compute);
+        let reached = |worker: &WorkerName| {
+            let rests =
+                |server: &WorkerName| self.reach.resting.contains_key(&(worker.clone(), server.clone()));
+            let reached = servers.iter().filter(|(server, _)| !rests(server));
+            reached.map(|(server, fare)| (server.clone(), *fare)).collect()
+        };
+        computing.map(|(worker, _)| (worker.clone(), reached(worker))).collect()
+    }
+
+    /// WAL comes from repositories, which everybody sees.
+    pub(super) fn open_to_all(&mut self) {
+        self.board.set_fares([]);
+        self.board.set_served(BTreeMap::new());
     }
 
     /// The order as its worker needs it: with the way to its bytes, if it sees none. `None`: who was to serve it is gone.
@@ -168,7 +177,7 @@ impl BackupMachine {
     ) {
         let hold = self.board.holds(report.unit).iter().find(|hold| hold.attempt == report.attempt);
         if let Some(source) = hold.and_then(|hold| hold.source.clone()) {
-            self.reach.resting.insert(source, Timestamp(now.0 + REST_MS));
+            self.reach.resting.insert((worker.clone(), source), Timestamp(now.0 + REST_MS));
         }
         let strikes = self.reach.strikes.entry(worker.clone()).or_default();
         *strikes += 1;
@@ -216,23 +225,26 @@ impl BackupMachine {
         }
     }
 
+    /// Whoever is still preparing may be what is missing.
     fn missing_hands(&self) -> Option<&'static str> {
-        if self.phase != Phase::Copying || self.is_paused {
+        let is_undecided =
+            |(worker, reader): (&WorkerName, &Reader)| *reader == Reader::Here && *worker != self.source;
+        if self.phase != Phase::Copying || self.is_paused || self.readers.iter().any(is_undecided) {
             return None;
         }
         let is_standby = |standing: &Standing| matches!(standing, Standing::Standby { .. });
         if self.spec.standby == BackupStandby::Yes && !self.fit().any(|(_, standing)| is_standby(standing)) {
             return Some("no standby takes part, as backup-standby = y demands");
         }
-        if self.spec.offload == Offload::Always
-            && !self.fit().any(|(worker, standing)| self.computes(worker, standing))
-        {
+        if self.spec.offload != Offload::Always {
+            return None;
+        }
+        if !self.fit().any(|(worker, standing)| self.computes(worker, standing)) {
             return Some("no worker computes for others, as offload = always demands");
         }
-        if self.spec.offload == Offload::Always
-            && !self.fit().any(|(_, standing)| standing.serves().is_some())
-        {
-            return Some("no source serves compute workers, as offload = always demands");
+        let serves = |standing: &Standing| matches!(standing, Standing::Primary { serves: Some(_) });
+        if !self.fit().any(|(_, standing)| serves(standing)) {
+            return Some("the primary's worker serves nobody, as offload = always demands");
         }
         None
     }
@@ -249,8 +261,8 @@ impl BackupMachine {
     }
 }
 
-fn sum<'a>(fares: impl Iterator<Item = &'a Fare>) -> Fare {
-    fares.fold(Fare::Nothing, |sum, fare| match (sum, *fare) {
+fn sum(servers: &Servers) -> Fare {
+    servers.values().fold(Fare::Nothing, |sum, fare| match (sum, *fare) {
         (Fare::Nothing, other) | (other, Fare::Nothing) => other,
         (one, other) if one == other => one,
         _ => Fare::All,

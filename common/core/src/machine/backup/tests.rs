@@ -7,6 +7,7 @@ mod draining;
 mod pages;
 mod resting;
 mod resuming;
+mod standbys;
 mod stopping;
 mod stragglers;
 mod takeover;
@@ -28,8 +29,8 @@ use crate::pg::{FileClass, Fork, Lsn, PgVersion, RelativePath, TimelineId, WalSe
 use crate::plan::inventory::{EntryKind, ScannedEntry};
 use crate::units::MIB;
 use crate::wire::{
-    Compress, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd, SessionEnd,
-    SessionStart, SourceOptions, Spent, StoredPack, UnitFailure, UnitOrder,
+    Compress, ConfirmOrder, Held, HeldUnit, JobId, Order, PartReceipt, Receipt, RepositoryFailure, ScanEnd,
+    SessionEnd, SessionStart, SourceOptions, Spent, StoredPack, UnitFailure, UnitOrder,
 };
 
 const ONE: RepoKey = RepoKey(1);
@@ -117,6 +118,7 @@ fn session() -> SessionFacts {
     let before: Lsn = "0/2000028".parse().unwrap();
     let segment = |lsn| WalSegmentName::containing(TimelineId(1), lsn, WalSegmentSize::DEFAULT);
     SessionFacts {
+        offline_control: None,
         started: NOW,
         timeline: TimelineId(1),
         start: Some(SessionStart {
@@ -176,6 +178,8 @@ struct World {
     kept: Option<Box<RecalledSession>>,
     /// Packs that can be shown.
     recalled: Vec<event::RecalledPack>,
+    /// Looks at standbys that were ordered and not answered.
+    confirming: Vec<ConfirmOrder>,
     /// How many sessions were opened.
     sessions: u32,
     /// Repositories in which an earlier leader has published meanwhile.
@@ -240,6 +244,7 @@ impl World {
             recorded: None,
             kept: None,
             recalled: Vec::new(),
+            confirming: Vec::new(),
             sessions: 0,
             published_meanwhile: Vec::new(),
             void: Vec::new(),
@@ -398,11 +403,8 @@ impl World {
                     result,
                 });
             }
-            OrderBody::GiveBack { .. }
-            | OrderBody::Confirm(_)
-            | OrderBody::Errand(_)
-            | OrderBody::Restore(_)
-            | OrderBody::End => {}
+            OrderBody::Confirm(order) => self.confirming.push(order),
+            OrderBody::GiveBack { .. } | OrderBody::Errand(_) | OrderBody::Restore(_) | OrderBody::End => {}
         }
     }
 

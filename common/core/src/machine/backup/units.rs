@@ -1,6 +1,7 @@
 //! The units of a backup and where each stands.
 
 mod draining;
+mod elsewhere;
 mod orders;
 mod pending;
 mod provisional;
@@ -17,6 +18,7 @@ use crate::wire::{FromStandby, PartReceipt, Receipt, StoredPack};
 pub(super) use pending::Fare;
 use pending::Pending;
 pub(super) use provisional::Doubtful;
+pub(super) use serving::Servers;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A unit that failed this often will fail again.
@@ -83,16 +85,18 @@ pub struct UnitBoard {
     draining: BTreeSet<WorkerName>,
     /// What workers may be given; those that are not in it, everything.
     fares: BTreeMap<WorkerName, Fare>,
-    /// Workers that see no data themselves.
-    remote: BTreeSet<WorkerName>,
-    /// Who serves them, and what of.
-    servers: BTreeMap<WorkerName, Fare>,
+    /// Workers that see no data themselves: who serves each of them, with what.
+    served: BTreeMap<WorkerName, Servers>,
     pending: Pending,
+    /// Units that one source is not to read again.
+    avoided: BTreeMap<usize, WorkerName>,
     held: u32,
     /// Attempts under way, by worker, and by the source that serves one.
     busy: BTreeMap<WorkerName, u32>,
     serving: BTreeMap<WorkerName, u32>,
     retried: u32,
+    /// How many were begun a second time while their first worker was still at them.
+    second_goes: u32,
     done: u32,
     bytes: u64,
     done_bytes: u64,

@@ -45,6 +45,7 @@ impl BackupMachine {
         self.copied_from = Some(UnitId(self.board.total()));
         self.board.extend(units_of(&self.inventory, self.board.unit_size(), size));
         self.phase = Phase::CopyingWal;
+        self.open_to_all();
         self.restore_copied(effects)?;
         if self.board.is_complete() {
             return self.publish_when_copied(effects).map(|()| true);

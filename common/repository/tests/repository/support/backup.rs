@@ -279,6 +279,7 @@ fn preflight() -> PreflightFacts {
 fn session(request: &BackupRequest) -> SessionFacts {
     let (first, _) = request.wal;
     SessionFacts {
+        offline_control: None,
         started: Timestamp::from_seconds(request.now),
         timeline: TimelineId(1),
         start: Some(SessionStart {

@@ -244,6 +244,7 @@ fn preflight_facts() -> PreflightFacts {
 
 fn session_facts() -> SessionFacts {
     SessionFacts {
+        offline_control: None,
         started: Timestamp(1_795_343_400_123),
         timeline: TimelineId(1),
         start: Some(SessionStart {

@@ -17,7 +17,8 @@ impl World {
         world
     }
 
-    fn leased_to(&mut self, name: &WorkerName) -> Vec<UnitId> {
+    /// Units that this worker holds.
+    pub(super) fn leased_to(&mut self, name: &WorkerName) -> Vec<UnitId> {
         self.settle();
         self.machine
             .board()

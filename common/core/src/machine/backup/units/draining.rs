@@ -7,8 +7,8 @@ use crate::plan::backup::BackupPlan;
 impl UnitBoard {
     /// Another plan, for the same workers.
     pub(in crate::machine::backup) fn begin_anew(&mut self, plan: BackupPlan, term: u32) {
-        let UnitBoard { draining, fares, remote, servers, .. } = std::mem::take(self);
-        *self = UnitBoard { draining, fares, remote, servers, ..UnitBoard::new(plan, term) };
+        let UnitBoard { draining, fares, served, .. } = std::mem::take(self);
+        *self = UnitBoard { draining, fares, served, ..UnitBoard::new(plan, term) };
     }
 
     pub(in crate::machine::backup) fn drain(&mut self, worker: &WorkerName, is_draining: bool) {

@@ -112,6 +112,7 @@ impl UnitBoard {
         fares: impl IntoIterator<Item = (WorkerName, Fare)>,
     ) {
         self.fares = fares.into_iter().collect();
+        self.lift_what_nobody_else_reads();
     }
 
     /// Gives pending units to those who asked, largest first, one each in turn; the last ones only when all others are done.
@@ -127,7 +128,7 @@ impl UnitBoard {
                     return false;
                 }
                 let fare = self.fare(worker);
-                let Some(number) = self.next_pending(fare) else {
+                let Some(number) = self.next_pending(worker, fare) else {
                     self.asked.insert(worker.clone(), *waiting);
                     return false;
                 };
@@ -157,8 +158,8 @@ impl UnitBoard {
         })
     }
 
-    fn next_pending(&mut self, fare: Fare) -> Option<usize> {
-        if let Some(number) = self.next_returned(fare) {
+    fn next_pending(&mut self, worker: &WorkerName, fare: Fare) -> Option<usize> {
+        if let Some(number) = self.next_returned(worker, fare) {
             return Some(number);
         }
         let any = self.front(Source::Any).filter(|_| fare.has(Source::Any));
@@ -172,11 +173,14 @@ impl UnitBoard {
         Some(number)
     }
 
-    fn next_returned(&mut self, fare: Fare) -> Option<usize> {
+    fn next_returned(&mut self, worker: &WorkerName, fare: Fare) -> Option<usize> {
         let states = &self.states;
         self.pending.returned.retain(|number| states[*number] == UnitState::Pending);
-        let fits =
-            |number: &usize| fare.has(self.plan.units[*number].source) && self.is_due(unit_id(*number));
+        let fits = |number: &usize| {
+            fare.has(self.plan.units[*number].source)
+                && self.is_due(unit_id(*number))
+                && !self.is_avoided_by(*number, worker)
+        };
         let at = self.pending.returned.iter().rposition(fits)?;
         Some(self.pending.returned.remove(at))
     }

@@ -13,6 +13,8 @@ const HOLDS_MAX: usize = 2;
 /// A unit is slow when it takes this many times as long as units took so far, and a moment more.
 const SLOW_FACTOR: i64 = 3;
 const SLOW_MOMENT_MS: i64 = 2000;
+/// Of so many units one may be begun twice, and one in any case: if more are slow, reading is what is slow.
+const UNITS_PER_SECOND_GO: u32 = 20;
 
 impl UnitBoard {
     /// For workers that have nothing left to do: a second go at units that take too long elsewhere.
@@ -23,6 +25,7 @@ impl UnitBoard {
         if self.timed == 0 {
             return Vec::new();
         }
+        let second_goes_max = (self.total() / UNITS_PER_SECOND_GO).max(1);
         let slow_after = self.taken_ms / self.timed * SLOW_FACTOR + SLOW_MOMENT_MS;
         let mut given = Vec::new();
         for worker in self.idle() {
@@ -36,6 +39,10 @@ impl UnitBoard {
                 _ => false,
             };
             let Some(number) = self.states.iter().enumerate().position(is_slow) else { continue };
+            if self.second_goes >= second_goes_max {
+                break;
+            }
+            self.second_goes += 1;
             let unit = self.give(number, &worker, now);
             self.asked.entry(worker.clone()).and_modify(|waiting| *waiting -= 1);
             given.push((worker, vec![unit]));
@@ -181,6 +188,17 @@ mod tests {
         assert_eq!(board.assign_stragglers(after(6_000)), second);
         give(&mut board, "third", 1);
         assert_eq!(board.assign_stragglers(after(1_000_000)), []);
+    }
+
+    #[test]
+    fn no_more_than_one_unit_in_twenty_is_begun_twice() {
+        let mut board = board(59);
+        let given = give(&mut board, "slow", 59);
+        given[9..].iter().for_each(|unit| accept(&mut board, after(1_000), "slow", *unit));
+        give(&mut board, "idle", 40);
+        let late = after(1_000_000);
+        let again: usize = (0..40).map(|_| board.assign_stragglers(late).len()).sum();
+        assert_eq!(again, 3, "of sixty");
     }
 
     #[test]
