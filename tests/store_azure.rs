@@ -29,7 +29,13 @@ fn store(config: &AzureConfig, path: &str) -> Result<AzureStorage> {
 fn store_with(config: &AzureConfig, path: &str, surroundings: Surroundings) -> Result<AzureStorage> {
     // A busy machine takes its time for a block.
     let retry = RetryPolicy::within(limits::LARGE_COMMAND);
-    let options = AzureOptions { path: path.to_owned(), retry, slots: PartSlots::for_slots(4), surroundings };
+    let options = AzureOptions {
+        path: path.to_owned(),
+        retry,
+        slots: PartSlots::for_slots(4),
+        surroundings,
+        lock: None,
+    };
     AzureStorage::new(config, options).map_err(|error| anyhow!("{error}"))
 }
 

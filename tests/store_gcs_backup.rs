@@ -60,6 +60,36 @@ fn one_backup_goes_to_a_local_repository_and_a_bucket_and_restores_from_the_buck
 }
 
 #[test]
+fn all_that_lasts_is_retained_also_where_a_compose_forgets_it() -> Result<()> {
+    let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
+    let Stage { server, site, .. } = &stage;
+    let lock = "lock-mode = \"compliance\"\nlock-period = \"30d\"";
+    let locking = site.config.clone().repos(&[site.repos[0].clone(), site.repos[1].clone().with(lock)]);
+    let locking = site.pgconvoy.with_config(&site.scratch, "locking.toml", &locking)?;
+    site.cluster.start()?;
+    let refused = locking.run(["stanza-create"])?;
+    ensure!(refused.code != Some(0) && refused.stderr.contains("has no object retention"), "{refused}");
+    server.bucket(|bucket| {
+        bucket.object_retention = true;
+        bucket.forgets_retention = true;
+    });
+    locking.run(["stanza-create"])?.ok()?;
+    support::data::seed_small(&site.cluster)?;
+    locking.run(["backup", "--type=full", "--compress-type=none", "--output=json"])?.ok()?;
+    let checked = locking.run(["check", "--output=json"])?.ok()?.json()?;
+    ensure!(checked.to_string().contains("compliance for 30d"), "{checked}");
+    let names: Vec<String> = server.names().into_iter().filter(|name| name.starts_with("pg/")).collect();
+    let retained = |name: &String| server.retention(name).is_some_and(|kept| kept["mode"] == "Locked");
+    let free: Vec<&String> = names.iter().filter(|name| !retained(name)).collect();
+    ensure!(free.iter().all(|name| name.contains("/heartbeat/")), "{free:?}");
+    let is_joined = |name: &&String| server.metadata(name).is_ok_and(|metadata| !metadata.is_empty());
+    let joined: Vec<&String> =
+        names.iter().filter(|name| name.contains("/pack/")).filter(is_joined).collect();
+    ensure!(!joined.is_empty(), "no pack was made of parts");
+    stage.has_no_parts()
+}
+
+#[test]
 fn a_network_that_fails_every_fifth_request_only_costs_time() -> Result<()> {
     let mut proxy = None;
     let random = Random::from_environment()?;

@@ -52,7 +52,7 @@ fn config(endpoint: &str) -> S3Config {
 
 fn bare(config: &S3Config, path: &str) -> Result<S3Storage> {
     let slots = PartSlots::for_slots(4);
-    let options = Options { retry: TENACIOUS, slots, environment: Environment::default() };
+    let options = Options { retry: TENACIOUS, slots, environment: Environment::default(), lock: None };
     Ok(S3Storage::connect(config, path, options)?)
 }
 

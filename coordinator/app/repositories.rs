@@ -8,13 +8,19 @@ use crate::host::cores;
 use pgconvoy_core::config::AzureConfig;
 #[cfg(feature = "gcs")]
 use pgconvoy_core::config::GcsConfig;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_core::config::LockConfig;
 #[cfg(feature = "s3")]
 use pgconvoy_core::config::S3Config;
 use pgconvoy_core::config::{BackupOptions, CipherType, RepoConfig, RepoKind, SftpConfig};
 use pgconvoy_core::failure::Failure;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::RepoKey;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_storage::Lock;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
@@ -56,6 +62,13 @@ pub async fn open_all(repos: &[RepoConfig], options: &BackupOptions) -> Result<V
     Ok(opened)
 }
 
+/// How a store guards what lasts of a repository.
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+fn lock(repo: &RepoConfig) -> Option<Lock> {
+    let LockConfig { mode, period } = repo.lock?;
+    Some(Lock { mode, period, covers: |key| layout::is_lasting(key.as_str()) })
+}
+
 /// Makes the store of a place, for one purpose.
 type Open = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
@@ -70,11 +83,11 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
         RepoKind::Posix => posix(&repo.path),
         RepoKind::Sftp(config) => sftp(config, &repo.path),
         #[cfg(feature = "s3")]
-        RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots),
+        RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
         #[cfg(feature = "azure")]
-        RepoKind::Azure(config) => azure(config.clone(), repo.path.clone(), policy, slots),
+        RepoKind::Azure(config) => azure(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
         #[cfg(feature = "gcs")]
-        RepoKind::Gcs(config) => gcs(config.clone(), repo.path.clone(), policy, slots),
+        RepoKind::Gcs(config) => gcs(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
         #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
         other => return Err(absent(repo.key, other)),
     };
@@ -129,35 +142,54 @@ fn sftp(config: &SftpConfig, path: &str) -> (String, Open) {
 }
 
 #[cfg(feature = "s3")]
-fn s3(config: S3Config, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+fn s3(
+    config: S3Config,
+    path: String,
+    policy: RetryPolicy,
+    slots: PartSlots,
+    lock: Option<Lock>,
+) -> (String, Open) {
     use pgconvoy_storage_s3::{Options, S3Storage, credentials::Environment};
     let description = S3Storage::description(&config, &path);
     let open: Open = Box::new(move |_| {
         let environment = Environment::of_process();
-        let options = Options { retry: policy, slots: slots.clone(), environment };
+        let options = Options { retry: policy, slots: slots.clone(), environment, lock };
         Ok(Arc::new(S3Storage::connect(&config, &path, options)?) as Arc<dyn Storage>)
     });
     (description, open)
 }
 
 #[cfg(feature = "azure")]
-fn azure(config: AzureConfig, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+fn azure(
+    config: AzureConfig,
+    path: String,
+    policy: RetryPolicy,
+    slots: PartSlots,
+    lock: Option<Lock>,
+) -> (String, Open) {
     use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings, describe};
     let description = describe(&config, &path);
     let open: Open = Box::new(move |_| {
         let surroundings = Surroundings::of_process();
-        let options = AzureOptions { path: path.clone(), retry: policy, slots: slots.clone(), surroundings };
+        let options =
+            AzureOptions { path: path.clone(), retry: policy, slots: slots.clone(), surroundings, lock };
         Ok(Arc::new(AzureStorage::new(&config, options)?) as Arc<dyn Storage>)
     });
     (description, open)
 }
 
 #[cfg(feature = "gcs")]
-fn gcs(config: GcsConfig, path: String, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
+fn gcs(
+    config: GcsConfig,
+    path: String,
+    policy: RetryPolicy,
+    slots: PartSlots,
+    lock: Option<Lock>,
+) -> (String, Open) {
     use pgconvoy_storage_gcs::{GcsStorage, describe};
     let description = describe(&config.bucket, &path);
     let open: Open = Box::new(move |_| {
-        Ok(Arc::new(GcsStorage::open(&config, &path, slots.clone(), policy)?) as Arc<dyn Storage>)
+        Ok(Arc::new(GcsStorage::open(&config, &path, slots.clone(), policy, lock)?) as Arc<dyn Storage>)
     });
     (description, open)
 }

@@ -6,7 +6,7 @@
 
 use crate::actors::backup::now;
 use crate::announce::HEARTBEAT_INTERVAL;
-use pgconvoy_core::failure::{ErrorCode, Failure};
+use pgconvoy_core::failure::{Classify as _, ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::catalogue::{BackupRecord, CatalogueBody};
 use pgconvoy_core::format::cluster::ClusterBody;
@@ -160,9 +160,14 @@ async fn give_up(repository: &Repository, spec: &BackupSpec, begun: &Begun) -> R
     }
     let swept = repository.sweep(stanza, label).await?;
     tracing::info!(
-        "unfinished backup {label} in {} was given up: {swept} objects removed",
-        repository.describe()
+        "unfinished backup {label} in {} was given up: {} objects removed",
+        repository.describe(),
+        swept.removed
     );
+    if let Some(kept) = swept.kept {
+        let hints = kept.hints().join("; ");
+        tracing::warn!("some of the unfinished backup {label} stays for a later sweep: {kept} ({hints})");
+    }
     Ok(())
 }
 

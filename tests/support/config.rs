@@ -48,6 +48,12 @@ impl Repo {
         Repo { store, ..self }
     }
 
+    /// Further lines of `[repo.N]`, of one in another kind of store.
+    #[must_use]
+    pub fn with(self, lines: &str) -> Repo {
+        Repo { store: format!("{lines}\n{}", self.store), ..self }
+    }
+
     pub fn at(self, path: &Path) -> Repo {
         Repo { path: path.to_owned(), ..self }
     }

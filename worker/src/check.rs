@@ -8,13 +8,14 @@ use crate::stanza::{compare, identify};
 use pgconvoy_core::failure::{Context, ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::format::cluster::ClusterBody;
+use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::{RepoKey, StanzaName};
 use pgconvoy_core::pg::{ControlFile, WalSegmentName};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
-use pgconvoy_storage::{CreateOnly, ObjectKey, prove_create_only};
+use pgconvoy_storage::{CreateOnly, LockProof, ObjectKey, prove_create_only};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -42,7 +43,7 @@ pub struct Check<'a> {
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// One of `cluster`, `archiving`, `clock`, and for a repository `repository`, `space`, `wal`.
+    /// One of `cluster`, `archiving`, `clock`, and for a repository `repository`, `lock`, `space`, `wal`.
     pub what: &'static str,
     pub repository: Option<RepoKey>,
     pub verdict: Verdict,
@@ -100,6 +101,11 @@ impl Check<'_> {
         for key in self.repositories {
             let found = self.repository(*key, control.as_ref()).await.context(format!("repo {key}"));
             if let Some((repository, cluster)) = findings.add("repository", Some(*key), found) {
+                match lock(&repository).await.context(format!("repo {key}")) {
+                    Ok(None) => {}
+                    Ok(Some(verdict)) => drop(findings.add("lock", Some(*key), Ok((verdict, ())))),
+                    Err(failure) => drop(findings.add::<()>("lock", Some(*key), Err(failure))),
+                }
                 let space = self.space(&repository).await.context(format!("repo {key}"));
                 findings.add("space", Some(*key), space.map(|verdict| (verdict, ())));
                 opened.push((*key, repository, cluster));
@@ -145,7 +151,7 @@ impl Check<'_> {
         if let Some(control) = control {
             compare(&repository, self.stanza, &cluster, control)?;
         }
-        let scratch: ObjectKey = format!("{}/check", self.stanza).parse().map_err(|error| {
+        let scratch: ObjectKey = layout::trial(self.stanza).parse().map_err(|error| {
             Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}"))
         })?;
         match prove_create_only(repository.storage(), &scratch).await? {
@@ -239,6 +245,15 @@ impl Check<'_> {
             tokio::time::sleep(WAL_POLL).await;
         }
     }
+}
+
+/// `None`: no lock is asked for.
+async fn lock(repository: &Repository) -> Result<Option<Verdict>, Failure> {
+    Ok(match repository.storage().prove_lock().await? {
+        LockProof::NotAsked => None,
+        LockProof::Kept(words) => Some(Verdict::Well(words)),
+        LockProof::Untold(reason) => Some(Verdict::Odd(format!("the store does not tell: {reason}"))),
+    })
 }
 
 /// The server's clock against this host's, as far as the time of asking lets it be told.

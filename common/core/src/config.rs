@@ -32,12 +32,12 @@ mod tests;
 
 pub use backup::{BackupOptions, Compression};
 pub use choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LogFormat, LogLevel, Offload,
-    PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LockMode, LogFormat, LogLevel,
+    Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
 };
 pub use fleet::{Compute, CoordinatorConfig, EtcdConfig, FleetConfig, LogConfig, Paths, WorkerConfig};
 pub use problem::{ConfigProblem, Origin, Position, nearest};
-pub use repo::{KeySource, RepoConfig, Retention};
+pub use repo::{KeySource, LockConfig, RepoConfig, Retention};
 pub use sheet::REPO_KEY_MAX;
 pub use show::ShownSetting;
 pub use stanza::{PgConfig, StanzaConfig};

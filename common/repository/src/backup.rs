@@ -20,6 +20,14 @@ use pgconvoy_storage::{LIST_PAGE_MAX, ListDepth, ObjectKey, StorageError, list_c
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub removed: usize,
+    /// What the store said where a retention kept something.
+    pub kept: Option<StorageError>,
+}
+
 impl Repository {
     /// A label that somebody else has begun in the same second is [`RepositoryError::Busy`]; one's own plan may be there already.
     pub async fn write_plan(&self, stanza: &StanzaName, plan: &PlanBody) -> Result<(), RepositoryError> {
@@ -187,8 +195,9 @@ impl Repository {
         }
     }
 
-    /// Removes what lies under a void label. Refuses for any other: only after a void may anybody sweep.
-    pub async fn sweep(&self, stanza: &StanzaName, label: BackupLabel) -> Result<u64, RepositoryError> {
+    /// Removes what lies under a void label. Refuses for any other: only after a void may anybody sweep. What a retention of the
+    /// store keeps stays for a later sweep, which costs room and nothing else: nobody refers to a void label.
+    pub async fn sweep(&self, stanza: &StanzaName, label: BackupLabel) -> Result<Swept, RepositoryError> {
         if !self.is_void(stanza, label).await? {
             return Err(RepositoryError::Contradiction {
                 place: self.describe(),
@@ -199,15 +208,22 @@ impl Repository {
         self.remove_files(stanza, label).await?;
         let prefix = object_key(&layout::backup(stanza, label));
         self.storage().sweep_temporary(Some(&prefix), std::time::Duration::ZERO).await?;
-        let mut swept = 0;
+        let mut swept = Swept::default();
+        let mut after = None;
         loop {
-            let page = self.storage().list(Some(&prefix), ListDepth::Recursive, None, LIST_PAGE_MAX).await?;
-            if page.objects.is_empty() {
-                return Ok(swept);
-            }
+            let page = self
+                .storage()
+                .list(Some(&prefix), ListDepth::Recursive, after.as_ref(), LIST_PAGE_MAX)
+                .await?;
             let keys: Vec<ObjectKey> = page.objects.into_iter().map(|object| object.key).collect();
-            self.storage().delete_many(&keys).await?;
-            swept += u64::try_from(keys.len()).expect("a page fits 64 bits");
+            match self.storage().delete_many(&keys).await {
+                Err(error) if error.is_kept() => swept.kept = swept.kept.or(Some(error)),
+                other => other.map(|()| swept.removed += keys.len())?,
+            }
+            match page.more {
+                Some(more) => after = Some(more),
+                None => return Ok(swept),
+            }
         }
     }
 

@@ -19,8 +19,6 @@ use std::sync::Arc;
 
 /// The slot that creating a repository makes.
 pub const FIRST_SLOT: &str = "default";
-/// Names of what tests a store's word; a creation that died may leave one.
-const PROBE: &str = "create-only-probe-";
 const FIRST_GENERATION: KeyGeneration = KeyGeneration(1);
 
 /// What the configuration says about a repository, apart from where it is.
@@ -107,11 +105,12 @@ impl Repository {
         let place = storage.describe();
         let plain = plain_files(storage.as_ref(), settings)?;
         let identity = Identity::from_random_bytes(random_bytes()?);
-        let scratch = object_key(&format!("{PROBE}{identity}"));
+        let scratch = object_key(&format!("{}{identity}", layout::PROBE));
         match prove_create_only(storage.as_ref(), &scratch).await? {
             CreateOnly::Honoured => {}
             _ => return Err(RepositoryError::NoCreateOnly { place }),
         }
+        storage.prove_lock().await?;
         let mut repository =
             Repository { number: settings.number, storage, identity, keys: BTreeMap::new(), plain };
         repository.refuse_lost_identity().await?;
@@ -141,7 +140,7 @@ impl Repository {
 
     async fn refuse_lost_identity(&self) -> Result<(), RepositoryError> {
         let top = list_children(self.storage.as_ref(), None).await?;
-        let known = |name: &str| name == layout::KEYS || name.starts_with(PROBE);
+        let known = |name: &str| name == layout::KEYS || name.starts_with(layout::PROBE);
         let objects = top.objects.iter().map(|object| &object.key);
         match objects.chain(&top.prefixes).find(|key| !known(key.as_str())) {
             None => Ok(()),

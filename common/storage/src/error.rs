@@ -116,6 +116,9 @@ pub enum StorageError {
     /// something, and the hint says what.
     #[error("unable to {} {at}: {reason}", action.words())]
     Refused { at: Place, action: IoAction, code: ErrorCode, reason: String, hint: String },
+    /// A retention or a hold keeps it: only time, or whoever set that, can help.
+    #[error("unable to remove {at}: it is kept there{}", Detail(reason))]
+    Kept { at: Place, reason: String },
     #[error("unable to {} {at}: the store is read-only", action.words())]
     ReadOnly { at: Place, action: IoAction },
     #[error("unable to {} {at}: {}", action.words(), shortage.words())]
@@ -168,6 +171,7 @@ impl StorageError {
             | StorageError::Obstructed { at, .. }
             | StorageError::Access { at, .. }
             | StorageError::Refused { at, .. }
+            | StorageError::Kept { at, .. }
             | StorageError::ReadOnly { at, .. }
             | StorageError::Full { at, .. }
             | StorageError::Unavailable { at, .. }
@@ -188,6 +192,11 @@ impl StorageError {
 
     pub fn is_not_found(&self) -> bool {
         matches!(self, StorageError::NotFound { .. })
+    }
+
+    /// It cannot be removed yet, and nothing is wrong.
+    pub fn is_kept(&self) -> bool {
+        matches!(self, StorageError::Kept { .. })
     }
 
     pub fn is_already_exists(&self) -> bool {
@@ -240,6 +249,7 @@ impl Classify for StorageError {
             StorageError::TooLarge { .. } | StorageError::Obstructed { .. } => ErrorCode::FileInvalid,
             StorageError::Access { .. } => ErrorCode::Access,
             StorageError::Refused { code, .. } => *code,
+            StorageError::Kept { .. } => ErrorCode::FileRemove,
             StorageError::ReadOnly { .. } | StorageError::Full { .. } => ErrorCode::FileWrite,
             StorageError::Unavailable { .. }
             | StorageError::Throttled { .. }
@@ -263,6 +273,9 @@ impl Classify for StorageError {
             StorageError::Refused { hint, .. } => hint.as_str(),
             StorageError::Access { .. } => {
                 "check that the user running this process may use the store, and its credentials"
+            }
+            StorageError::Kept { .. } => {
+                "it can be removed when its lock (lock-period), or the store's own retention or hold, has ended; until then nothing is lost but room"
             }
             StorageError::ReadOnly { .. } => {
                 "check how the store is mounted; a filesystem turns read-only after errors of its disk"

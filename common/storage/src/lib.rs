@@ -4,8 +4,8 @@
 //! delete. It is not a filesystem (no rename, append, modes or links), and it knows nothing of what it stores.
 //!
 //! Code map: [`key`] names objects, [`error`] says what went wrong and whether to try again, [`feature`] how stores
-//! differ; [`memory`] and [`posix`] are backends; [`decorate`] holds retry, fault and metrics; [`listing`] walks pages,
-//! [`proof`] tests a store's word; [`parts`], [`pace`], [`renewed`] and `http` are what back ends over a network share; `conformance` is the suite that every backend passes.
+//! differ; [`memory`] and [`posix`] are backends; [`decorate`] holds retry, fault and metrics; [`listing`] walks pages, [`lock`] is what
+//! keeps objects from being removed, [`proof`] tests a store's word; [`parts`], [`pace`], [`renewed`] and `http` are what back ends over a network share; `conformance` is the suite that every backend passes.
 //!
 //! Invariants
 //! 1. An object is there as a whole or not at all: nothing is visible under a key before its put has all bytes.
@@ -34,6 +34,7 @@ pub mod feature;
 pub mod http;
 pub mod key;
 pub mod listing;
+pub mod lock;
 pub mod memory;
 pub mod pace;
 pub mod parts;
@@ -48,6 +49,7 @@ pub use error::{IoAction, Place, Shortage, StorageError};
 pub use feature::{Feature, Features};
 pub use key::{KeyError, ObjectKey};
 pub use listing::{LIST_PAGE_MAX, ListAfter, Listing, list_all, list_children};
+pub use lock::{Lock, LockMode, LockProof};
 pub use memory::MemoryStorage;
 pub use posix::PosixStorage;
 pub use proof::{CreateOnly, prove_create_only};
@@ -145,12 +147,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Deleting what is not there is success. A delete is as durable as a put.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StorageError>;
 
-    /// Deletes all of them, in any order. After an error some are gone; trying again is safe.
+    /// Deletes all of them, in any order. What a retention keeps holds up nothing else, and is the error in the end. After any
+    /// other error some are gone; trying again is safe.
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        let mut kept = Ok(());
         for key in keys {
-            self.delete(key).await?;
+            match self.delete(key).await {
+                Err(error) if error.is_kept() => kept = kept.and(Err(error)),
+                other => other?,
+            }
         }
-        Ok(())
+        kept
     }
 
     /// Removes what abandoned uploads under `prefix` left behind at least `older_than` ago, and says how many.
@@ -164,6 +171,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     ) -> Result<u64, StorageError> {
         let _ = (prefix, older_than);
         Ok(0)
+    }
+
+    /// Whether the place can keep the [`Lock`]s that it is asked for. One that cannot is an error with a hint.
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        Ok(LockProof::NotAsked)
     }
 
     /// How much room is left; `None`: the store knows no limit.

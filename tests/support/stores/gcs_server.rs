@@ -166,6 +166,16 @@ impl GcsServer {
         change(&mut lock(&self.shared.rules));
     }
 
+    /// Changes what kind of bucket it is.
+    pub fn bucket(&self, change: impl FnOnce(&mut Bucket)) {
+        change(&mut lock(&self.shared.bucket));
+    }
+
+    /// What an object is retained by.
+    pub fn retention(&self, name: &str) -> Option<serde_json::Value> {
+        lock(&self.shared.bucket).retention(name)
+    }
+
     /// A token that is good until the test ends.
     pub fn allow(&self, token: &str) {
         lock(&self.shared.tokens).allow(token, Duration::from_secs(3600));

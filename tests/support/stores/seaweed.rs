@@ -84,6 +84,53 @@ impl Seaweed {
         self.folder.path().join("data")
     }
 
+    /// Another bucket, which keeps all versions, and locks.
+    pub fn create_locking_bucket(&self, name: &str) -> Result<()> {
+        let headers = [("x-amz-bucket-object-lock-enabled", "true")];
+        let made = request_with(self.address(), "PUT", &format!("/{name}"), &headers, "")?;
+        ensure!(made.status == 200, "{made:?}");
+        Ok(())
+    }
+
+    /// All versions of what is in a bucket, the newest of a name first.
+    pub fn versions(&self, bucket: &str) -> Result<Vec<Stored>> {
+        let mut found = Vec::new();
+        let mut marker = String::new();
+        loop {
+            let listed = self.anonymous("GET", &format!("/{bucket}?versions{marker}"), "")?;
+            ensure!(listed.status == 200, "{listed:?}");
+            // Both kinds of entries have these elements, and nothing else has a name.
+            for entry in listed.body.split("<Key>").skip(1) {
+                let (key, rest) = entry.split_once('<').context("a key")?;
+                let id = element(rest, "VersionId").context("a version")?.to_owned();
+                let is_mark = element(rest, "Size").is_none();
+                found.push(Stored { key: key.to_owned(), id, is_mark });
+            }
+            if element(&listed.body, "IsTruncated") != Some("true") {
+                return Ok(found);
+            }
+            let [key, id] = ["NextKeyMarker", "NextVersionIdMarker"]
+                .map(|name| element(&listed.body, name).unwrap_or_default());
+            marker = format!("&key-marker={}&version-id-marker={id}", key.replace('+', "%2B"));
+        }
+    }
+
+    /// The head of a version.
+    pub fn head(&self, bucket: &str, stored: &Stored) -> Result<Plain> {
+        self.anonymous("HEAD", &format!("/{bucket}/{}?versionId={}", stored.key, stored.id), "")
+    }
+
+    /// What an attacker does who has the right to delete: everything disappears, as far as a bucket with versions lets it.
+    pub fn delete_all(&self, bucket: &str) -> Result<()> {
+        let mut names: Vec<String> = self.versions(bucket)?.into_iter().map(|stored| stored.key).collect();
+        names.dedup();
+        for name in names {
+            let deleted = self.anonymous("DELETE", &format!("/{bucket}/{name}"), "")?;
+            ensure!(deleted.status == 204, "{name}: {deleted:?}");
+        }
+        Ok(())
+    }
+
     /// A request that nobody signs.
     pub fn anonymous(&self, method: &str, path: &str, body: &str) -> Result<Plain> {
         request(self.address(), method, path, body)
@@ -96,6 +143,15 @@ impl Seaweed {
         let uploads = answer.body.split("<Upload>").skip(1);
         Ok(uploads.filter_map(|upload| element(upload, "Key")).map(str::to_owned).collect())
     }
+}
+
+/// A version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub key: String,
+    pub id: String,
+    /// No object: from here on it was deleted.
+    pub is_mark: bool,
 }
 
 /// The text of an element.
@@ -179,12 +235,23 @@ pub struct Plain {
 
 /// One request over a connection of its own.
 pub fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> Result<Plain> {
+    request_with(address, method, path, &[], body)
+}
+
+fn request_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Plain> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let length = body.len();
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

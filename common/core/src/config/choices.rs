@@ -68,6 +68,13 @@ choices! {
     S3KeyType { Shared = "shared", Auto = "auto", WebId = "web-id", Process = "process", }
     AzureKeyType { Shared = "shared", Sas = "sas", Auto = "auto", }
     GcsKeyType { Service = "service", Token = "token", Auto = "auto", }
+    /// Who may end the retention of a stored object before its time.
+    LockMode {
+        /// Whoever has a right of its own for that.
+        Governance = "governance",
+        /// Nobody.
+        Compliance = "compliance",
+    }
     LogLevel {
         Off = "off", Error = "error", Warn = "warn", Info = "info", Detail = "detail", Debug = "debug", Trace = "trace",
     }

@@ -1,11 +1,12 @@
 //! `[repo.N]`: a place for backups, how it is encrypted and what is kept in it.
 
 use super::backup::{self, Compression};
-use super::choices::{CipherType, Layout, RetentionArchiveType, RetentionFullType};
+use super::choices::{CipherType, Layout, LockMode, RetentionArchiveType, RetentionFullType};
 use super::sheet::Reader;
 use super::store::RepoKind;
 use crate::ids::RepoKey;
 use crate::units::ByteCount;
+use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoConfig {
@@ -21,6 +22,8 @@ pub struct RepoConfig {
     pub compression: Option<Compression>,
     /// Bytes a second, to and from it.
     pub bandwidth_max: Option<ByteCount>,
+    /// How the store is to guard what lasts.
+    pub lock: Option<LockConfig>,
     /// A backup that misses a required repository is a failure.
     pub required: bool,
 }
@@ -39,6 +42,14 @@ pub enum KeySource {
     PassphraseFile(String),
     /// Program and arguments.
     Command(Vec<String>),
+}
+
+/// Object Lock: nobody removes an object before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockConfig {
+    pub mode: LockMode,
+    /// From the moment when an object is written.
+    pub period: Duration,
 }
 
 /// `None` keeps everything.
@@ -63,6 +74,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
         KeySource::None => CipherType::None,
         _ => CipherType::Aes256Gcm,
     });
+    let lock = lock(&kind, repo);
     let compression = repo.get("compress-type").map(|kind| backup::compression(kind, repo));
     let config = RepoConfig {
         key,
@@ -81,6 +93,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
         },
         compression,
         bandwidth_max: repo.get("bandwidth-max"),
+        lock,
         required: repo.get_default("required"),
     };
     check(&config, repo);
@@ -107,6 +120,27 @@ fn key_source(repo: &mut Reader<'_>) -> KeySource {
     } else {
         KeySource::None
     }
+}
+
+/// Both settings or none, and only where a store can lock.
+fn lock(kind: &RepoKind, repo: &mut Reader<'_>) -> Option<LockConfig> {
+    let (mode, period) = (repo.get("lock-mode"), repo.get("lock-period"));
+    if let Some(name) = ["lock-mode", "lock-period"].into_iter().find(|name| repo.is_set(name))
+        && matches!(kind, RepoKind::Posix | RepoKind::Sftp(_))
+    {
+        let reason = format!("{name} contradicts type = \"{}\"", kind.repo_type());
+        repo.complain(name, reason, "only s3, azure and gcs can lock objects");
+        return None;
+    }
+    for (name, other, hint) in [
+        ("lock-mode", "lock-period", "say how long objects are locked, such as lock-period = \"30d\""),
+        ("lock-period", "lock-mode", "add lock-mode = \"governance\" or \"compliance\""),
+    ] {
+        if repo.is_set(name) && !repo.is_set(other) {
+            repo.complain(name, format!("{name} needs {other} beside it"), hint);
+        }
+    }
+    Some(LockConfig { mode: mode?, period: period? })
 }
 
 fn check(config: &RepoConfig, repo: &mut Reader<'_>) {

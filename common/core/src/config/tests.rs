@@ -299,3 +299,28 @@ fn what_is_shown_says_where_it_comes_from() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_lock_is_a_mode_and_a_period_of_a_store_that_can_lock() {
+    let s3 = |lines: &str| {
+        let table = "[repo.1.s3]\nbucket = \"b\"\nendpoint = \"e\"\nregion = \"r\"\nkey = \"k\"\nkey-secret = \"s\"\n";
+        format!("[repo.1]\ntype = \"s3\"\n{lines}{table}")
+    };
+    let lock =
+        load(&s3("lock-mode = \"compliance\"\nlock-period = \"30d\"\n")).unwrap().repos[&RepoKey(1)].lock;
+    let period = Duration::from_secs(30 * 86_400);
+    assert_eq!(lock, Some(LockConfig { mode: LockMode::Compliance, period }));
+    assert_eq!(load(&s3("")).unwrap().repos[&RepoKey(1)].lock, None);
+    assert_eq!(
+        complaints(&s3("lock-mode = \"governance\"\n")),
+        "pgconvoy.toml:3:13: lock-mode needs lock-period beside it\n  HINT: say how long objects are locked, such as lock-period = \"30d\"\n"
+    );
+    assert_eq!(
+        complaints(&s3("lock-period = \"1m\"\nlock-mode = \"governance\"\n")),
+        "pgconvoy.toml:3:15: lock-period: 1m is out of range: 1h to 36500d\n"
+    );
+    assert_eq!(
+        complaints("[repo.1]\npath = \"/a\"\nlock-mode = \"governance\"\nlock-period = \"1d\"\n"),
+        "pgconvoy.toml:3:13: lock-mode contradicts type = \"posix\"\n  HINT: only s3, azure and gcs can lock objects\n"
+    );
+}

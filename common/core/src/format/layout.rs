@@ -11,6 +11,15 @@ use std::fmt;
 
 pub const REPOSITORY: &str = "pgconvoy.repo";
 pub const KEYS: &str = "keys";
+/// What names begin with by which a store is tried before there is a repository in it; a creation that died may leave one.
+pub const PROBE: &str = "create-only-probe-";
+
+/// Under which a store is tried by `check`.
+pub fn trial(stanza: &StanzaName) -> String {
+    format!("{stanza}/{TRIAL}")
+}
+
+const TRIAL: &str = "check";
 
 pub fn key_generation(generation: KeyGeneration) -> String {
     format!("{KEYS}/{:04}", generation.0)
@@ -87,8 +96,10 @@ pub fn packs(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber) -> Strin
     format!("{}/pack/{:04}", backup(stanza, label), plan.0)
 }
 
+const HEARTBEAT: &str = "heartbeat";
+
 pub fn heartbeats(stanza: &StanzaName, label: BackupLabel) -> String {
-    format!("{}/heartbeat", backup(stanza, label))
+    format!("{}/{HEARTBEAT}", backup(stanza, label))
 }
 
 pub fn heartbeat(stanza: &StanzaName, label: BackupLabel, plan: PlanNumber, sequence: u64) -> String {
@@ -162,6 +173,19 @@ pub fn dropped_file(stanza: &StanzaName, archive_id: ArchiveId, file: &WalFileNa
     format!("{}/{file}", dropped(stanza, archive_id))
 }
 
+/// Whether an object stays as long as what it belongs to is wanted: then a store may be told to let nobody remove it earlier.
+/// Others are removed in ordinary running: what tries a store, signs of life, marks of copies, streamed parts of WAL segments.
+///
+/// Key slots last. Whoever could remove them would need nothing else to make all backups unreadable.
+pub fn is_lasting(name: &str) -> bool {
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [probe, ..] if probe.starts_with(PROBE) => false,
+        [_, TRIAL, ..] | [_, "backup", _, HEARTBEAT, ..] | [_, "backup", _, COPY] => false,
+        [_, "wal", _, _, file] => file.parse::<WalPart>().is_err(),
+        _ => true,
+    }
+}
+
 /// Which pack of which backup: what a manifest refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PackName {
@@ -194,5 +218,47 @@ impl PackName {
 impl fmt::Display for PackName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}/{:06}-{:03}", self.plan.0, self.unit.0, self.attempt.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+
+    #[test]
+    fn only_what_ordinary_running_removes_does_not_last() {
+        let stanza: StanzaName = "main".parse().unwrap();
+        let label: BackupLabel = "20261126-120000F".parse().unwrap();
+        let archive_id = ArchiveId { version: PgVersion::V15, number: ClusterNumber(1) };
+        let part: WalPart =
+            "000000010000000000000001.partial-0000000001000000-0000000001000100".parse().unwrap();
+        let wal = |name: &str| wal_file(&stanza, archive_id, &name.parse().unwrap());
+        let pack = PackName { label, plan: PlanNumber(1), unit: UnitId(1), attempt: Attempt(1) }.key(&stanza);
+        for lasting in [
+            REPOSITORY.to_owned(),
+            key_slot(KeyGeneration(1), "main"),
+            cluster(&stanza, ClusterNumber(1)),
+            plan(&stanza, label, PlanNumber(1)),
+            pack,
+            stop(&stanza, label, PlanNumber(1)),
+            manifest(&stanza, label),
+            catalogue_entry(&stanza, label),
+            wal("000000010000000000000001"),
+            wal("000000010000000000000001.partial"),
+            wal("00000002.history"),
+            dropped_file(&stanza, archive_id, &"000000010000000000000001".parse().unwrap()),
+        ] {
+            assert!(is_lasting(&lasting), "{lasting}");
+        }
+        for brief in [
+            format!("{PROBE}0123/4567"),
+            format!("{}/4567", trial(&stanza)),
+            heartbeat(&stanza, label, PlanNumber(1), 7),
+            copy(&stanza, label),
+            wal_part(&stanza, archive_id, &part),
+        ] {
+            assert!(!is_lasting(&brief), "{brief}");
+        }
     }
 }

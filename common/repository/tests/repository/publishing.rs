@@ -7,7 +7,9 @@ use pgconvoy_core::format::layout;
 use pgconvoy_core::format::plan::{HeartbeatBody, Writer};
 use pgconvoy_core::ids::PlanNumber;
 use pgconvoy_core::units::Timestamp;
+use pgconvoy_repository::backup::Swept;
 use pgconvoy_repository::{Repository, RepositoryError};
+use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, KeyPattern, Kind, Operation, Rule};
 use pgconvoy_storage::{
     Features, ListAfter, ListDepth, ListPage, MemoryStorage, ObjectInfo, ObjectKey, PutMode, Storage,
     StorageError, Upload,
@@ -47,6 +49,34 @@ async fn a_manifest_of_another_backup_is_not_taken_for_ones_own() {
     let refused = site.repository.publish(&site.stanza, other, claim).await;
     assert!(matches!(refused, Err(RepositoryError::Contradiction { .. })), "{refused:?}");
     assert!(site.labels().await.is_empty(), "nothing was published");
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_past_what_a_retention_keeps_and_the_next_one_ends_it() {
+    let site = site().await;
+    let (_, record) = self::contents(&site, &BackupRequest::new(1_795_000_000, 2, 3)).await;
+    let void = Repository::void_record(record.label, "taken for dead", &writer(), Timestamp(0));
+    assert!(site.repository.give_up(&site.stanza, void).await.unwrap());
+    let (faulty, faults) = FaultStorage::new(site.storage.clone());
+    let kept = layout::packs(&site.stanza, record.label, PlanNumber(1));
+    let rule = Rule::always(Operation::Delete, Effect::Fail(Kind::Kept));
+    faults.add(rule.on(KeyPattern::Under(kept.parse().unwrap())));
+    let repository = Repository::open(Arc::new(faulty), &site.settings).await.unwrap();
+    let under = layout::backup(&site.stanza, record.label) + "/";
+    let names = async || {
+        let all = site.objects().await;
+        all.into_iter().filter(|name| name.starts_with(&under)).collect::<Vec<_>>()
+    };
+    let begun = names().await;
+    let swept = repository.sweep(&site.stanza, record.label).await.unwrap();
+    assert!(swept.kept.is_some_and(|error| error.is_kept()));
+    let left = names().await;
+    assert!(
+        !left.is_empty() && left.len() < begun.len() && left.iter().all(|name| name.starts_with(&kept)),
+        "{left:?}"
+    );
+    let swept = site.repository.sweep(&site.stanza, record.label).await.unwrap();
+    assert_eq!(swept, Swept { removed: left.len(), kept: None });
 }
 
 #[tokio::test]

@@ -68,8 +68,11 @@ impl PartStore for AzureStorage {
         let blob = self.blob(&ticket.key).block_blob_client();
         let blocks = BlockLookupList { latest: Some(parts.to_vec()), ..BlockLookupList::default() };
         let blocks = blocks.try_into().map_err(|error| self.asked(key, IoAction::Publish).trouble(&error))?;
+        let (immutability_policy_expiry, immutability_policy_mode) = self.policy(&ticket.key);
         let options = BlockBlobClientCommitBlockListOptions {
             if_none_match: condition(ticket.mode),
+            immutability_policy_expiry,
+            immutability_policy_mode,
             blob_tags_string: self.0.tags.clone(),
             metadata: Some(HashMap::from([(UPLOAD.to_owned(), ticket.nonce.clone())])),
             ..BlockBlobClientCommitBlockListOptions::default()

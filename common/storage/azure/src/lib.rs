@@ -5,7 +5,7 @@
 //! nobody's here: the retry decorator and uploads in parts have them.
 //!
 //! Code map: [`address`] says where the container is, [`access`] by what right one asks; [`reading`], [`blocks`] and
-//! [`list`] are the calls.
+//! [`list`] are the calls, [`lock`] is what a put says of immutability.
 //!
 //! Invariants
 //! 1. `If-None-Match: *` goes with every put and commit that must create: the service decides who was first.
@@ -21,6 +21,7 @@ mod address;
 mod blocks;
 mod door;
 mod list;
+mod lock;
 mod reading;
 mod trouble;
 
@@ -44,8 +45,8 @@ use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
 use pgconvoy_storage::{
-    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode,
-    Storage, StorageError, Upload, http,
+    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, Lock, LockProof, ObjectInfo, ObjectKey,
+    Place, PutMode, Storage, StorageError, Upload, http,
 };
 use std::fmt;
 use std::num::NonZero;
@@ -66,6 +67,8 @@ pub struct AzureOptions {
     pub retry: RetryPolicy,
     pub slots: PartSlots,
     pub surroundings: Surroundings,
+    /// What new blobs are guarded by.
+    pub lock: Option<Lock>,
 }
 
 /// A clone is the same store.
@@ -84,6 +87,7 @@ struct Inner {
     slots: PartSlots,
     /// `x-ms-tags` of what is written.
     tags: Option<String>,
+    lock: Option<Lock>,
     markers: list::Markers,
 }
 
@@ -126,6 +130,7 @@ impl AzureStorage {
             limits,
             slots: options.slots,
             tags: tags(config),
+            lock: options.lock,
             markers: list::Markers::default(),
             name,
         })))
@@ -244,8 +249,11 @@ impl Storage for AzureStorage {
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let blob = self.blob(key);
+        let (immutability_policy_expiry, immutability_policy_mode) = self.policy(key);
         let options = BlobClientUploadOptions {
             if_none_match: condition(mode),
+            immutability_policy_expiry,
+            immutability_policy_mode,
             blob_tags_string: self.0.tags.clone(),
             // As many as there are: one request.
             partition_size: NonZero::new(u64::try_from(body.len().max(1)).unwrap_or(u64::MAX)),
@@ -290,5 +298,9 @@ impl Storage for AzureStorage {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.look_at_lock().await
     }
 }

@@ -5,7 +5,9 @@ use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls, UriStyl
 use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::parts::PartSlots;
 pub(crate) use pgconvoy_storage::scripted::{Answer, Server};
+use pgconvoy_storage::{Lock, LockMode};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Of a store that nobody asks.
 pub(crate) fn config() -> AzureConfig {
@@ -23,12 +25,27 @@ pub(crate) fn config() -> AzureConfig {
 
 /// In the path `p` of a container of that server.
 pub(crate) fn store(server: &Server) -> AzureStorage {
+    store_with(server, None)
+}
+
+/// One that locks all but what is called `brief`.
+pub(crate) fn locking(server: &Server) -> AzureStorage {
+    let lock = Lock {
+        mode: LockMode::Compliance,
+        period: Duration::from_secs(86_400),
+        covers: |key| !key.as_str().ends_with("brief"),
+    };
+    store_with(server, Some(lock))
+}
+
+fn store_with(server: &Server, lock: Option<Lock>) -> AzureStorage {
     let config = AzureConfig { endpoint: server.url(), uri_style: UriStyle::Path, ..config() };
     let options = AzureOptions {
         path: "/p".to_owned(),
         retry: RetryPolicy::default(),
         slots: PartSlots::for_slots(1),
         surroundings: Surroundings::default(),
+        lock,
     };
     AzureStorage::new(&config, options).expect("a store")
 }

@@ -13,7 +13,7 @@ use azure_core::error::ErrorKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::{HeaderName, Headers};
 use azure_core::time::{OffsetDateTime, parse_rfc7231};
-use denied::{Denial, protection};
+use denied::{Denial, is_immutable, protection};
 use pgconvoy_storage::http::{Refusal, refused, retry_after, unanswered};
 use pgconvoy_storage::{IoAction, Place, StorageError};
 use std::error::Error as _;
@@ -107,6 +107,9 @@ impl Asked {
             }
             (500 | 503, "OperationTimedOut") => {
                 StorageError::Timeout { at: self.at, reason: format!("it answered {shown}") }
+            }
+            (409 | 412, code) if self.action == IoAction::Remove && is_immutable(code) => {
+                StorageError::Kept { at: self.at, reason: format!("it answered {shown}") }
             }
             (409 | 412, code) => match protection(code) {
                 Some(denial) => self.refused(denial, code),

@@ -100,6 +100,11 @@ impl Api {
         Call::new(Method::GET, path, at, IoAction::List)
     }
 
+    /// A request about the bucket itself.
+    pub(crate) fn bucket<'a>(&self, at: &Place) -> Call<'a> {
+        Call::new(Method::GET, format!("/storage/v1/b/{}", encode(&self.bucket)), at, IoAction::Use)
+    }
+
     pub(crate) fn upload<'a>(&self, at: &Place) -> Call<'a> {
         let path = format!("/upload/storage/v1/b/{}/o", encode(&self.bucket));
         Call::new(Method::POST, path, at, IoAction::Write)

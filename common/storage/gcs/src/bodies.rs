@@ -26,7 +26,7 @@ pub(crate) enum Bodies {
 }
 
 /// What is put under a name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct NewObject<'a> {
     pub(crate) name: &'a str,
     /// Only if there is none of that name.
@@ -34,6 +34,8 @@ pub(crate) struct NewObject<'a> {
     pub(crate) body: &'a bytes::Bytes,
     pub(crate) crc32c: u32,
     pub(crate) metadata: &'a BTreeMap<String, String>,
+    /// As a description has it.
+    pub(crate) retention: Option<serde_json::Value>,
 }
 
 /// What is read.
@@ -76,8 +78,9 @@ impl Bodies {
     /// Stores an object in one request, and says its generation.
     pub(crate) async fn put(&self, api: &Api, new: NewObject<'_>, at: &Place) -> Result<i64, StorageError> {
         match self {
-            Bodies::Sdk(sdk) => sdk.put(api, new, at).await,
-            Bodies::Json => json::put(api, new, at).await,
+            // The SDK spells modes of retention otherwise than the JSON API documents them.
+            Bodies::Sdk(sdk) if new.retention.is_none() => sdk.put(api, new, at).await,
+            _ => json::put(api, new, at).await,
         }
     }
 

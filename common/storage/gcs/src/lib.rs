@@ -1,7 +1,8 @@
 //! Repositories in Google Cloud Storage: [`Storage`] over the documented JSON API and Google's SDK.
 //!
 //! Code map: [`api`] makes requests, [`refusal`] reads their errors, [`credentials`] says who asks; [`bodies`] puts and reads
-//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`names`] names.
+//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`names`]
+//! names.
 //!
 //! What is not here: retries (the retry decorator's, and those of [`PartedUpload`] for parts), encryption, storage classes (the
 //! bucket's default class holds).
@@ -16,6 +17,7 @@ mod api;
 mod bodies;
 mod credentials;
 mod listing;
+mod lock;
 mod names;
 mod parts;
 mod refusal;
@@ -37,8 +39,8 @@ use pgconvoy_storage::http::client;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartStore, PartedUpload};
 use pgconvoy_storage::{
-    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode,
-    Storage, StorageError, Upload,
+    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, Lock, LockProof, ObjectInfo, ObjectKey,
+    Place, PutMode, Storage, StorageError, Upload,
 };
 use reqwest::Method;
 use resource::Resource;
@@ -71,6 +73,8 @@ struct Inner {
     bodies: Bodies,
     /// Metadata of every object.
     tags: BTreeMap<String, String>,
+    /// What new objects are guarded by.
+    lock: Option<Lock>,
 }
 
 impl Inner {
@@ -86,6 +90,7 @@ impl GcsStorage {
         path: &str,
         slots: PartSlots,
         retry: RetryPolicy,
+        lock: Option<Lock>,
     ) -> Result<GcsStorage, StorageError> {
         // The SDK signs and connects with the process's provider; another one that was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -114,7 +119,7 @@ impl GcsStorage {
         let limits =
             PartLimits { bytes: PART_BYTES, in_flight_max: PARTS_IN_FLIGHT_MAX, parts_max: PARTS_MAX, retry };
         let bodies = Bodies::new(config, &api);
-        let inner = Inner { description, root, api, bodies, tags: config.tags.clone() };
+        let inner = Inner { description, root, api, bodies, tags: config.tags.clone(), lock };
         Ok(GcsStorage { inner: Arc::new(inner), limits, slots })
     }
 
@@ -174,6 +179,7 @@ impl Storage for GcsStorage {
             body: &body,
             crc32c: crc32c::crc32c(&body),
             metadata: tags,
+            retention: self.inner.retention(key),
         };
         bodies.put(api, new, &self.inner.place(Some(key))).await.map(drop)
     }
@@ -244,6 +250,10 @@ impl Storage for GcsStorage {
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         self.inner.sweep(prefix, older_than).await
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.inner.look_at_lock().await
     }
 }
 

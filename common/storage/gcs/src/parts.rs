@@ -62,7 +62,7 @@ impl Inner {
         let name = format!("{}{number:06}", self.root.parts_of(&ticket.key, &ticket.nonce));
         let crc32c = crc32c::crc32c(body);
         let metadata = &BTreeMap::new();
-        let new = NewObject { name: &name, must_create: false, body, crc32c, metadata };
+        let new = NewObject { name: &name, must_create: false, body, crc32c, metadata, retention: None };
         let generation = self.bodies.put(&self.api, new, &self.place(Some(&ticket.key))).await?;
         let size = u64::try_from(body.len()).expect("a length in memory fits 64 bits");
         Ok(Part { name, generation, size, crc32c })
@@ -83,7 +83,7 @@ impl Inner {
             let folder = self.root.parts_of(&ticket.key, &ticket.nonce);
             let groups = level.chunks(SOURCES_MAX).enumerate().map(|(number, group)| {
                 let name = format!("{folder}joined-{round}-{number:06}");
-                self.compose(name, group, false, BTreeMap::new(), &at)
+                self.compose(name, group, false, serde_json::json!({}), &at)
             });
             level = try_join_all(groups).await?;
             made.extend_from_slice(&level);
@@ -91,7 +91,11 @@ impl Inner {
         let mut metadata = self.tags.clone();
         metadata.insert(UPLOAD.to_owned(), ticket.nonce.clone());
         let must_create = ticket.mode == PutMode::Create;
-        self.compose(self.root.name(&ticket.key), &level, must_create, metadata, &at).await?;
+        let mut description = serde_json::json!({ "metadata": metadata });
+        if let Some(retention) = self.retention(&ticket.key) {
+            description["retention"] = retention;
+        }
+        self.compose(self.root.name(&ticket.key), &level, must_create, description, &at).await?;
         made.extend_from_slice(parts);
         // Goes on when nobody waits for it any more: the object is there, only room is lost.
         let (inner, at) = (Arc::clone(self), at.clone());
@@ -99,30 +103,30 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes one object of a few, and checks what came of it.
+    /// Makes one object of a few with what its description says, and checks what came of it.
     async fn compose(
         &self,
         name: String,
         sources: &[Part],
         must_create: bool,
-        metadata: BTreeMap<String, String>,
+        mut description: serde_json::Value,
         at: &Place,
     ) -> Result<Part, StorageError> {
         let names: Vec<_> = sources.iter().map(|part| serde_json::json!({ "name": part.name })).collect();
-        let request = serde_json::json!({
-            "sourceObjects": names,
-            "destination": { "contentType": "application/octet-stream", "metadata": metadata },
-        });
-        let call = self.api.compose(&name, at).query("fields", "generation,size,crc32c");
+        description["contentType"] = "application/octet-stream".into();
+        let retention = description.get("retention").cloned();
+        let request = serde_json::json!({ "sourceObjects": names, "destination": description });
+        let call = self.api.compose(&name, at).query("fields", "generation,size,crc32c,retention");
         let composed: Resource = self.api.ask(call.must_create(must_create).json(&request)).await?;
         let (size, crc32c) = sources.iter().fold((0, 0), |(size, crc), part| {
             let length = usize::try_from(part.size).expect("a part was in memory, or is made of such");
             (size + part.size, crc32c_combine(crc, part.crc32c, length))
         });
-        let part = Part { name, generation: composed.generation, size, crc32c };
         if composed.size == size && composed.crc32c().is_none_or(|known| known == crc32c) {
-            return Ok(part);
+            self.retain(&composed, &name, retention.as_ref(), at).await?;
+            return Ok(Part { name, generation: composed.generation, size, crc32c });
         }
+        let part = Part { name, generation: composed.generation, size, crc32c };
         self.remove_all(std::slice::from_ref(&part), at).await;
         let reason = "what the store made of the parts is not what they hold".to_owned();
         Err(StorageError::Unavailable { at: at.clone(), reason })
@@ -131,8 +135,12 @@ impl Inner {
     pub(crate) async fn is_joined(&self, ticket: &Ticket) -> Result<bool, StorageError> {
         let at = self.place(Some(&ticket.key));
         let call = self.api.object(Method::GET, &self.root.name(&ticket.key), &at, IoAction::Open);
-        match self.api.ask::<Resource>(call.query("fields", "metadata")).await {
-            Ok(object) => Ok(object.metadata.get(UPLOAD) == Some(&ticket.nonce)),
+        match self.api.ask::<Resource>(call.query("fields", "generation,metadata,retention")).await {
+            Ok(object) if object.metadata.get(UPLOAD) == Some(&ticket.nonce) => {
+                let (name, retention) = (self.root.name(&ticket.key), self.retention(&ticket.key));
+                self.retain(&object, &name, retention.as_ref(), &at).await.map(|()| true)
+            }
+            Ok(_) => Ok(false),
             Err(StorageError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error),
         }

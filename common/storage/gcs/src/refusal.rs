@@ -98,6 +98,10 @@ pub(crate) fn sort(at: Place, action: IoAction, answer: &Answer) -> StorageError
         (400, _) if answer.says("requester pays") || answer.says("user project") => {
             setup(ErrorCode::OptionRequired, "set user-project to the project that pays for the requests")
         }
+        (400 | 412, _) if answer.says("retention") => setup(ErrorCode::OptionInvalid, crate::lock::ENABLE),
+        (403, "retentionPolicyNotMet" | "objectUnderActiveHold") if action == IoAction::Remove => {
+            StorageError::Kept { at, reason: answer.words() }
+        }
         (401, _) => setup(
             ErrorCode::Access,
             "the token has expired or is no token of this service: with key-type token write a new one into key-file, else look at key-file and this host's clock",
@@ -110,7 +114,7 @@ pub(crate) fn sort(at: Place, action: IoAction, answer: &Answer) -> StorageError
         }
         (403, _) => setup(
             ErrorCode::Access,
-            "the account of the credentials needs the role Storage Object User (roles/storage.objectUser) on the bucket",
+            "the account of the credentials needs the role Storage Object User (roles/storage.objectUser) on the bucket, and with lock-mode also storage.objects.setRetention",
         ),
         _ => {
             let Answer { status, reason, message, retry_after } = answer;

@@ -20,11 +20,23 @@ pub(crate) struct Resource {
     crc32c: Option<String>,
     time_created: Option<String>,
     pub(crate) metadata: BTreeMap<String, String>,
+    retention: Option<Retention>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Retention {
+    retain_until_time: Option<String>,
 }
 
 impl Resource {
     pub(crate) fn crc32c(&self) -> Option<u32> {
         parse_crc32c(self.crc32c.as_deref()?)
+    }
+
+    /// Nobody removes it before some time.
+    pub(crate) fn is_retained(&self) -> bool {
+        self.retention.as_ref().is_some_and(|retention| retention.retain_until_time.is_some())
     }
 
     /// When this generation was written, by the store's clock.

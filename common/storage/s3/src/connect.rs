@@ -18,7 +18,7 @@ use pgconvoy_core::config::{S3Config, S3KeyType, UriStyle};
 use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::PartSlots;
-use pgconvoy_storage::{StorageError, http};
+use pgconvoy_storage::{Lock, StorageError, http};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -33,6 +33,8 @@ pub struct Options {
     pub slots: PartSlots,
     /// Where `auto` and `web-id` find what they need.
     pub environment: Environment,
+    /// What new objects are guarded by.
+    pub lock: Option<Lock>,
 }
 
 impl S3Storage {
@@ -67,7 +69,7 @@ impl S3Storage {
             client: aws_sdk_s3::Client::from_conf(sdk),
             prefix,
             description: description.into(),
-            keeping: Keeping::of(config),
+            keeping: Keeping::of(config, options.lock),
             customer_key,
             payer: payer(config),
             signs_payloads: endpoint.starts_with("http://"),
@@ -76,6 +78,7 @@ impl S3Storage {
                 region: config.region.clone(),
                 endpoint,
                 renews: config.key_type != S3KeyType::Shared,
+                locks: options.lock.is_some(),
             },
             pace: Pace::new(REQUESTS_MAX),
             retry: options.retry,

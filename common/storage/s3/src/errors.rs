@@ -10,6 +10,7 @@ use pgconvoy_storage::{IoAction, Place, Shortage, StorageError};
 use std::error::Error;
 use std::time::Duration;
 
+const ENABLE_LOCK: &str = "enable Object Lock on the bucket (AWS does so for existing buckets with versioning), or remove lock-mode and lock-period";
 const REQUEST_NUMBER: &str = "x-amz-request-id";
 
 /// What a store said.
@@ -34,6 +35,15 @@ impl Answer {
     /// Somebody else creates or deletes it at this moment.
     pub(crate) fn is_conflict(&self) -> bool {
         self.status == 409 && self.code == "ConditionalRequestConflict"
+    }
+
+    /// AWS and others have no word of their own for it, only a message.
+    fn is_about_a_lock(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        matches!(self.status, 400 | 403)
+            && ["object lock", "worm protected", "under legal hold", "retention"]
+                .iter()
+                .any(|words| message.contains(words))
     }
 
     /// Nothing is there, says something that need not be the store: it gives neither a number nor a word.
@@ -147,6 +157,8 @@ pub(crate) struct Asker {
     pub endpoint: String,
     /// Credentials come and go: an expired one is renewed at the next try.
     pub renews: bool,
+    /// Puts ask for a retention.
+    pub locks: bool,
 }
 
 impl Asker {
@@ -183,12 +195,21 @@ impl Asker {
             }
             _ => {}
         }
+        if action == IoAction::Remove && answer.is_about_a_lock() {
+            return StorageError::Kept { at, reason: answer.words() };
+        }
         if let Some((reason, hint)) = self.advice(action, answer) {
             return StorageError::refused(at, action, reason, hint);
         }
         // With its own word on it an answer of 2xx can be an error too: the head was sent before it was known.
         let status = if *status < 300 { 500 } else { *status };
         refused(at, action, Refusal { status, code, message, retry_after: answer.retry_after })
+    }
+
+    /// What is asked for cannot be had there.
+    pub(crate) fn without_lock(&self, at: Place) -> StorageError {
+        let reason = format!("lock-mode is set, and bucket '{}' has no Object Lock", self.bucket);
+        StorageError::refused(at, IoAction::Use, reason, ENABLE_LOCK)
     }
 
     /// What is wrong, and what to do about it.
@@ -227,6 +248,10 @@ impl Asker {
                 "the object is in an archive class, from which nothing can be read at once".to_owned(),
                 "restore the object first, and keep lifecycle rules that archive away from the repository".to_owned(),
             ),
+            // All that a bucket without Object Lock says to a put with a retention.
+            ("InvalidRequest", 400) if self.locks && matches!(action, IoAction::Write | IoAction::Publish) => {
+                (format!("the retention of lock-mode may be what it does not take: {}", answer.words()), ENABLE_LOCK.to_owned())
+            }
             (kms, _) if kms.starts_with("KMS.") => {
                 (answer.words(), "check 'kms-key-id' and that the credentials may use that key".to_owned())
             }
@@ -276,7 +301,7 @@ fn denied(action: IoAction) -> &'static str {
             "the credentials need s3:ListBucket and s3:ListBucketMultipartUploads on the bucket"
         }
         IoAction::Write | IoAction::Publish => {
-            "the credentials need s3:PutObject (and s3:PutObjectTagging with tags), and the right to use the KMS key"
+            "the credentials need s3:PutObject (and s3:PutObjectTagging with tags, s3:PutObjectRetention with lock-mode), and the right to use the KMS key"
         }
         _ => {
             "the credentials need s3:GetObject, and s3:ListBucket: without it a missing object looks like a denied one"

@@ -1,6 +1,6 @@
 //! A repository in a bucket of S3 or of a server that speaks like it: `pgconvoy_storage`'s contract on the AWS SDK.
 //!
-//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`list`] listings; [`errors`] sorts what the store says;
+//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`list`] listings, [`lock`] retentions; [`errors`] sorts what the store says;
 //! [`connect`] makes the SDK's client, over the HTTP client of all stores ([`transport`]), with what [`credentials`] get and
 //! renew; [`request`] holds what every request carries.
 //!
@@ -21,6 +21,7 @@ mod connect;
 pub mod credentials;
 mod errors;
 mod list;
+mod lock;
 mod parts;
 mod read;
 mod request;

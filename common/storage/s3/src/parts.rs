@@ -1,6 +1,7 @@
 //! Uploads in parts: S3's multipart uploads.
 
 use crate::errors::Outcome;
+use crate::lock::headers;
 use crate::request::{UPLOAD_OF_OBJECT, content_md5_aside};
 use crate::store::{S3Storage, create_only};
 use async_trait::async_trait;
@@ -27,6 +28,7 @@ impl PartStore for S3Storage {
     async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
         let at = self.place(Some(key));
         let nonce = random::hex(|| at.clone())?;
+        let (lock_mode, lock_until) = headers(self.retention(key));
         let request = self
             .client
             .create_multipart_upload()
@@ -40,6 +42,8 @@ impl PartStore for S3Storage {
             .set_sse_customer_key(self.customer_key())
             .set_sse_customer_key_md5(self.customer_key_md5())
             .set_tagging(self.keeping.tags.clone())
+            .set_object_lock_mode(lock_mode)
+            .set_object_lock_retain_until_date(lock_until)
             .set_request_payer(self.payer.clone());
         let begun = self.ask(&at, IoAction::Write, Box::pin(request.send())).await?;
         let Some(upload) = begun.upload_id else { return Err(speechless(at, "the id of the upload")) };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use pgconvoy_core::config::S3Config;
 use pgconvoy_core::failure::ErrorCode;
-use pgconvoy_storage::{Place, StorageError};
+use pgconvoy_storage::{Lock, Place, StorageError};
 use std::fmt::Write as _;
 use zeroize::Zeroizing;
 
@@ -38,16 +38,18 @@ pub(crate) struct Keeping {
     pub kms_key_id: Option<String>,
     /// As the header wants them: `a=b&c=d`.
     pub tags: Option<String>,
+    pub lock: Option<Lock>,
 }
 
 impl Keeping {
-    pub(crate) fn of(config: &S3Config) -> Keeping {
+    pub(crate) fn of(config: &S3Config, lock: Option<Lock>) -> Keeping {
         let tags: Vec<String> =
             config.tags.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value))).collect();
         Keeping {
             storage_class: config.storage_class.as_deref().map(StorageClass::from),
             kms_key_id: config.kms_key_id.clone(),
             tags: (!tags.is_empty()).then(|| tags.join("&")),
+            lock,
         }
     }
 

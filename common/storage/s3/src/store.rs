@@ -2,6 +2,7 @@
 
 use crate::errors::{Answer, Asker, Outcome, outcome, unavailable};
 use crate::list;
+use crate::lock::headers;
 use crate::request::{CustomerKey, Keeping, MD5_OF_OBJECT, content_md5, content_md5_aside};
 use async_trait::async_trait;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -14,8 +15,8 @@ use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
 use pgconvoy_storage::{
-    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode,
-    Storage, StorageError, Upload,
+    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place,
+    PutMode, Storage, StorageError, Upload,
 };
 use std::error::Error;
 use std::ops::Range;
@@ -181,6 +182,7 @@ impl S3Storage {
     async fn put_once(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         let at = self.place(Some(key));
         let md5 = content_md5_aside(&body).await;
+        let (lock_mode, lock_until) = headers(self.retention(key));
         let request = self
             .client
             .put_object()
@@ -196,6 +198,8 @@ impl S3Storage {
             .set_sse_customer_key(self.customer_key())
             .set_sse_customer_key_md5(self.customer_key_md5())
             .set_tagging(self.keeping.tags.clone())
+            .set_object_lock_mode(lock_mode)
+            .set_object_lock_retain_until_date(lock_until)
             .set_request_payer(self.payer.clone())
             .body(body.into())
             .customize();
@@ -298,8 +302,16 @@ impl S3Storage {
                 }
             });
         let done = self.ask(&at, IoAction::Remove, Box::pin(request.send())).await?;
-        let failed = done.errors().iter().find(|error| error.code() != Some("NoSuchKey"));
-        let Some(error) = failed else { return Ok(()) };
+        let failed = done.errors().iter().filter(|error| error.code() != Some("NoSuchKey"));
+        let errors = failed.map(|error| self.undeleted(error)).collect::<Vec<_>>();
+        // What is kept is no trouble, so anything else goes before it.
+        match errors.iter().find(|error| !error.is_kept()).or(errors.first()) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn undeleted(&self, error: &aws_sdk_s3::types::Error) -> StorageError {
         let key = error.key().and_then(|name| self.key(name));
         let answer = Answer {
             status: if error.code() == Some("AccessDenied") { 403 } else { 500 },
@@ -307,7 +319,7 @@ impl S3Storage {
             message: error.message().unwrap_or_default().to_owned(),
             ..Answer::default()
         };
-        Err(self.asker.sort(self.place(key.as_ref()), IoAction::Remove, &answer))
+        self.asker.sort(self.place(key.as_ref()), IoAction::Remove, &answer)
     }
 }
 
@@ -418,10 +430,14 @@ impl Storage for S3Storage {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        let mut kept = Ok(());
         for batch in keys.chunks(DELETES_MAX) {
-            self.delete_batch(batch).await?;
+            match self.delete_batch(batch).await {
+                Err(error) if error.is_kept() => kept = kept.and(Err(error)),
+                other => other?,
+            }
         }
-        Ok(())
+        kept
     }
 
     async fn sweep_temporary(
@@ -430,5 +446,9 @@ impl Storage for S3Storage {
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         self.end_uploads(prefix, older_than).await
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.look_at_lock().await
     }
 }

@@ -8,8 +8,8 @@ mod rule;
 pub use rule::{Effect, Faults, KeyPattern, Kind, Operation, Rule, RuleId};
 
 use crate::{
-    Features, IoAction, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Space,
-    Storage, StorageError, Upload,
+    Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place, PutMode,
+    Space, Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -184,6 +184,10 @@ impl Storage for FaultStorage {
         let target = self.target(Operation::Sweep, prefix);
         let aftermath = target.before().await?;
         target.after(aftermath, self.inner.sweep_temporary(prefix, older_than).await)
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.inner.prove_lock().await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

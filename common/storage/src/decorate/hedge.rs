@@ -11,8 +11,8 @@
 mod usual;
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, PutMode, Space, Storage, StorageError,
-    Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
+    StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -138,6 +138,10 @@ impl Storage for HedgeStorage {
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         self.inner.sweep_temporary(prefix, older_than).await
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.inner.prove_lock().await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

@@ -2,8 +2,8 @@
 
 use crate::bandwidth::Bandwidth;
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, PutMode, Space, Storage, StorageError,
-    Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
+    StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +99,10 @@ impl Storage for LimitStorage {
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         self.inner.sweep_temporary(prefix, older_than).await
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.inner.prove_lock().await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

@@ -1,8 +1,8 @@
 //! Counts calls and bytes. Counters only grow; a reader takes differences.
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, PutMode, Space, Storage, StorageError,
-    Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
+    StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -156,6 +156,10 @@ impl Storage for MetricsStorage {
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         self.counters.note_failure(self.inner.sweep_temporary(prefix, older_than).await)
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.counters.note_failure(self.inner.prove_lock().await)
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

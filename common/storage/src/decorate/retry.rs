@@ -15,8 +15,8 @@ mod upload;
 pub use tries::{RetryPolicy, Tries};
 
 use crate::{
-    Feature, Features, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode, Space, Storage,
-    StorageError, Upload,
+    Feature, Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place, PutMode,
+    Space, Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -100,10 +100,14 @@ impl Storage for RetryStorage {
             return self.tries(None).repeat(|| self.inner.delete_many(keys)).await;
         }
         // One call each: what a deadline is for.
+        let mut kept = Ok(());
         for key in keys {
-            self.delete(key).await?;
+            match self.delete(key).await {
+                Err(error) if error.is_kept() => kept = kept.and(Err(error)),
+                other => other?,
+            }
         }
-        Ok(())
+        kept
     }
 
     async fn sweep_temporary(
@@ -113,6 +117,10 @@ impl Storage for RetryStorage {
     ) -> Result<u64, StorageError> {
         // Its length depends on what there is to sweep, and half a sweep is as good as none: no deadline, no second try.
         self.inner.sweep_temporary(prefix, older_than).await
+    }
+
+    async fn prove_lock(&self) -> Result<LockProof, StorageError> {
+        self.tries(None).repeat(|| self.inner.prove_lock()).await
     }
 
     async fn space(&self) -> Result<Option<Space>, StorageError> {

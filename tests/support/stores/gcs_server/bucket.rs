@@ -19,12 +19,21 @@ pub struct Object {
     created: SystemTime,
     metadata: Map<String, Value>,
     component_count: Option<u64>,
+    /// Mode and time, as the description has them.
+    retention: Option<Value>,
 }
 
 #[derive(Debug, Default)]
 pub struct Bucket {
     objects: BTreeMap<String, Object>,
+    /// What was replaced or removed, and when; only with `versioning`.
+    noncurrent: BTreeMap<(String, i64), (Object, SystemTime)>,
     last_generation: i64,
+    pub versioning: bool,
+    /// It was made for retentions of single objects.
+    pub object_retention: bool,
+    /// What a compose is told of a retention is forgotten.
+    pub forgets_retention: bool,
 }
 
 /// A refusal: status, Google's word for the reason, message.
@@ -50,6 +59,42 @@ impl Bucket {
 
     pub fn find(&self, name: &str) -> Result<&Object, Refusal> {
         self.objects.get(name).ok_or_else(|| no_such_object(name))
+    }
+
+    /// This generation of it, or the live one.
+    pub fn find_generation(&self, name: &str, generation: Option<i64>) -> Result<&Object, Refusal> {
+        match (self.objects.get(name), generation) {
+            (Some(live), None) => Ok(live),
+            (Some(live), Some(wanted)) if live.generation == wanted => Ok(live),
+            (_, Some(wanted)) => {
+                let old = self.noncurrent.get(&(name.to_owned(), wanted));
+                old.map(|(object, _)| object).ok_or_else(|| no_such_object(name))
+            }
+            (None, None) => Err(no_such_object(name)),
+        }
+    }
+
+    pub fn retention(&self, name: &str) -> Option<Value> {
+        self.objects.get(name)?.retention.clone()
+    }
+
+    /// Only where the bucket was made for it.
+    fn allow_retention(&self, description: &Value) -> Result<(), Refusal> {
+        if description["retention"].is_object() && !self.object_retention {
+            return Err((400, "invalid", "Object retention is not enabled for this bucket.".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// A patch of the one thing that is ever patched.
+    pub fn patch(&mut self, name: &str, generation: Option<i64>, change: &Value) -> Result<Value, Refusal> {
+        self.allow_retention(change)?;
+        let object = self.objects.get_mut(name).ok_or_else(|| no_such_object(name))?;
+        if generation.is_some_and(|generation| generation != object.generation) {
+            return Err(no_such_object(name));
+        }
+        object.retention = Some(change["retention"].clone());
+        Ok(describe(name, object, None))
     }
 
     /// `ifGenerationMatch`: 0 stands for "there is none".
@@ -83,11 +128,19 @@ impl Bucket {
             return Err((400, "invalid", message));
         }
         self.check(name, if_generation_match)?;
-        Ok(self.store(name, description, body, None))
+        self.allow_retention(description)?;
+        self.store(name, description, body, None)
     }
 
-    fn store(&mut self, name: &str, description: &Value, body: Bytes, component_count: Option<u64>) -> Value {
+    fn store(
+        &mut self,
+        name: &str,
+        description: &Value,
+        body: Bytes,
+        component_count: Option<u64>,
+    ) -> Result<Value, Refusal> {
         let now = SystemTime::now();
+        self.retire(name, now)?;
         let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         self.last_generation = (self.last_generation + 1).max(i64::try_from(micros).unwrap_or(i64::MAX));
         let object = Object {
@@ -97,10 +150,24 @@ impl Bucket {
             created: now,
             metadata: description["metadata"].as_object().cloned().unwrap_or_default(),
             component_count,
+            retention: Some(description["retention"].clone()).filter(Value::is_object),
         };
-        let described = describe(name, &object);
+        let described = describe(name, &object, None);
         self.objects.insert(name.to_owned(), object);
-        described
+        Ok(described)
+    }
+
+    /// The live object makes room: for good, or as an old version, which a retention allows.
+    fn retire(&mut self, name: &str, now: SystemTime) -> Result<(), Refusal> {
+        if !self.versioning && self.objects.get(name).is_some_and(|object| object.retention.is_some()) {
+            return Err(retained(name));
+        }
+        if let Some(object) = self.objects.remove(name)
+            && self.versioning
+        {
+            self.noncurrent.insert((name.to_owned(), object.generation), (object, now));
+        }
+        Ok(())
     }
 
     pub fn compose(
@@ -123,20 +190,29 @@ impl Bucket {
             count += source.component_count.unwrap_or(1);
         }
         self.check(name, if_generation_match)?;
-        Ok(self.store(name, &request["destination"], body.into(), Some(count)))
+        let mut destination = request["destination"].clone();
+        self.allow_retention(&destination)?;
+        if self.forgets_retention {
+            destination["retention"] = Value::Null;
+        }
+        self.store(name, &destination, body.into(), Some(count))
     }
 
+    /// Without a generation the live object; with one that version, for good.
     pub fn delete(&mut self, name: &str, generation: Option<i64>) -> Result<(), Refusal> {
-        let object = self.find(name)?;
-        if generation.is_some_and(|generation| generation != object.generation) {
-            return Err(no_such_object(name));
+        let object = self.find_generation(name, generation)?;
+        let Some(generation) = generation else { return self.retire(name, SystemTime::now()) };
+        if object.retention.is_some() {
+            return Err(retained(name));
         }
-        self.objects.remove(name);
+        if self.noncurrent.remove(&(name.to_owned(), generation)).is_none() {
+            self.objects.remove(name);
+        }
         Ok(())
     }
 
     pub fn describe(&self, name: &str) -> Result<Value, Refusal> {
-        Ok(describe(name, self.find(name)?))
+        Ok(describe(name, self.find(name)?, None))
     }
 
     pub fn list(&self, query: &BTreeMap<String, String>) -> Result<Value, Refusal> {
@@ -148,14 +224,18 @@ impl Bucket {
         let (mut items, mut prefixes): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
         let mut last = get("pageToken").to_owned();
         let mut is_cut = false;
-        for (name, object) in &self.objects {
-            if !name.starts_with(prefix) || name.as_str() < get("startOffset") {
+        for (name, object, ended) in self.listed(get("versions") == "true") {
+            if !name.starts_with(prefix) || name < get("startOffset") {
                 continue;
             }
             let end = name[prefix.len()..].find(delimiter).filter(|_| !delimiter.is_empty());
-            let entry = end.map_or(&name[..], |end| &name[..prefix.len() + end + delimiter.len()]);
+            // A version has a place of its own behind its name; no name has this character.
+            let entry = match end {
+                Some(end) => name[..prefix.len() + end + delimiter.len()].to_owned(),
+                None => format!("{name}\0{:020}", object.generation),
+            };
             // What an earlier page had, and what this one has.
-            if entry <= last.as_str() && !last.is_empty() {
+            if entry <= last && !last.is_empty() {
                 continue;
             }
             if items.len() + prefixes.len() == limit {
@@ -163,10 +243,10 @@ impl Bucket {
                 break;
             }
             match end {
-                Some(_) => prefixes.push(entry.to_owned()),
-                None => items.push(describe(name, object)),
+                Some(_) => prefixes.push(entry.clone()),
+                None => items.push(describe(name, object, ended)),
             }
-            last = entry.to_owned();
+            last = entry;
         }
         let mut page = json!({ "kind": "storage#objects", "items": items, "prefixes": prefixes });
         if is_cut {
@@ -176,11 +256,31 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// By name and generation, with the end of what is no more.
+    fn listed(&self, versions: bool) -> Vec<(&str, &Object, Option<SystemTime>)> {
+        let live = self.objects.iter().map(|(name, object)| (name.as_str(), object, None));
+        let old = self.noncurrent.iter().filter(|_| versions);
+        let old = old.map(|((name, _), (object, ended))| (name.as_str(), object, Some(*ended)));
+        let mut all: Vec<_> = live.chain(old).collect();
+        all.sort_by_key(|(name, object, _)| (name.to_string(), object.generation));
+        all
+    }
+}
+
+fn retained(name: &str) -> Refusal {
+    let message = format!(
+        "Object '{}/{name}' is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until 2030-01-01T00:00:00Z",
+        super::BUCKET
+    );
+    (403, "retentionPolicyNotMet", message)
+}
+
 pub fn crc32c_text(crc: u32) -> String {
     BASE64_STANDARD.encode(crc.to_be_bytes())
 }
 
-fn describe(name: &str, object: &Object) -> Value {
+fn describe(name: &str, object: &Object, ended: Option<SystemTime>) -> Value {
     let mut described = json!({
         "kind": "storage#object",
         "bucket": super::BUCKET,
@@ -195,6 +295,12 @@ fn describe(name: &str, object: &Object) -> Value {
     });
     if !object.metadata.is_empty() {
         described["metadata"] = Value::Object(object.metadata.clone());
+    }
+    if let Some(ended) = ended {
+        described["timeDeleted"] = rfc3339(ended).into();
+    }
+    if let Some(retention) = &object.retention {
+        described["retention"] = retention.clone();
     }
     if let Some(count) = object.component_count {
         described["componentCount"] = count.into();

@@ -51,6 +51,12 @@ fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusa
         path.remove(0);
     }
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    if let ["storage", "v1", "b", BUCKET] = path[..] {
+        let mode = if lock(&shared.bucket).object_retention { "Enabled" } else { "Disabled" };
+        let described =
+            json!({ "kind": "storage#bucket", "name": BUCKET, "objectRetention": { "mode": mode } });
+        return Ok(plain(200, &described));
+    }
     let ["storage", "v1", "b", bucket, "o", rest @ ..] = &path[..] else {
         return Err((404, "notFound", "Not Found".to_owned()));
     };
@@ -73,13 +79,16 @@ fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusa
         (&Method::GET, false, []) => Ok(plain(200, &objects.list(&query)?)),
         (&Method::GET, false, [name]) if query.get("alt").is_some_and(|alt| alt == "media") => {
             let is_damaged = take(&mut lock(&shared.rules).damaged_reads);
-            Ok(media(head, objects.find(name)?, is_damaged))
+            let object = objects.find_generation(name, number(&query, "generation")?)?;
+            Ok(media(head, object, is_damaged))
         }
         (&Method::GET, false, [name]) => Ok(plain(200, &objects.describe(name)?)),
         (&Method::POST, false, [name, "compose"]) => {
-            let request =
-                serde_json::from_slice(body).map_err(|_| (400, "parseError", "Parse Error".to_owned()))?;
-            Ok(plain(200, &objects.compose(name, &request, condition)?))
+            Ok(plain(200, &objects.compose(name, &json_of(body)?, condition)?))
+        }
+        (&Method::PATCH, false, [name]) => {
+            let generation = number(&query, "generation")?;
+            Ok(plain(200, &objects.patch(name, generation, &json_of(body)?)?))
         }
         (&Method::DELETE, false, [name]) => {
             if lock(&shared.rules).retention {
@@ -94,6 +103,10 @@ fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusa
         }
         _ => Err((400, "badRequest", format!("{} is not understood", head.method))),
     }
+}
+
+fn json_of(body: &Bytes) -> Result<Value, Refusal> {
+    serde_json::from_slice(body).map_err(|_| (400, "parseError", "Parse Error".to_owned()))
 }
 
 /// Token, rights and the project that pays, in Google's order.

@@ -1,8 +1,8 @@
 //! The rows. Names, meanings, ranges and defaults are pgBackRest's wherever pgBackRest has the setting.
 
 use super::super::choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LogFormat, LogLevel, Offload,
-    PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LockMode, LogFormat, LogLevel,
+    Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
 };
 use super::super::value::{Element, ValueType};
 use super::{OptionSpec, Section};
@@ -18,6 +18,8 @@ const DAY: u64 = 24 * HOUR;
 
 /// pgBackRest's largest retention.
 const RETENTION_MAX: i64 = 9_999_999;
+/// A hundred years, the longest retention that all services take.
+const LOCK_MAX: u64 = 36_500 * DAY;
 /// pgBackRest's largest number of processes.
 const PROCESS_MAX: i64 = 999;
 const PORT: ValueType = Integer(1, 65_535);
@@ -103,6 +105,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     repo("compress-type", Choice(CompressType::NAMES), "compression of what goes into this repository; that of the backup when absent"),
     repo("compress-level", Integer(-7, 22), "level of this repository's compress-type; that codec's default when absent"),
     repo("bandwidth-max", Size(64 * KIB, PIB), "bytes per second that each worker and each command moves to and from the repository; unlimited when absent"),
+    repo("lock-mode", Choice(LockMode::NAMES), "who may remove what was stored before lock-period is over: whoever has that right, or nobody (Object Lock of s3, azure and gcs); no lock when absent"),
+    repo("lock-period", Duration(HOUR, LOCK_MAX), "how long each object that lasts is locked from the moment when it is written"),
     repo("required", Boolean, "whether a backup that misses this repository is a failure").default("y"),
 
     s3("bucket", Text, "bucket").required(),

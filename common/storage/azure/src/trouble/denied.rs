@@ -94,6 +94,11 @@ impl Asked {
     }
 }
 
+/// Time will do, or whoever made the policy.
+pub(super) fn is_immutable(code: &str) -> bool {
+    matches!(code, "BlobImmutableDueToPolicy" | "ContainerImmutabilityPolicyFailure")
+}
+
 /// What keeps a blob from being replaced, deleted or read.
 pub(super) fn protection(code: &str) -> Option<Denial> {
     Some(match code {

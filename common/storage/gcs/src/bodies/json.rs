@@ -10,12 +10,15 @@ use pgconvoy_storage::{IoAction, Place, StorageError, random};
 use reqwest::{Method, Response, StatusCode};
 
 pub(super) async fn put(api: &Api, new: NewObject<'_>, at: &Place) -> Result<i64, StorageError> {
-    let description = serde_json::json!({
+    let mut description = serde_json::json!({
         "name": new.name,
         "crc32c": crc32c_text(new.crc32c),
         "contentType": "application/octet-stream",
         "metadata": new.metadata,
     });
+    if let Some(retention) = new.retention {
+        description["retention"] = retention;
+    }
     let boundary = random::hex(|| at.clone())?;
     let head = format!(
         "--{boundary}\r\ncontent-type: application/json; charset=UTF-8\r\n\r\n{description}\r\n--{boundary}\r\ncontent-type: application/octet-stream\r\n\r\n"

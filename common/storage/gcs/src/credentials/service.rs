@@ -262,7 +262,7 @@ mod tests {
             tls: StoreTls { ca_file: None, verify: false },
             tags: BTreeMap::new(),
         };
-        let store = GcsStorage::open(&config, "p", PartSlots::for_slots(1), RetryPolicy::default());
+        let store = GcsStorage::open(&config, "p", PartSlots::for_slots(1), RetryPolicy::default(), None);
         let (store, key) = (store.expect("a store"), "a".parse().expect("a key"));
         let (one, two, three, four) =
             tokio::join!(store.stat(&key), store.stat(&key), store.stat(&key), store.stat(&key));

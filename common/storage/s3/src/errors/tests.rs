@@ -9,6 +9,7 @@ fn asker() -> Asker {
         region: "eu-north-1".to_owned(),
         endpoint: "https://s3.example".to_owned(),
         renews: false,
+        locks: false,
     }
 }
 
@@ -126,4 +127,27 @@ fn an_element_is_found_by_its_name() {
     let body = "<Error><Code>A</Code><Region>eu-west-1</Region></Error>";
     assert_eq!(xml_text(body, "Region"), Some("eu-west-1"));
     assert_eq!(xml_text(body, "Endpoint"), None);
+}
+
+#[test]
+fn what_a_lock_keeps_is_no_refusal_and_a_bucket_without_locks_is_named() {
+    let answer = |status, code: &str, message: &str| Answer {
+        status,
+        code: code.to_owned(),
+        message: message.to_owned(),
+        ..Answer::default()
+    };
+    let at = || Place::new("s3:backups", None);
+    let locked = "Access Denied because object protected by object lock.";
+    let worm = "Object is WORM protected and cannot be overwritten";
+    for kept in [answer(403, "AccessDenied", locked), answer(400, "InvalidRequest", worm)] {
+        let error = asker().sort(at(), IoAction::Remove, &kept);
+        assert!(error.is_kept() && error.hints()[0].contains("lock-period"), "{error}");
+    }
+    assert!(!asker().sort(at(), IoAction::Remove, &answer(403, "AccessDenied", "Access Denied")).is_kept());
+    let missing = answer(400, "InvalidRequest", "Bucket is missing Object Lock Configuration");
+    let locking = Asker { locks: true, ..asker() };
+    let hints = |asker: &Asker| asker.sort(at(), IoAction::Write, &missing).hints();
+    assert!(hints(&locking)[0].contains("enable Object Lock"), "{:?}", hints(&locking));
+    assert!(!hints(&asker())[0].contains("Object Lock"), "{:?}", hints(&asker()));
 }

@@ -192,6 +192,10 @@ pub fn connect(config: &S3Config, path: &str) -> S3Storage {
 }
 
 pub fn connect_in(config: &S3Config, path: &str, environment: Environment) -> S3Storage {
-    S3Storage::connect(config, path, Options { retry: RETRY, slots: PartSlots::for_slots(2), environment })
-        .unwrap()
+    S3Storage::connect(
+        config,
+        path,
+        Options { retry: RETRY, slots: PartSlots::for_slots(2), environment, lock: None },
+    )
+    .unwrap()
 }

@@ -193,6 +193,7 @@ async fn store_refusing(refused: &'static [&'static str]) -> (Server, AzureStora
         retry: RetryPolicy::default(),
         slots: PartSlots::for_slots(1),
         surroundings: machine(&server),
+        lock: None,
     };
     let store = AzureStorage::new(&config, options).unwrap();
     (server, store)
