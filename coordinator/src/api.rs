@@ -2,7 +2,7 @@
 //!
 //! Code map: `routes` is the table of paths and what each does, `stock` those of what repositories hold, `asking` settles who asks and passes on to the leader what a
 //! follower is asked, `forward` does the passing on, `events` is the stream that followers of a job read, `json` the forms
-//! of what is told, `refusal` those of what is not.
+//! of what is told, `refusal` those of what is not. The dashboard, beside it, asks through the same doors.
 //!
 //! Invariants
 //! 1. Nobody without a valid token learns or changes anything but whether this coordinator is up.
@@ -22,6 +22,8 @@ pub(crate) mod stock;
 
 pub use json::job as job_json;
 
+use crate::dashboard;
+use crate::dashboard::watching::Watching;
 use crate::fleet::Fleet;
 use crate::survey::Survey;
 use crate::tokens::Tokens;
@@ -70,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) survey: Arc<Survey>,
+    pub(crate) watching: Arc<Watching>,
     forward: Forward,
     followers: Arc<Semaphore>,
     refusals: Semaphore,
@@ -92,6 +95,7 @@ impl Shared {
 pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
     let shared = web::Data::new(Shared {
         survey: deps.fleet.survey(),
+        watching: Arc::default(),
         fleet: deps.fleet,
         tokens: deps.tokens,
         forward: Forward::new(deps.forward)?,
@@ -101,6 +105,7 @@ pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
     });
     let app = move || {
         App::new()
+            .wrap(dashboard::policy())
             .app_data(shared.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
             .configure(routes::open)
@@ -111,6 +116,7 @@ pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
                     .configure(stock::of_repositories)
                     .configure(routes::of_workers),
             )
+            .configure(dashboard::pages)
     };
     let failed = |error: std::io::Error| {
         Failure::new(ErrorCode::HostConnect, format!("the API cannot be served: {error}"))

@@ -5,7 +5,7 @@
 //! effect of it becomes I/O; [`restore`] and [`errand`] are the other jobs; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
 //! repositories for a new backup and `announce` makes it known there; [`progress`], [`units`] and [`unit_map`] are what watchers see. [`api`] is how people and
-//! programs ask over HTTPS, by the [`tokens`] that say who they are; `metrics` is the same for Prometheus, and
+//! programs ask over HTTPS, by the [`tokens`] that say who they are; `dashboard` is the same for people with a browser, `metrics` for Prometheus, and
 //! [`survey`] is what both are told of repositories; [`revocations`] are the certificates that are refused.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
@@ -20,6 +20,7 @@ pub mod actors;
 mod announce;
 pub mod api;
 pub mod audit;
+mod dashboard;
 pub mod effects;
 mod ending;
 pub mod errand;
