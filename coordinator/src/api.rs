@@ -1,8 +1,8 @@
 //! The HTTP API of a coordinator: what people and programs may ask of a fleet, over HTTPS, by token.
 //!
-//! Code map: `routes` is the table of paths and what each does, `asking` settles who asks and passes on to the leader what a
+//! Code map: `routes` is the table of paths and what each does, `stock` those of what repositories hold, `asking` settles who asks and passes on to the leader what a
 //! follower is asked, `forward` does the passing on, `events` is the stream that followers of a job read, `json` the forms
-//! of what is told, `refusal` those of what is not.
+//! of what is told, `refusal` those of what is not. The dashboard, beside it, asks through the same doors.
 //!
 //! Invariants
 //! 1. Nobody without a valid token learns or changes anything but whether this coordinator is up.
@@ -12,25 +12,30 @@
 //! Failure story: a coordinator that dies breaks the streams of those who follow a job; they ask any other, with the last
 //! event that they saw, and are told how the job stands. What was submitted is in the lease store before it is answered.
 
-mod asking;
-mod events;
-mod forward;
+pub(crate) mod asking;
+pub(crate) mod events;
+pub(crate) mod forward;
 pub(crate) mod json;
-mod refusal;
-mod routes;
+pub(crate) mod refusal;
+pub(crate) mod routes;
+pub(crate) mod stock;
 
 pub use json::job as job_json;
 
+use crate::dashboard;
+use crate::dashboard::watching::Watching;
 use crate::fleet::Fleet;
+use crate::survey::Survey;
 use crate::tokens::Tokens;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use forward::Forward;
 use pgconvoy_core::failure::{ErrorCode, Failure};
+use refusal::Refusal;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Threads that answer. Questions are small, and the coordinator's other cores have work of their own.
@@ -64,17 +69,33 @@ pub struct ApiDeps {
 
 /// What every thread that answers shares.
 pub(crate) struct Shared {
-    fleet: Arc<Fleet>,
-    tokens: Arc<Tokens>,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) survey: Arc<Survey>,
+    pub(crate) watching: Arc<Watching>,
     forward: Forward,
     followers: Arc<Semaphore>,
     refusals: Semaphore,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Shared {
+    /// A place among those who follow something; it is given back when it is dropped.
+    pub(crate) fn follower(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.followers.clone().try_acquire_owned().map_err(|_| events::too_many())
+    }
+
+    /// Streams that are open, and how many may be.
+    pub(crate) fn followers(&self) -> (usize, usize) {
+        (FOLLOWERS_MAX - self.followers.available_permits().min(FOLLOWERS_MAX), FOLLOWERS_MAX)
+    }
 }
 
 /// Serves until it is told to stop.
 pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
     let shared = web::Data::new(Shared {
+        survey: deps.fleet.survey(),
+        watching: Arc::default(),
         fleet: deps.fleet,
         tokens: deps.tokens,
         forward: Forward::new(deps.forward)?,
@@ -84,6 +105,7 @@ pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
     });
     let app = move || {
         App::new()
+            .wrap(dashboard::policy())
             .app_data(shared.clone())
             .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
             .configure(routes::open)
@@ -91,9 +113,10 @@ pub async fn serve(deps: ApiDeps) -> Result<(), Failure> {
                 web::scope("/api/v1")
                     .wrap(from_fn(asking::settle))
                     .configure(routes::of_jobs)
+                    .configure(stock::of_repositories)
                     .configure(routes::of_workers),
             )
-            .default_service(web::to(routes::nothing_here))
+            .configure(dashboard::pages)
     };
     let failed = |error: std::io::Error| {
         Failure::new(ErrorCode::HostConnect, format!("the API cannot be served: {error}"))

@@ -9,6 +9,7 @@
 
 use crate::lead::{Lead, LeadDeps};
 use crate::leader::{Leadership, Ttls};
+use crate::survey::Survey;
 use crate::workshop::Workshop;
 use bytes::Bytes;
 use pgconvoy_core::failure::Failure;
@@ -20,8 +21,8 @@ use pgconvoy_lease::{FleetKeys, LeaseStore};
 use pgconvoy_transport::pki::Revoked;
 use pgconvoy_transport::{CloseKind, CloseReason, Connection, Listener};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,11 +65,33 @@ pub struct FleetDeps {
 pub struct Fleet {
     deps: FleetDeps,
     standing: watch::Sender<Standing>,
+    /// When the lease store last said who leads.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Fleet {
     pub fn new(deps: FleetDeps) -> Arc<Fleet> {
-        Arc::new(Fleet { deps, standing: watch::Sender::new(Standing::Following(None)) })
+        let standing = watch::Sender::new(Standing::Following(None));
+        Arc::new(Fleet { deps, standing, heard: Mutex::default() })
+    }
+
+    /// Who this coordinator is.
+    pub fn name(&self) -> &str {
+        &self.deps.address.name
+    }
+
+    pub(crate) fn survey(&self) -> Arc<Survey> {
+        Survey::new(self.deps.workshop.clone(), self.deps.runtime.clone())
+    }
+
+    /// Whether what is known of the leader is no older than a leader's lease: a store that is cut off says nothing.
+    pub(crate) fn knows_of_late(&self) -> bool {
+        let standing = self.standing.borrow();
+        if let Standing::Leading(lead) = &*standing {
+            return lead.leadership().is_alive();
+        }
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|heard| heard.elapsed() <= self.deps.ttls.leader)
     }
 
     pub fn standing(&self) -> watch::Receiver<Standing> {
@@ -90,7 +113,9 @@ impl Fleet {
     /// Takes the leadership if it is free; else takes note of who has it.
     async fn campaign(&self) -> Result<Option<Leadership>, Failure> {
         let key = self.deps.fleet.leader(Shard(0));
-        if let Some(entry) = self.deps.leases.holder(&key).await? {
+        let holder = self.deps.leases.holder(&key).await?;
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        if let Some(entry) = holder {
             let leader: Option<LeaderAddress> = decode("leader's address", &entry.value).ok();
             self.standing.send_if_modified(|standing| {
                 let is_known = matches!(standing, Standing::Following(known) if *known == leader);

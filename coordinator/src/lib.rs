@@ -4,8 +4,9 @@
 //! [`running`] begins a backup and [`effects`] is the one place where an
 //! effect of it becomes I/O; [`restore`] and [`errand`] are the other jobs; [`actors`] own the machines and the connections; [`registry`] knows the workers, [`leader`] holds
 //! leadership and with it the right to write; [`records`] and `recall` are what one leader leaves to the next; [`prepare`] readies
-//! repositories for a new backup and `announce` makes it known there; [`progress`] and [`units`] are what watchers see. [`api`] is how people and
-//! programs ask over HTTPS, by the [`tokens`] that say who they are; [`revocations`] are the certificates that are refused.
+//! repositories for a new backup and `announce` makes it known there; [`progress`], [`units`] and [`unit_map`] are what watchers see. [`api`] is how people and
+//! programs ask over HTTPS, by the [`tokens`] that say who they are; `dashboard` is the same for people with a browser, `metrics` for Prometheus, and
+//! [`survey`] is what both are told of repositories; [`revocations`] are the certificates that are refused.
 //!
 //! It is not: anybody who connects to PostgreSQL or touches a data directory. Bulk bytes never pass here.
 //!
@@ -19,6 +20,7 @@ pub mod actors;
 mod announce;
 pub mod api;
 pub mod audit;
+mod dashboard;
 pub mod effects;
 mod ending;
 pub mod errand;
@@ -27,6 +29,7 @@ pub mod jobs;
 pub mod lead;
 pub mod leader;
 mod listing;
+mod metrics;
 pub mod prepare;
 pub mod progress;
 mod recall;
@@ -36,7 +39,9 @@ pub mod restore;
 pub mod revocations;
 pub mod running;
 pub mod start;
+pub mod survey;
 pub mod tokens;
+pub mod unit_map;
 pub mod units;
 mod wal_wait;
 pub mod workshop;

@@ -44,6 +44,16 @@ pub enum WorkerState {
     Lost,
 }
 
+impl WorkerState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            WorkerState::Up => "up",
+            WorkerState::Draining => "draining",
+            WorkerState::Lost => "lost",
+        }
+    }
+}
+
 /// Which connection of a worker: they are numbered as they come.
 pub type Connected = u64;
 

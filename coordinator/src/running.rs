@@ -5,6 +5,7 @@ use crate::effects::{Effects, by_record};
 use crate::progress::{Progress, Unwritten};
 use crate::records::JobKeeper;
 use crate::registry::{Hands, Registry};
+use crate::unit_map::{LookAtUnits, UnitMap};
 use crate::units::{ListUnits, UnitView};
 use actix::{Actor, Addr};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -50,6 +51,11 @@ impl BackupControl {
     /// Where units stand; none of a backup that is over.
     pub async fn units(&self, page: ListUnits) -> Vec<UnitView> {
         self.0.send(page).await.unwrap_or_default()
+    }
+
+    /// All units at a glance; none of a backup that is over.
+    pub async fn unit_map(&self) -> Option<UnitMap> {
+        self.0.send(LookAtUnits).await.ok().flatten()
     }
 }
 

@@ -6,6 +6,7 @@ use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_core::record::JobRecord;
 use pgconvoy_repository::RepositorySet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,29 @@ pub struct Tools {
     pub archive_timeout: Duration,
 }
 
+/// A repository as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceFacts {
+    pub key: RepoKey,
+    /// `posix`, `s3` ..
+    pub kind: String,
+    /// What and where it is, for people; no secret is in it.
+    pub description: String,
+    pub layout: String,
+    pub is_required: bool,
+}
+
+/// All that the configuration names, and the way to it.
+pub struct Places {
+    pub repositories: Vec<PlaceFacts>,
+    pub stanzas: BTreeMap<StanzaName, Vec<RepoKey>>,
+    pub set: Arc<RepositorySet>,
+}
+
 pub trait Workshop: Send + Sync {
+    /// What there may be to look at. The same value until the configuration is another one: stores are opened once for each.
+    fn places(&self) -> Result<Arc<Places>, Failure>;
+
     /// Whether the configuration gives the stanza's data to that worker.
     fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure>;
 

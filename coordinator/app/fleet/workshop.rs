@@ -4,16 +4,17 @@ use crate::args::{Command, as_typed};
 use crate::commands::backup;
 use crate::context::{Context, Current};
 use crate::repositories::repository_set;
-use crate::settings::{BackupRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
+use crate::settings::{BackupRequest, InfoRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
 use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
-use pgconvoy_coordinator::workshop::{Tools, Workshop};
+use pgconvoy_coordinator::workshop::{PlaceFacts, Places, Tools, Workshop};
+use pgconvoy_core::config::RepoConfig;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Epoch, RepoKey, StanzaName, WorkerName};
 use pgconvoy_core::job::{JobKind, JobOptions};
 use pgconvoy_core::machine::backup::{BackupSpec, Outcome};
 use pgconvoy_core::record::JobRecord;
 use pgconvoy_repository::RepositorySet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a backup waits for its source's worker to come back: a restart of its host, and a DBA who looks why.
@@ -21,15 +22,19 @@ const SOURCE_PATIENCE: Duration = Duration::from_secs(10 * 60);
 const PATH_OPTION: &str = "pg-path";
 
 /// The commands, by the configuration of a coordinator's host.
-pub struct CommandWorkshop(Arc<Current>);
+pub struct CommandWorkshop {
+    current: Arc<Current>,
+    /// Of which configuration they are.
+    places: Mutex<Option<(Arc<Context>, Arc<Places>)>>,
+}
 
 impl CommandWorkshop {
-    pub fn new(context: Arc<Current>) -> CommandWorkshop {
-        CommandWorkshop(context)
+    pub fn new(current: Arc<Current>) -> CommandWorkshop {
+        CommandWorkshop { current, places: Mutex::default() }
     }
 
     fn backup(&self, stanza: &StanzaName, options: &JobOptions) -> Result<BackupRequest, Failure> {
-        let (context, command) = of_job(&self.0.get(), JobKind::Backup, stanza, options)?;
+        let (context, command) = of_job(&self.current.get(), JobKind::Backup, stanza, options)?;
         match command {
             Command::Backup(args) => BackupRequest::new(&context, &args),
             other => Err(not_that(&other)),
@@ -37,7 +42,7 @@ impl CommandWorkshop {
     }
 
     fn verify(&self, stanza: &StanzaName, options: &JobOptions) -> Result<VerifyRequest, Failure> {
-        let (context, command) = of_job(&self.0.get(), JobKind::Verify, stanza, options)?;
+        let (context, command) = of_job(&self.current.get(), JobKind::Verify, stanza, options)?;
         match command {
             Command::Verify(args) => VerifyRequest::new(&context, &args),
             other => Err(not_that(&other)),
@@ -45,7 +50,7 @@ impl CommandWorkshop {
     }
 
     fn sync(&self, stanza: &StanzaName, options: &JobOptions) -> Result<RepoSyncRequest, Failure> {
-        let (context, command) = of_job(&self.0.get(), JobKind::RepoSync, stanza, options)?;
+        let (context, command) = of_job(&self.current.get(), JobKind::RepoSync, stanza, options)?;
         match command {
             Command::RepoSync(args) => RepoSyncRequest::for_job(&context, &args),
             other => Err(not_that(&other)),
@@ -68,9 +73,41 @@ pub(super) fn not_that(command: &Command) -> Failure {
     Failure::new(ErrorCode::Assert, format!("command '{}' is no job of that kind", command.name()))
 }
 
+/// What a configuration names.
+fn places_of(context: &Context) -> Result<Places, Failure> {
+    let request = InfoRequest::of_all(context)?;
+    let set = repository_set(&request.repos, &request.options)?;
+    let facts = |repo: &RepoConfig| PlaceFacts {
+        key: repo.key,
+        kind: repo.kind.repo_type().to_string(),
+        description: set.describe(repo.key),
+        layout: repo.layout.to_string(),
+        is_required: repo.required,
+    };
+    let stanzas = context.config.stanzas.values();
+    Ok(Places {
+        repositories: request.repos.iter().map(facts).collect(),
+        stanzas: stanzas.map(|stanza| (stanza.name.clone(), stanza.repos.clone())).collect(),
+        set,
+    })
+}
+
 impl Workshop for CommandWorkshop {
+    fn places(&self) -> Result<Arc<Places>, Failure> {
+        let context = self.current.get();
+        let mut known = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, places)) = known.as_ref()
+            && Arc::ptr_eq(of, &context)
+        {
+            return Ok(places.clone());
+        }
+        let places = Arc::new(places_of(&context)?);
+        *known = Some((context, places.clone()));
+        Ok(places)
+    }
+
     fn may_serve(&self, worker: &WorkerName, stanza: &StanzaName) -> Result<(), Failure> {
-        let context = self.0.get();
+        let context = self.current.get();
         let configured = context.config.stanzas.get(stanza);
         let is_given = configured.is_some_and(|stanza| {
             stanza.pg.iter().any(|pg| pg.host.as_ref().is_none_or(|host| host == worker))
@@ -102,7 +139,7 @@ impl Workshop for CommandWorkshop {
                 let request = self.sync(stanza, options)?;
                 Ok(vec![request.from.key, request.to.key])
             }
-            JobKind::Restore => check_restore(&self.0.get(), stanza, options).map(|()| Vec::new()),
+            JobKind::Restore => check_restore(&self.current.get(), stanza, options).map(|()| Vec::new()),
         }
     }
 

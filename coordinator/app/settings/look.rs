@@ -34,6 +34,18 @@ impl InfoRequest {
             stanza,
         })
     }
+
+    /// For whoever watches all that the configuration names.
+    pub fn of_all(context: &Context) -> Result<Self, Failure> {
+        Ok(InfoRequest {
+            stanza: None,
+            repos: context.repositories(None, &[])?,
+            set: None,
+            kind: None,
+            options: context.policy(None)?,
+            output: Output::Json,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::worker_link::FromWorker;
 use crate::progress::{Progress, Unwritten};
+use crate::unit_map::{LookAtUnits, UnitMap};
 use crate::units::{self, ListUnits, UnitView};
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use pgconvoy_core::ids::WorkerName;
@@ -84,6 +85,14 @@ impl Handler<ListUnits> for BackupActor {
 
     fn handle(&mut self, ListUnits { from, count }: ListUnits, _: &mut Self::Context) -> Self::Result {
         units::list(self.machine.board(), from, count)
+    }
+}
+
+impl Handler<LookAtUnits> for BackupActor {
+    type Result = Option<UnitMap>;
+
+    fn handle(&mut self, _: LookAtUnits, _: &mut Self::Context) -> Self::Result {
+        Some(UnitMap::of(&self.machine))
     }
 }
 

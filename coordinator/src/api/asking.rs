@@ -12,13 +12,15 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::middleware::Next;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
 use pgconvoy_core::failure::ErrorCode;
 use std::future::{Ready, ready};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// What a refused token waits for its answer: nothing to somebody who mistyped, much to somebody who guesses.
 const REFUSAL_DELAY: Duration = Duration::from_millis(500);
@@ -29,7 +31,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Asked {
     pub(crate) lead: Arc<Lead>,
-    bearer: Bearer,
+    pub(crate) bearer: Bearer,
+    /// For whoever stays: it may be revoked meanwhile.
+    pub(crate) token: Arc<Zeroizing<String>>,
 }
 
 impl Asked {
@@ -87,24 +91,30 @@ pub(crate) async fn settle(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let shared = request.app_data::<web::Data<Shared>>().cloned().expect("the app was given its data");
-    let bearer = bearer(&request, &shared).await?;
+    let shared = shared(&request);
+    let token = presented(request.headers())?;
+    let bearer = bearer(&shared, &token, request.peer_addr()).await?;
     let body = body(&mut request).await?;
     let standing = shared.fleet.standing().borrow().clone();
     match standing {
         Standing::Leading(lead) => {
             request.set_payload(Payload::from(body));
-            request.extensions_mut().insert(Asked { lead, bearer });
+            request.extensions_mut().insert(Asked { lead, bearer, token: Arc::new(token) });
             Ok(next.call(request).await?.map_into_left_body())
         }
         Standing::Following(leader) => {
-            let answer = forward::to_leader(&shared, request.request(), body, leader).await?;
+            let answer = forward::to_leader(&shared, request.request(), &token, body, leader).await?;
             Ok(request.into_response(answer).map_into_right_body())
         }
     }
 }
 
-async fn body(request: &mut ServiceRequest) -> Result<web::Bytes, Refusal> {
+pub(crate) fn shared(request: &ServiceRequest) -> web::Data<Shared> {
+    request.app_data::<web::Data<Shared>>().cloned().expect("the app was given its data")
+}
+
+/// The whole body, if it is small and comes soon.
+pub(crate) async fn body(request: &mut ServiceRequest) -> Result<web::Bytes, Refusal> {
     match tokio::time::timeout(BODY_TIMEOUT, request.extract::<web::Bytes>()).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if matches!(error.as_error(), Some(PayloadError::Overflow)) => {
@@ -116,12 +126,22 @@ async fn body(request: &mut ServiceRequest) -> Result<web::Bytes, Refusal> {
     }
 }
 
-async fn bearer(request: &ServiceRequest, shared: &Shared) -> Result<Bearer, Refusal> {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(text) = header.and_then(|header| header.strip_prefix("Bearer ")) else {
-        return Err(unauthorized("a token is needed").hint("send it as 'Authorization: Bearer TOKEN'"));
-    };
-    let refused = match shared.tokens.bearer(text.trim()).await {
+/// The token of the `Authorization` header.
+pub(crate) fn presented(headers: &HeaderMap) -> Result<Zeroizing<String>, Refusal> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match header.and_then(|header| header.strip_prefix("Bearer ")) {
+        Some(text) => Ok(Zeroizing::new(text.trim().to_owned())),
+        None => Err(unauthorized("a token is needed").hint("send it as 'Authorization: Bearer TOKEN'")),
+    }
+}
+
+/// Whose token it is.
+pub(crate) async fn bearer(
+    shared: &Shared,
+    token: &str,
+    peer: Option<SocketAddr>,
+) -> Result<Bearer, Refusal> {
+    let refused = match shared.tokens.bearer(token).await {
         Ok(bearer) => return Ok(bearer),
         Err(refused) => refused,
     };
@@ -130,7 +150,7 @@ async fn bearer(request: &ServiceRequest, shared: &Shared) -> Result<Bearer, Ref
         Refused::NotAToken => "of no known form".to_owned(),
         Refused::Unknown(id) => id,
     };
-    let peer = request.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
     let Ok(_waiting) = shared.refusals.try_acquire() else {
         tracing::warn!("token {id} from {peer} was turned away: too many are refused at once");
         return Err(Refusal::new(

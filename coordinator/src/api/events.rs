@@ -4,6 +4,8 @@
 //! present state has missed nothing and is told of the next change; who comes with any other is told the present state at once.
 //! Each event tells all there is, so that none has to be kept for those who come back.
 //!
+//! A stream lives no longer than its token: that is asked for anew, now and then.
+//!
 //! Failure story: a leader that leads no more ends its streams without `end`, and so does one that stops; who follows asks again.
 
 use super::Shared;
@@ -11,6 +13,7 @@ use super::asking::Asked;
 use super::json;
 use super::refusal::Refusal;
 use crate::lead::Lead;
+use crate::tokens::Tokens;
 use actix_web::HttpResponse;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::web::Bytes;
@@ -22,11 +25,14 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// Proxies and clients take a silent connection for a dead one.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Between two events: often enough for a progress bar.
 const EVENT_INTERVAL: Duration = Duration::from_millis(200);
+/// About as long as a revocation takes to be known to whoever asks.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(3);
 
 pub(super) fn too_many() -> Refusal {
     Refusal::unavailable("too many streams are open")
@@ -39,10 +45,11 @@ pub(super) fn stream(
     id: JobId,
     last_event: Option<&str>,
 ) -> Result<HttpResponse, Refusal> {
-    let permit = shared.followers.clone().try_acquire_owned().map_err(|_| too_many())?;
+    let permit = shared.follower()?;
     let follower = Follower {
         version: asked.lead.watch(),
         lead: asked.lead.clone(),
+        bearer: Arc::new(StreamBearer::new(shared.tokens.clone(), asked)),
         id,
         known_event: last_event.map(str::to_owned),
         told: None,
@@ -57,9 +64,29 @@ pub(super) fn stream(
     Ok(response.streaming(follower.events()))
 }
 
+/// Whose stream it is.
+pub(crate) struct StreamBearer {
+    tokens: Arc<Tokens>,
+    token: Arc<Zeroizing<String>>,
+}
+
+impl StreamBearer {
+    pub(crate) fn new(tokens: Arc<Tokens>, asked: &Asked) -> StreamBearer {
+        StreamBearer { tokens, token: asked.token.clone() }
+    }
+
+    /// Resolves when the token opens nothing any more, or nobody can tell.
+    pub(crate) async fn is_gone(&self) {
+        while self.tokens.bearer(&self.token).await.is_ok() {
+            tokio::time::sleep(TOKEN_INTERVAL).await;
+        }
+    }
+}
+
 /// One who follows a job.
 struct Follower {
     lead: Arc<Lead>,
+    bearer: Arc<StreamBearer>,
     id: JobId,
     version: watch::Receiver<u64>,
     /// What the follower brought along.
@@ -86,9 +113,10 @@ impl Follower {
         if self.is_over {
             return None;
         }
-        let (lead, stop) = (self.lead.clone(), self.stop.clone());
+        let (lead, stop, bearer) = (self.lead.clone(), self.stop.clone(), self.bearer.clone());
         tokio::select! {
             text = self.event_or_comment() => text,
+            () = bearer.is_gone() => None,
             () = lead.leadership().lost() => None,
             () = stop.cancelled() => None,
         }

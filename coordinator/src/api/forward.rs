@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! 1. A question is passed on once: whoever is asked in this way and does not lead says so instead.
-//! 2. Only what a question consists of goes along: method, path, query, body, and the headers named here.
+//! 2. Only what a question consists of goes along: method, path, query, body, who asks, and the headers named here.
 
 use super::Shared;
 use super::refusal::Refusal;
@@ -15,13 +15,13 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use std::time::Duration;
 
 /// Tells that a question was passed on already, and by whom.
-pub(super) const GUARD_HEADER: &str = "x-pgconvoy-forwarded-by";
+pub(crate) const GUARD_HEADER: &str = "x-pgconvoy-forwarded-by";
 /// A leader on the same network answers within milliseconds; one that is gone is found out in this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two pieces of an answer: streams send something every ten seconds.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const LAST_EVENT_ID: &str = "last-event-id";
-const OF_THE_QUESTION: [&str; 4] = ["authorization", "content-type", "accept", LAST_EVENT_ID];
+const OF_THE_QUESTION: [&str; 3] = ["content-type", "accept", LAST_EVENT_ID];
 
 pub(crate) struct Forward(reqwest::Client);
 
@@ -41,9 +41,11 @@ impl Forward {
     }
 }
 
+/// `bearer`: the token by which the leader is to know who asks.
 pub(crate) async fn to_leader(
     shared: &Shared,
     question: &HttpRequest,
+    bearer: &str,
     body: web::Bytes,
     leader: Option<LeaderAddress>,
 ) -> Result<HttpResponse, Refusal> {
@@ -54,9 +56,8 @@ pub(crate) async fn to_leader(
             leader.name
         )));
     }
-    let permit = question.path().ends_with("/events").then(|| shared.followers.clone().try_acquire_owned());
-    let permit = permit.transpose().map_err(|_| super::events::too_many())?;
-    let asked = request(&shared.forward, question, body, &leader)?.send().await;
+    let permit = question.path().ends_with("/events").then(|| shared.follower()).transpose()?;
+    let asked = request(&shared.forward, question, bearer, body, &leader)?.send().await;
     let answer = asked.map_err(|error| lost(&leader, &error))?;
     let status = StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     let mut response = HttpResponse::build(status);
@@ -76,6 +77,7 @@ pub(crate) async fn to_leader(
 fn request(
     Forward(client): &Forward,
     question: &HttpRequest,
+    bearer: &str,
     body: web::Bytes,
     leader: &LeaderAddress,
 ) -> Result<reqwest::RequestBuilder, Refusal> {
@@ -83,13 +85,16 @@ fn request(
     let url = format!("{}{path}", leader.api.trim_end_matches('/'));
     let method = reqwest::Method::from_bytes(question.method().as_str().as_bytes())
         .map_err(|error| Refusal::malformed(error.to_string()))?;
-    let mut request = client.request(method, url).header(GUARD_HEADER, "1").body(body);
+    let value = |bytes: &[u8]| {
+        reqwest::header::HeaderValue::from_bytes(bytes).map_err(|error| Refusal::malformed(error.to_string()))
+    };
+    let mut authorization = value(format!("Bearer {bearer}").as_bytes())?;
+    authorization.set_sensitive(true);
+    let request = client.request(method, url).header(GUARD_HEADER, "1");
+    let mut request = request.header(AUTHORIZATION.as_str(), authorization).body(body);
     for name in OF_THE_QUESTION {
-        if let Some(value) = question.headers().get(name) {
-            let mut value = reqwest::header::HeaderValue::from_bytes(value.as_bytes())
-                .map_err(|error| Refusal::malformed(error.to_string()))?;
-            value.set_sensitive(name == AUTHORIZATION.as_str());
-            request = request.header(name, value);
+        if let Some(known) = question.headers().get(name) {
+            request = request.header(name, value(known.as_bytes())?);
         }
     }
     Ok(request)

@@ -1,7 +1,7 @@
 //! How jobs, workers and audit records are told: keys in kebab-case, times in RFC 3339, sizes in bytes.
 
 use crate::jobs::JobView;
-use crate::registry::{WorkerState, WorkerView};
+use crate::registry::WorkerView;
 use crate::units::UnitView;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::ids::{Epoch, WorkerName};
@@ -61,7 +61,7 @@ fn failure(failure: &Failure) -> Value {
     json!({"code": failure.code.number(), "message": failure.message, "hints": failure.hints})
 }
 
-pub(super) fn unit(view: &UnitView, source: Option<&WorkerName>) -> Value {
+pub(crate) fn unit(view: &UnitView, source: Option<&WorkerName>) -> Value {
     json!({
         "id": view.id.0,
         "state": view.state,
@@ -74,15 +74,10 @@ pub(super) fn unit(view: &UnitView, source: Option<&WorkerName>) -> Value {
 }
 
 pub(super) fn worker((view, busy): &(WorkerView, u32), epoch: Epoch) -> Value {
-    let state = match view.state {
-        WorkerState::Up => "up",
-        WorkerState::Draining => "draining",
-        WorkerState::Lost => "lost",
-    };
     let stanzas: Vec<&str> = view.sources.iter().map(|source| source.stanza.as_str()).collect();
     json!({
         "name": view.name.as_str(),
-        "state": state,
+        "state": view.state.name(),
         "slots": view.slots,
         "busy": busy,
         "stanzas": stanzas,

@@ -27,6 +27,14 @@ impl Refusal {
         self.failure.code
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Refusal {
         self.failure = self.failure.hint(hint);
         self

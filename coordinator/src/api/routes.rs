@@ -2,9 +2,10 @@
 
 use super::asking::Asked;
 use super::refusal::Refusal;
-use super::{Shared, events, json};
+use super::{Shared, asking, events, json};
 use crate::fleet::Standing;
 use crate::jobs::JobView;
+use crate::metrics;
 use crate::tokens::TokenRole;
 use crate::units::ListUnits;
 use actix_web::http::StatusCode;
@@ -21,9 +22,12 @@ use std::collections::BTreeMap;
 
 type Answer = Result<HttpResponse, Refusal>;
 
-/// For whoever watches whether this coordinator is up; no token is asked for.
+/// For whoever watches whether this coordinator is up, who needs no token, and for Prometheus, which does.
 pub(super) fn open(config: &mut web::ServiceConfig) {
-    config.route("/healthz", web::get().to(healthz)).route("/readyz", web::get().to(readyz));
+    config
+        .route("/healthz", web::get().to(healthz))
+        .route("/readyz", web::get().to(readyz))
+        .route("/metrics", web::get().to(metrics));
 }
 
 pub(super) fn of_jobs(config: &mut web::ServiceConfig) {
@@ -55,14 +59,25 @@ async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-/// Ready is who leads or knows who does.
+/// Ready is who leads or knows who does, by a lease store that still answers.
 async fn readyz(shared: web::Data<Shared>) -> Answer {
     let role = match &*shared.fleet.standing().borrow() {
         Standing::Leading(_) => "leader",
         Standing::Following(Some(_)) => "follower",
         Standing::Following(None) => return Err(Refusal::unavailable("no coordinator leads at the moment")),
     };
+    if !shared.fleet.knows_of_late() {
+        return Err(Refusal::unavailable("the lease store does not answer"));
+    }
     Ok(HttpResponse::Ok().json(json!({"status": "ok", "role": role})))
+}
+
+/// For the bearer of any token. Each coordinator answers for itself; what concerns the fleet is told by the one that leads.
+async fn metrics(shared: web::Data<Shared>, request: HttpRequest) -> Answer {
+    let token = asking::presented(request.headers())?;
+    asking::bearer(&shared, &token, request.peer_addr()).await?;
+    let text = metrics::of(&shared).await;
+    Ok(HttpResponse::Ok().content_type(metrics::CONTENT_TYPE).body(text))
 }
 
 #[derive(Deserialize)]
@@ -148,7 +163,7 @@ async fn jobs(asked: Asked) -> Answer {
 }
 
 /// A job that there is.
-fn known(asked: &Asked, id: &str) -> Result<(JobId, JobView), Refusal> {
+pub(crate) fn known(asked: &Asked, id: &str) -> Result<(JobId, JobView), Refusal> {
     let missing = || Refusal::not_found(format!("there is no job {id}")).hint("pgconvoy job list shows them");
     let id: JobId = id.parse::<Identity>().map(JobId).map_err(|_| missing())?;
     let view = asked.lead.job(id).ok_or_else(missing)?;
@@ -210,28 +225,32 @@ async fn follow(
     events::stream(&asked, &shared, id, last_event)
 }
 
+pub(crate) async fn to_cancel(asked: &Asked, id: &str) -> Result<(), Refusal> {
+    let cancelling = asked
+        .command("cancel", id, async |caller| Ok(asked.lead.cancel(caller, changeable(asked, id)?).await?));
+    cancelling.await
+}
+
 async fn cancel(asked: Asked, path: web::Path<String>) -> Answer {
-    let cancelling = asked.command("cancel", &path, async |caller| {
-        Ok(asked.lead.cancel(caller, changeable(&asked, &path)?).await?)
-    });
-    cancelling.await?;
+    to_cancel(&asked, &path).await?;
     told(&asked, &path)
 }
 
-async fn pause(asked: Asked, path: web::Path<String>) -> Answer {
-    set_paused(&asked, &path, true).await
-}
-
-async fn resume(asked: Asked, path: web::Path<String>) -> Answer {
-    set_paused(&asked, &path, false).await
-}
-
-async fn set_paused(asked: &Asked, id: &str, is_wanted: bool) -> Answer {
+pub(crate) async fn to_pause(asked: &Asked, id: &str, is_wanted: bool) -> Result<(), Refusal> {
     let setting = asked.command(if is_wanted { "pause" } else { "resume" }, id, async |_| {
         asked.lead.set_paused(changeable(asked, id)?, is_wanted).await.map_err(contradicted)
     });
-    setting.await?;
-    told(asked, id)
+    setting.await
+}
+
+async fn pause(asked: Asked, path: web::Path<String>) -> Answer {
+    to_pause(&asked, &path, true).await?;
+    told(&asked, &path)
+}
+
+async fn resume(asked: Asked, path: web::Path<String>) -> Answer {
+    to_pause(&asked, &path, false).await?;
+    told(&asked, &path)
 }
 
 /// The job is there; what it is at the moment does not allow the change.

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod auditing;
+mod pages;
 mod site;
 
 use crate::tokens::{self, TokenRole};

@@ -3,6 +3,7 @@
 use super::{Caller, Lead};
 use crate::records::JobKeeper;
 use crate::registry::WorkerView;
+use crate::unit_map::UnitMap;
 use crate::units::{ListUnits, UnitView};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
@@ -68,6 +69,12 @@ impl Lead {
             Some(backup) => backup.units(page).await,
             None => Vec::new(),
         }
+    }
+
+    /// The same of all units at a glance.
+    pub async fn unit_map(&self, id: JobId) -> Option<UnitMap> {
+        let backup = self.lock().jobs.get(&id).and_then(|job| job.control.backup().cloned());
+        backup?.unit_map().await
     }
 
     pub fn workers(&self) -> Vec<(WorkerView, u32)> {

@@ -7,7 +7,7 @@ use crate::audit::{Caller, Entry};
 use crate::fleet::{Fleet, FleetDeps, LeaderAddress, Standing};
 use crate::leader::Ttls;
 use crate::tokens::{self, NewToken, RANDOM_BYTES, TokenRole, Tokens};
-use crate::workshop::{Tools, Workshop};
+use crate::workshop::{Places, Tools, Workshop};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::plan::Writer;
 use pgconvoy_core::ids::{Epoch, Identity, RepoKey, StanzaName, WorkerName};
@@ -34,6 +34,14 @@ use zeroize::Zeroizing;
 struct Shop;
 
 impl Workshop for Shop {
+    fn places(&self) -> Result<Arc<Places>, Failure> {
+        Ok(Arc::new(Places {
+            repositories: Vec::new(),
+            stanzas: [("main".parse().unwrap(), Vec::new())].into(),
+            set: Arc::default(),
+        }))
+    }
+
     fn may_serve(&self, _: &WorkerName, _: &StanzaName) -> Result<(), Failure> {
         Ok(())
     }
@@ -143,7 +151,7 @@ impl Site {
         };
         actix::spawn(async move { serve(api).await.unwrap() });
         let client = reqwest::Client::builder().tls_backend_preconfigured(self.client_config()).no_proxy();
-        let client = client.timeout(TIMEOUT).build().unwrap();
+        let client = client.redirect(reqwest::redirect::Policy::none()).timeout(TIMEOUT).build().unwrap();
         Peer { url, fleet, client, tokens: self.tokens.clone(), stop, resign: CancellationToken::new() }
     }
 
@@ -207,7 +215,16 @@ impl Peer {
         self.stands(|standing| !matches!(standing, Standing::Leading(_))).await;
     }
 
-    fn token(&self, role: TokenRole) -> &str {
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// From the top, without a token.
+    pub(super) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(super) fn token(&self, role: TokenRole) -> &str {
         self.tokens.iter().find(|(known, _)| *known == role).unwrap().1.as_str()
     }
 

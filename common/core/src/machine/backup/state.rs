@@ -19,6 +19,12 @@ impl BackupMachine {
         self.repositories.iter().filter_map(alive).collect()
     }
 
+    /// Every repository of the job: bytes of the packs that were accepted, and why it takes no more part, if it does not.
+    pub fn stored_so_far(&self) -> Vec<(RepoKey, u64, Option<&Failure>)> {
+        let all = self.repositories.iter();
+        all.map(|(key, state)| (*key, self.board.stored(*key), state.failure.as_ref())).collect()
+    }
+
     /// What those are, by their own word.
     pub(super) fn identities(&self) -> Vec<RepositorySeen> {
         let seen = |repository: RepoKey| {
