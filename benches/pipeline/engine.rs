@@ -66,6 +66,7 @@ impl Engine {
             units: unit_context(&keys)?,
             shape,
             source,
+            remote: Default::default(),
             secret: HashSecret::from_random_bytes([3; HashSecret::BYTES]),
             repositories: open,
             bandwidth: None,

@@ -94,6 +94,8 @@ impl Embedded {
             bandwidth: None,
             sources: BTreeMap::from([(self.stanza.clone(), self.source.clone())]),
             computes: Default::default(),
+            serving: None,
+            reach: None,
             repositories: self.repositories.clone(),
             errands: None,
             dial: Dial::Once(far),

@@ -24,6 +24,8 @@ pub struct FleetOptions {
     pub slots: u32,
     /// As in the configuration; for all workers.
     pub bandwidth_max: Option<String>,
+    /// Further lines of each worker's table `[worker]`; nothing for those beyond.
+    pub worker_lines: Vec<String>,
     /// A network between workers and coordinators that can fail.
     pub with_network: bool,
 }
@@ -37,6 +39,7 @@ impl Default for FleetOptions {
             etcd_is_guarded: false,
             slots: 2,
             bandwidth_max: None,
+            worker_lines: Vec::new(),
             with_network: false,
         }
     }
@@ -134,7 +137,8 @@ impl Fleet {
             Some(limit) => format!("bandwidth-max = \"{limit}\"\n"),
             None => UNLIMITED.to_owned(),
         };
-        let section = format!("[worker]\nslots = {}\n{limit}", self.options.slots);
+        let lines = self.options.worker_lines.get(number).map(String::as_str).unwrap_or_default();
+        let section = format!("[worker]\nslots = {}\n{limit}{lines}\n", self.options.slots);
         let config = self.member_config(config, &name, &section, &self.pki);
         let program = site.pgconvoy.with_config(&site.scratch, &format!("{name}.toml"), &config)?;
         Ok(Daemon::new("worker", &name, program))

@@ -30,6 +30,7 @@ pub mod guarded_etcd;
 pub mod limits;
 pub mod middle;
 pub mod network;
+pub mod offload;
 pub mod outage;
 pub mod pgconvoy;
 pub mod process;

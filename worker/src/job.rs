@@ -7,6 +7,7 @@ mod summaries;
 #[cfg(test)]
 pub(crate) mod testing;
 
+use crate::fetching::RemoteSources;
 pub use given_up::GivenUp;
 pub use packs::{PackMap, PackShelf};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -93,6 +94,8 @@ pub struct JobContext {
     pub shape: Shape,
     /// `None`: this worker sees no data, and is served what it computes.
     pub source: Option<Source>,
+    /// Sources that serve it.
+    pub remote: RemoteSources,
     pub secret: HashSecret,
     pub repositories: BTreeMap<RepoKey, Arc<Repository>>,
     /// How fast data files may be read, by all slots together.

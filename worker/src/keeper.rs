@@ -30,8 +30,10 @@ mod summaries;
 mod supplying;
 
 use crate::errand::Errands;
+use crate::fetching::RemoteSources;
 use crate::job::JobContext;
 use crate::outbox::Reporter;
+use crate::serving::{Door, Hub};
 use crate::slots::{self, SlotPool, Task};
 use crate::sources::Sources;
 use live::Online;
@@ -48,6 +50,7 @@ use pgconvoy_postgres::connect::{Client, ConnectOptions};
 use pgconvoy_postgres::roots::Roots;
 use pgconvoy_repository::RepositorySet;
 use pgconvoy_storage::bandwidth::Bandwidth;
+use pgconvoy_transport::Dial;
 use sharing::Sharing;
 use spool::Scan;
 use standby::Standby;
@@ -79,6 +82,10 @@ pub struct Ground {
     pub bandwidth: Option<Arc<Bandwidth>>,
     /// Whose units it computes without seeing their data.
     pub computes: Compute,
+    /// Where it serves those who do; `None`: it serves nobody.
+    pub serving: Option<Arc<Hub>>,
+    /// How it reaches sources; `None`: it does not.
+    pub reach: Option<Arc<dyn Dial>>,
     /// `None`: it does none.
     pub errands: Option<Arc<dyn Errands>>,
     /// Where scans are kept; `None`: nobody will ask twice.
@@ -194,6 +201,8 @@ pub struct Keeper {
     opened_with: Option<SessionFacts>,
     scanned: Option<Scan>,
     context: Option<Arc<JobContext>>,
+    /// Its files are served as long as this is here.
+    door: Option<Door>,
     prepared_with: Option<Vec<RepositoryFailure>>,
     /// Segments on their way to repositories.
     supplies: JoinSet<()>,
@@ -218,6 +227,7 @@ impl Keeper {
             opened_with: None,
             scanned: None,
             context: None,
+            door: None,
             prepared_with: None,
             supplies: JoinSet::new(),
             errand: None,
@@ -415,11 +425,12 @@ impl Keeper {
             }
             _ => None,
         };
-        self.context = Some(Arc::new(JobContext {
+        let context = Arc::new(JobContext {
             worker: self.ground.worker.clone(),
             units,
             shape,
             source,
+            remote: RemoteSources::new(self.ground.reach.clone(), self.reporter.job(), self.ended.clone()),
             secret: opened.secret,
             repositories: opened.repositories,
             bandwidth: self.ground.bandwidth.clone(),
@@ -428,7 +439,9 @@ impl Keeper {
             packs: Default::default(),
             summaries,
             ended: self.ended.clone(),
-        }));
+        });
+        self.door = self.serve_others(&context)?;
+        self.context = Some(context);
         Ok(opened.failed)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Code map: [`worker`] speaks with the coordinator, [`outbox`] remembers what must still be said, [`lease`] how long it may
 //! act, [`keeper`] holds the backup session and knows the data directory, [`slots`] are the threads that do units,
-//! [`unit`] is the pipeline itself; [`restore`] is the way back, [`archive`] moves WAL.
+//! [`unit`] is the pipeline itself; with [`serving`] and [`fetching`] others compute what this one sees, and the other way
+//! round; [`restore`] is the way back, [`archive`] moves WAL.
 //!
 //! It is not: a planner, or anybody who decides what a receipt is worth. It never talks to the lease store.
 //!
@@ -14,12 +15,14 @@
 pub mod archive;
 pub mod check;
 pub mod errand;
+pub mod fetching;
 mod holdings;
 pub mod job;
 pub mod keeper;
 mod lease;
 mod outbox;
 pub mod restore;
+pub mod serving;
 pub mod slots;
 pub mod sources;
 pub mod stanza;

@@ -25,20 +25,22 @@ mod foreign;
 mod frames;
 mod known;
 mod lane;
+mod origin;
 mod outgoing;
 mod pages;
 mod patience;
-mod reader;
+pub(crate) mod reader;
 mod stopwatch;
 #[cfg(test)]
 mod tests;
-mod unread;
+pub(crate) mod unread;
 
 use crate::job::JobContext;
 use bytes::Bytes;
 use compressors::Compressors;
 use futures::future::join_all;
 use lane::Lane;
+use origin::Origin;
 use outgoing::Outgoing;
 use pages::PageChecker;
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -49,6 +51,7 @@ use pgconvoy_core::wire::{
     FromStandby, PartReceipt, Receipt, RepositoryFailure, StoredPack, UnitFailure, UnitOrder, UnitPart,
 };
 use reader::{Opened, PartReader};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stopwatch::{Lap, Stopwatch, Upload};
@@ -105,13 +108,17 @@ impl Slot {
         let buffer = || buffers.pop().unwrap_or_default();
         let mut lanes = Lane::all(context, &self.compressors, outgoing, buffer);
         let mut stopwatch = Stopwatch::start();
-        match self.pack(context, &order, &mut lanes, &mut stopwatch) {
-            Ok(done) => {
+        let mut origin = Origin::Own;
+        let packed = self.pack(context, &order, &mut origin, &mut lanes, &mut stopwatch);
+        let wrong_summary = origin.wrong_summary(context);
+        match packed {
+            Ok(packed) => {
+                let done = Packed { wrong_summary, ..packed };
                 let outgoing = self.end(context, name, &done, lanes);
                 let standby = context.standby(&order);
                 Ok(Sent { outgoing, order, slot: self.number, done, lap: stopwatch.stop(), standby })
             }
-            Err(failure) => Err(unit_failure(context, &order, failure, &lanes)),
+            Err(failure) => Err(unit_failure(&order, failure, wrong_summary, &lanes)),
         }
     }
 
@@ -119,12 +126,15 @@ impl Slot {
         &mut self,
         context: &Arc<JobContext>,
         order: &UnitOrder,
+        origin: &mut Origin,
         lanes: &mut [Lane],
         stopwatch: &mut Stopwatch,
     ) -> Result<Packed, Failure> {
         let mut done = Packed::default();
-        for part in &order.parts {
-            let Opened::Present(reader) = stopwatch.read(|| PartReader::open(context, order, part))? else {
+        *origin = stopwatch.read(|| Origin::begin(context, order))?;
+        for (number, part) in order.parts.iter().enumerate() {
+            let opened = stopwatch.read(|| origin.open(context, order, number, part))?;
+            let Opened::Present(mut reader) = opened else {
                 done.vanished.push(part.path.to_string());
                 done.parts.push(PartReceipt::Vanished);
                 continue;
@@ -133,7 +143,7 @@ impl Slot {
             // What keeps files as such needs their bytes, known ones too.
             let unread = match lanes.iter().any(Lane::has_files) {
                 true => None,
-                false => Unread::of(context, order, part, &reader)?,
+                false => reader.unread(context, order, part)?,
             };
             let Slot { compressors, waited_in_vain, .. } = self;
             let pages = context.page_check(part).map(|size| PageChecker::new(size, part, waited_in_vain));
@@ -153,7 +163,6 @@ impl Slot {
         }
         wanted_by_somebody(lanes)?;
         done.changed = lanes.first().map_or(0, |lane| lane.stored);
-        done.wrong_summary = wrong_summary(context);
         Ok(done)
     }
 
@@ -193,7 +202,7 @@ impl Slot {
 struct Reading<'a> {
     context: &'a JobContext,
     part: &'a UnitPart,
-    reader: PartReader,
+    reader: PartReader<'a>,
     pages: Option<PageChecker<'a>>,
     unread: Option<Unread>,
     compressors: &'a mut Compressors,
@@ -218,6 +227,10 @@ impl Reading<'_> {
             bad_pages: Vec::new(),
             sha1: None,
         };
+        if self.reader.awaits_plan() {
+            let ranges = self.to_read(lanes, &range);
+            self.reader.expect(ranges)?;
+        }
         let mut digest = context.digest_for(part);
         let path: Arc<str> = part.path.as_str().into();
         loop {
@@ -243,6 +256,23 @@ impl Reading<'_> {
             bad_pages: range.bad_pages.clone(),
         };
         Ok((receipt, stored.then_some(range)))
+    }
+
+    /// All bytes of the file that will be read, if it is as long as it was planned.
+    fn to_read(&self, lanes: &[Lane], range: &PackRange) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut before = 0;
+        while before < self.part.length {
+            let length = (self.part.length - before).min(u64::from(range.block_size));
+            let (start, end) = (range.offset + before, range.offset + before + length);
+            match ranges.last_mut() {
+                _ if self.unread(lanes, range, before).is_some() => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+            before += length;
+        }
+        ranges
     }
 
     /// Passes over blocks that need not be read, as long as there are any.
@@ -412,20 +442,13 @@ impl Sent {
     }
 }
 
-/// What samples have shown of summaries so far, in any unit of the job.
-fn wrong_summary(context: &JobContext) -> Option<String> {
-    context.summaries.as_ref().and_then(|summaries| summaries.wrong()).map(str::to_owned)
-}
-
-fn unit_failure(context: &JobContext, order: &UnitOrder, failure: Failure, lanes: &[Lane]) -> UnitFailure {
+fn unit_failure(
+    order: &UnitOrder,
+    failure: Failure,
+    wrong_summary: Option<String>,
+    lanes: &[Lane],
+) -> UnitFailure {
     let failed = lanes.iter().flat_map(Lane::outgoing).filter_map(Outgoing::failure).collect();
-    let wrong_summary = wrong_summary(context);
-    UnitFailure {
-        unit: order.unit,
-        attempt: order.attempt,
-        token: order.token,
-        failure,
-        failed,
-        wrong_summary,
-    }
+    let (unit, attempt, token) = (order.unit, order.attempt, order.token);
+    UnitFailure { unit, attempt, token, failure, failed, wrong_summary }
 }

@@ -14,6 +14,7 @@ use crate::errand::Errands;
 use crate::keeper::{Ground, Keeper, KeeperHandle};
 use crate::lease::{Right, boot_time};
 use crate::outbox::{Outbox, Reporter};
+use crate::serving::Hub;
 use crate::slots::SlotPool;
 use crate::sources::{self, SourceConfigs, Sources};
 use pgconvoy_core::config::Compute;
@@ -63,6 +64,10 @@ pub struct WorkerDeps {
     pub sources: SourceConfigs,
     /// Whose units it computes without seeing their data.
     pub computes: Compute,
+    /// Where it serves those who do; `None`: it serves nobody.
+    pub serving: Option<Arc<Hub>>,
+    /// How it reaches sources that serve it; `None`: it does not.
+    pub reach: Option<Arc<dyn pgconvoy_transport::Dial>>,
     pub repositories: Arc<RepositorySet>,
     /// Whole jobs that it can do; `None`: none.
     pub errands: Option<Arc<dyn Errands>>,
@@ -147,6 +152,8 @@ async fn run(
             slots,
             bandwidth: deps.bandwidth,
             computes: deps.computes,
+            serving: deps.serving,
+            reach: deps.reach,
             errands: deps.errands,
             spool: deps.spool,
             runtime: deps.runtime,

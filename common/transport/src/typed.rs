@@ -108,7 +108,8 @@ impl<In: DeserializeOwned> TypedReceiver<In> {
     }
 }
 
-pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError> {
+/// One value as the bytes of a frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError> {
     let bytes = rmp_serde::to_vec_named(message)
         .map_err(|error| TransportError::Encode { reason: error.to_string() })?;
     if bytes.len() > FRAME_BYTES_MAX {
@@ -117,7 +118,8 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Bytes, TransportError>
     Ok(bytes.into())
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<T, String> {
+/// The value that these bytes are, to the last one; else why not.
+pub fn decode<T: DeserializeOwned>(frame: &Bytes) -> Result<T, String> {
     let mut deserializer = rmp_serde::Deserializer::new(Cursor::new(frame.as_ref()));
     let message = T::deserialize(&mut deserializer).map_err(|error| error.to_string())?;
     match u64::try_from(frame.len()) {

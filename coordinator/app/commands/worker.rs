@@ -1,5 +1,7 @@
 //! `worker`: serves a fleet's coordinators on this host until it is told to stop.
 
+mod offloading;
+
 use super::archive::daemon::Archiver;
 use crate::context::{Context, Current};
 use crate::fleet::errands::CommandErrands;
@@ -9,6 +11,7 @@ use crate::reload::Reload;
 use crate::repositories::repository_set_for;
 use crate::runtime::block_on;
 use crate::signals::{Signals, Word, tell_ready};
+use offloading::Offloading;
 use pgconvoy_core::config::{BackupOptions, Config, PgConfig, restart};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, WorkerName};
@@ -44,6 +47,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let credentials = member::credentials(fleet)?;
     let name = name(config, credentials.member().identity.worker())?;
     let (member, revoked) = (credentials.member().clone(), Revoked::default());
+    let offloading = Offloading::start(config, &credentials, &revoked)?;
     let dialer = QuicDialer::new(DialConfig {
         credentials,
         expects: Admission::of([Role::Coordinator]),
@@ -70,6 +74,8 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         bandwidth: Some(bandwidth.clone()),
         sources: seen,
         computes: config.worker.compute.clone(),
+        serving: offloading.hub(),
+        reach: offloading.reach(),
         repositories: all_repositories(config, &options)?,
         errands: Some(Arc::new(CommandErrands::new(current.clone()))),
         dial: Dial::Again(Arc::new(redial)),
@@ -90,6 +96,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
                     let seen = sources(&new.config, &name, policy(new)?.db_timeout)?;
                     archivers = self::archivers(new, &seen)?;
                     dialer.renew(renewed);
+                    offloading.renew(renewed);
                     bandwidth.change(new.config.worker.bandwidth_max.map(|bytes| bytes.0));
                     if new.config.stanzas != current.get().config.stanzas {
                         worker.see(seen);
@@ -105,7 +112,10 @@ async fn serve(context: &Context) -> Result<(), Failure> {
         }
     }
     // What is not said in time is told by silence.
-    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, dialer.idle()).await;
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, async {
+        tokio::join!(dialer.idle(), offloading.end());
+    })
+    .await;
     Ok(())
 }
 

@@ -4,11 +4,13 @@
 //! serve, if it may.
 
 use super::{Keeper, Known, SourceConfig, blocking, offline, online, scanning, standby};
-use crate::job::{Shape, Source, Tablespaces};
+use crate::job::{JobContext, Shape, Source, Tablespaces};
+use crate::serving::Door;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::PageSize;
 use pgconvoy_core::wire::{ClusterTerms, PreflightOrder, Standing, UnitContext};
 use pgconvoy_postgres::connect::Client;
+use std::sync::Arc;
 
 impl Keeper {
     /// What units are read from, and what is known of it. Proves the directory first, if this worker has not.
@@ -79,9 +81,16 @@ impl Keeper {
         Ok(Shape { version, page_size: PageSize::new(page_size)?, relation_segment_blocks, check_pages })
     }
 
+    /// Compute workers may fetch what it sees, if the job wants that and this worker listens.
+    pub(super) fn serve_others(&self, context: &Arc<JobContext>) -> Result<Option<Door>, Failure> {
+        let (wanted, has_data) = (context.units.reading.offload.is_some(), context.source.is_some());
+        let hub = self.ground.serving.as_ref().filter(|_| wanted && has_data);
+        hub.map(|hub| hub.open(self.reporter.job(), context.clone())).transpose()
+    }
+
     /// What this worker is to the job, once it knows.
     pub(super) fn standing(&self) -> Standing {
-        let serves = None;
+        let serves = self.door.as_ref().map(Door::serving);
         match self.known.as_ref().map(|known| known.session.standby()) {
             None => Standing::Compute,
             Some(None) => Standing::Primary { serves },

@@ -47,7 +47,7 @@ impl<'a> PageChecker<'a> {
         &mut self,
         offset: u64,
         bytes: &mut [u8],
-        reader: &mut PartReader,
+        reader: &mut PartReader<'_>,
         bad_pages: &mut Vec<u32>,
     ) -> Result<(), Failure> {
         let size = self.page_size.bytes() as usize;

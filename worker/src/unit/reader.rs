@@ -1,9 +1,11 @@
-//! Reads one range of one file of a live data directory.
+//! Reads one range of one file: of a live data directory here, or of one that a source serves.
 //!
 //! What is not in the page cache is told apart where the kernel can tell (a read that must not block), so that a backup does
 //! not push the server's own pages out: only what was brought in by us is dropped again.
 
 use super::archived::Archived;
+use super::unread::Unread;
+use crate::fetching::Fetch;
 use crate::job::JobContext;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::filenode_map::validate_filenode_map;
@@ -16,6 +18,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,13 +27,13 @@ use std::time::Duration;
 const FILENODE_MAP_READS_MAX: u32 = 50;
 const FILENODE_MAP_PAUSE: Duration = Duration::from_millis(20);
 
-pub(super) enum Opened {
-    Present(PartReader),
+pub(crate) enum Opened<'a> {
+    Present(PartReader<'a>),
     /// Gone, and allowed to be.
     Vanished,
 }
 
-enum Content {
+enum Content<'a> {
     File {
         file: File,
         caching: Caching,
@@ -39,6 +42,8 @@ enum Content {
     Bytes(Vec<u8>),
     /// WAL of a backup of a running server: what is in pg_wal may be written over.
     Archived(Archived),
+    /// By a source.
+    Served(&'a mut Fetch),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,24 +53,31 @@ enum Caching {
     Unknown,
 }
 
-pub(super) struct PartReader {
+pub(crate) struct PartReader<'a> {
     path: PathBuf,
-    content: Content,
+    content: Content<'a>,
     at: u64,
     /// `None`: to the end, wherever that is.
     end: Option<u64>,
     relation_segment_blocks: u32,
 }
 
-impl PartReader {
-    pub(super) fn open(context: &JobContext, order: &UnitOrder, part: &UnitPart) -> Result<Opened, Failure> {
+impl<'a> PartReader<'a> {
+    /// Of this worker's own data directory; WAL of a running server is read from the archive, which everybody sees.
+    pub(crate) fn open(
+        context: &JobContext,
+        order: &UnitOrder,
+        part: &UnitPart,
+    ) -> Result<Opened<'static>, Failure> {
+        if part.class == FileClass::Wal && context.units.start.is_some() {
+            let content = Content::Archived(Archived::open(context, order, part)?);
+            let path = PathBuf::from(part.path.as_str());
+            return Ok(Opened::Present(PartReader::at(context, part, path, content)));
+        }
         let source = context.own_source()?;
         let directory = source.directory();
         let path = directory.join(part.path.as_str());
         let content = match part.class {
-            FileClass::Wal if context.units.start.is_some() => {
-                Content::Archived(Archived::open(context, order, part)?)
-            }
             FileClass::Control => Content::Bytes(read_control(directory)?.bytes),
             FileClass::FilenodeMap | FileClass::DatabaseFilenodeMap => {
                 match filenode_map(&path, context.shape.version)? {
@@ -81,14 +93,61 @@ impl PartReader {
                 Err(error) => return Err(read_failure(&path, &error)),
             },
         };
+        Ok(Opened::Present(PartReader::at(context, part, path, content)))
+    }
+
+    /// That part of the order, which is served.
+    pub(super) fn fetch(
+        context: &JobContext,
+        number: usize,
+        part: &UnitPart,
+        fetch: &'a mut Fetch,
+    ) -> Result<Opened<'a>, Failure> {
+        if !fetch.open(number, part)? {
+            return Ok(Opened::Vanished);
+        }
+        let path = PathBuf::from(part.path.as_str());
+        Ok(Opened::Present(PartReader::at(context, part, path, Content::Served(fetch))))
+    }
+
+    fn at(context: &JobContext, part: &UnitPart, path: PathBuf, content: Content<'a>) -> PartReader<'a> {
         // WAL replays whatever a protected file gained since the scan. Nothing replays the others.
         let end = part.class.wal_protected().then_some(part.offset + part.length);
         let relation_segment_blocks = context.shape.relation_segment_blocks;
-        Ok(Opened::Present(PartReader { path, content, at: part.offset, end, relation_segment_blocks }))
+        PartReader { path, content, at: part.offset, end, relation_segment_blocks }
+    }
+
+    /// What WAL summaries allow to leave unread of the part, by whoever sees them.
+    pub(super) fn unread(
+        &mut self,
+        context: &JobContext,
+        order: &UnitOrder,
+        part: &UnitPart,
+    ) -> Result<Option<Unread>, Failure> {
+        match &mut self.content {
+            Content::Served(fetch) => {
+                let page_size = context.shape.page_size.bytes();
+                Ok(fetch.take_unread().map(|told| Unread::as_told(&told, page_size)))
+            }
+            _ => Unread::of(context, order, part, self),
+        }
+    }
+
+    /// A source asks beforehand which bytes of the part will be read.
+    pub(super) fn awaits_plan(&self) -> bool {
+        matches!(&self.content, Content::Served(fetch) if fetch.awaits_plan())
+    }
+
+    /// These ranges of the file will be read, in this order.
+    pub(super) fn expect(&mut self, ranges: Vec<Range<u64>>) -> Result<(), Failure> {
+        match &mut self.content {
+            Content::Served(fetch) => fetch.expect(ranges),
+            _ => Ok(()),
+        }
     }
 
     /// Fills as much of the buffer as there is; less only at the end.
-    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.at));
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = &mut buffer[..wanted];
@@ -100,6 +159,7 @@ impl PartReader {
                 filled
             }
             Content::Archived(segment) => segment.fill(buffer)?,
+            Content::Served(fetch) => fetch.fill(buffer)?,
             Content::File { file, caching } => {
                 read_file(file, caching, self.at, buffer).map_err(|error| read_failure(&self.path, &error))?
             }
@@ -112,7 +172,7 @@ impl PartReader {
     pub(super) fn size(&self) -> Result<u64, Failure> {
         match &self.content {
             Content::Bytes(bytes) => Ok(bytes.len() as u64),
-            Content::Archived(_) => Ok(0),
+            Content::Archived(_) | Content::Served(_) => Ok(0),
             Content::File { file, .. } => {
                 file.metadata().map(|data| data.len()).map_err(|error| read_failure(&self.path, &error))
             }
@@ -120,12 +180,15 @@ impl PartReader {
     }
 
     /// The next bytes are known and stay unread.
-    pub(super) fn skip(&mut self, bytes: u64) {
+    pub(crate) fn skip(&mut self, bytes: u64) {
         self.at += bytes;
+        if let Content::Served(fetch) = &mut self.content {
+            fetch.skip(bytes);
+        }
     }
 
     /// A page from anywhere in the file; `false` if it is not all there.
-    pub(super) fn read_page(&self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
+    pub(crate) fn read_page(&self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
         let Content::File { file, .. } = &self.content else { return Ok(false) };
         match file.read_exact_at(page, offset) {
             Ok(()) => Ok(true),
@@ -136,12 +199,14 @@ impl PartReader {
 
     /// Reads a page again; tells whether it changed. A file that is shorter by now did change.
     pub(super) fn reread(&mut self, offset: u64, page: &mut [u8]) -> Result<bool, Failure> {
-        let Content::File { file, .. } = &self.content else { return Ok(false) };
         let mut again = vec![0; page.len()];
-        match file.read_exact_at(&mut again, offset) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
-            Err(error) => return Err(read_failure(&self.path, &error)),
+        let is_there = match &mut self.content {
+            Content::File { .. } => self.read_page(offset, &mut again)?,
+            Content::Served(fetch) => fetch.page(offset, &mut again)?,
+            Content::Bytes(_) | Content::Archived(_) => return Ok(false),
+        };
+        if !is_there {
+            return Ok(true);
         }
         let changed = again != page;
         page.copy_from_slice(&again);
@@ -158,7 +223,7 @@ impl PartReader {
 }
 
 /// Judges a file that is not there, with PostgreSQL's word about a tablespace that is not there.
-fn vanished(context: &JobContext, path: &RelativePath, class: FileClass) -> Result<Opened, Failure> {
+fn vanished(context: &JobContext, path: &RelativePath, class: FileClass) -> Result<Opened<'static>, Failure> {
     let source = context.own_source()?;
     match source.roots.vanished(path, class) {
         Err(PostgresError::RootGone { tablespace: Some(oid), .. })

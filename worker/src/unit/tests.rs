@@ -5,10 +5,12 @@ mod compression;
 mod files;
 mod known;
 mod pages;
+mod served;
 
 use super::*;
 use crate::job::Tablespaces;
 use crate::job::testing::{ONE, PATIENCE, STALL, Site, TWO, order, part};
+use pgconvoy_core::failure::Retry;
 use pgconvoy_core::ids::{Oid, RepoKey};
 use pgconvoy_postgres::catalog::Tablespace;
 use pgconvoy_storage::bandwidth::Bandwidth;

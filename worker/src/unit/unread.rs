@@ -5,6 +5,7 @@
 
 use super::reader::PartReader;
 use crate::job::{JobContext, Summaries};
+use crate::serving::protocol::Told;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::plan::summaries::{Judgement, PageRanges, ToRead, judge, sample};
 use pgconvoy_core::wire::{UnitOrder, UnitPart};
@@ -14,7 +15,10 @@ use std::time::Duration;
 /// A page that is being written is complete long before this.
 const WRITING: Duration = Duration::from_millis(300);
 
-pub(super) struct Unread {
+/// Ranges of pages that are told of one part: of a gigabyte, every second page. They fit a message.
+const TOLD_MAX: usize = 1 << 16;
+
+pub(crate) struct Unread {
     page_size: u64,
     to_read: PageRanges,
     /// Bytes of the file that are there now and were there in the prior.
@@ -23,11 +27,11 @@ pub(super) struct Unread {
 
 impl Unread {
     /// `None`: all of it is read.
-    pub(super) fn of(
+    pub(crate) fn of(
         context: &JobContext,
         order: &UnitOrder,
         part: &UnitPart,
-        reader: &PartReader,
+        reader: &PartReader<'_>,
     ) -> Result<Option<Unread>, Failure> {
         let usable = |summaries: &&Summaries| !order.reads_all && summaries.wrong().is_none();
         let Some(summaries) = context.summaries.as_ref().filter(usable) else { return Ok(None) };
@@ -45,6 +49,19 @@ impl Unread {
         Ok(is_right.then_some(unread))
     }
 
+    /// For a compute worker; nothing if it is more than is worth telling: all of it is read then.
+    pub(crate) fn told(&self) -> Option<Told> {
+        let to_read: Vec<(u32, u32)> =
+            self.to_read.iter().take(TOLD_MAX + 1).map(|range| (range.start, range.end)).collect();
+        (to_read.len() <= TOLD_MAX).then_some(Told { end: self.end, to_read })
+    }
+
+    /// By the source that serves the part, which has audited it.
+    pub(super) fn as_told(told: &Told, page_size: u32) -> Unread {
+        let to_read = PageRanges::new(told.to_read.iter().map(|(start, end)| *start..*end));
+        Unread { page_size: u64::from(page_size), to_read, end: told.end }
+    }
+
     /// Whether these bytes of the file are there and unchanged.
     pub(super) fn may_skip(&self, bytes: Range<u64>) -> bool {
         let is_there = bytes.end <= self.end;
@@ -56,7 +73,7 @@ impl Unread {
         context: &JobContext,
         summaries: &Summaries,
         part: &UnitPart,
-        reader: &PartReader,
+        reader: &PartReader<'_>,
         pages: &Range<u32>,
     ) -> Result<bool, Failure> {
         // Other pages in each backup, the same ones in each attempt.

@@ -19,6 +19,8 @@ fn worker(revoked: Revoked) -> (WorkerHandle, Channel<Instruction, Report>) {
         bandwidth: None,
         sources: SourceConfigs::new(),
         computes: Default::default(),
+        serving: None,
+        reach: None,
         repositories: Arc::new(RepositorySet::new(Vec::new())),
         errands: None,
         dial: Dial::Once(far),

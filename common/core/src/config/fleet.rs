@@ -64,6 +64,8 @@ pub struct WorkerConfig {
     pub bandwidth_max: Option<ByteCount>,
     pub compute: Compute,
     pub listen: Option<SocketAddr>,
+    /// `host:port`, as compute workers reach it; `None`: what can be told from where it listens.
+    pub address: Option<String>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -158,6 +160,7 @@ pub(super) fn read_worker(worker: &mut Reader<'_>) -> WorkerConfig {
         bandwidth_max: worker.get("bandwidth-max"),
         compute: compute(worker),
         listen: worker.get("listen"),
+        address: worker.get("address"),
         labels: worker.get("labels").unwrap_or_default(),
     }
 }

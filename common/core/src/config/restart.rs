@@ -27,6 +27,7 @@ pub fn of_worker(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[worker] slots", was.slots != is.slots),
         ("[worker] compute", was.compute != is.compute),
         ("[worker] listen", was.listen != is.listen),
+        ("[worker] address", was.address != is.address),
         ("[worker] labels", was.labels != is.labels),
         ("[repo]", old.repos != new.repos),
         ("[log] format", old.log.format != new.log.format),

@@ -14,7 +14,7 @@ pub(super) const FIRST: &str = "20261122-103000F_20261123-103000I";
 const SECOND: &str = "20261122-103000F_20261124-103000I";
 /// Three frames and a bit.
 const SOME_PAGES: usize = 400;
-const PAGE: u64 = 8192;
+pub(super) const PAGE: u64 = 8192;
 
 fn label(text: &str) -> BackupLabel {
     text.parse().unwrap()
@@ -122,7 +122,7 @@ async fn what_cannot_be_looked_up_is_stored_again() {
 }
 
 /// Says of every page that nothing has changed.
-fn silent_summaries() -> Summaries {
+pub(super) fn silent_summaries() -> Summaries {
     let window = Window {
         prior_timeline: TimelineId(1),
         prior_start: Lsn(1),
@@ -135,7 +135,7 @@ fn silent_summaries() -> Summaries {
 }
 
 /// Every hash in the footer is that of the bytes which the file has there.
-async fn describes_the_file(site: &Site, key: RepoKey, own: &str, part: &UnitPart) {
+pub(super) async fn describes_the_file(site: &Site, key: RepoKey, own: &str, part: &UnitPart) {
     let name = PackName { label: label(own), plan: PlanNumber(1), unit: UnitId(1), attempt: Attempt(1) };
     let (repository, secret) = (site.repository(key).await, site.context(STALL).await.secret.clone());
     let stanza = crate::job::testing::stanza();

@@ -26,7 +26,7 @@ fn page(size: u32, block: u32) -> Vec<u8> {
 }
 
 /// A file of so many pages, of which these are damaged by a bit.
-fn file(size: u32, first: u32, pages: u32, damaged: &[u32]) -> Vec<u8> {
+pub(super) fn file(size: u32, first: u32, pages: u32, damaged: &[u32]) -> Vec<u8> {
     let pages = (0..pages).map(|number| {
         let mut page = page(size, first + number);
         page[size as usize - 1] ^= u8::from(damaged.contains(&number)) << 3;
@@ -35,16 +35,16 @@ fn file(size: u32, first: u32, pages: u32, damaged: &[u32]) -> Vec<u8> {
     pages.flatten().collect()
 }
 
-struct Geometry {
-    page_size: u32,
-    segment_blocks: u32,
+pub(super) struct Geometry {
+    pub(super) page_size: u32,
+    pub(super) segment_blocks: u32,
 }
 
-async fn checking(site: &Site, geometry: &Geometry) -> Arc<JobContext> {
+pub(super) async fn checking(site: &Site, geometry: &Geometry) -> Arc<JobContext> {
     check(site.context(PATIENCE).await, geometry)
 }
 
-fn check(mut context: Arc<JobContext>, geometry: &Geometry) -> Arc<JobContext> {
+pub(super) fn check(mut context: Arc<JobContext>, geometry: &Geometry) -> Arc<JobContext> {
     let shape = &mut Arc::get_mut(&mut context).unwrap().shape;
     shape.check_pages = true;
     shape.page_size = PageSize::new(geometry.page_size).unwrap();
@@ -52,13 +52,13 @@ fn check(mut context: Arc<JobContext>, geometry: &Geometry) -> Arc<JobContext> {
     context
 }
 
-fn whole(path: &str, segment: u32, page_size: u32, bytes: usize) -> UnitPart {
+pub(super) fn whole(path: &str, segment: u32, page_size: u32, bytes: usize) -> UnitPart {
     let class = FileClass::Relation { fork: Fork::Main, segment };
     UnitPart { class, block_size: page_size, ..part(path, bytes) }
 }
 
 /// Pages looked at, and the bad ones among them.
-fn pages_of(receipt: &Receipt) -> Vec<(u64, Vec<u32>)> {
+pub(super) fn pages_of(receipt: &Receipt) -> Vec<(u64, Vec<u32>)> {
     let pages = |part: &PartReceipt| match part {
         PartReceipt::Present { pages_checked, bad_pages, .. } => (*pages_checked, bad_pages.clone()),
         PartReceipt::Vanished => (0, Vec::new()),
@@ -66,7 +66,7 @@ fn pages_of(receipt: &Receipt) -> Vec<(u64, Vec<u32>)> {
     receipt.parts.iter().map(pages).collect()
 }
 
-const USUAL: Geometry = Geometry { page_size: 8192, segment_blocks: 131_072 };
+pub(super) const USUAL: Geometry = Geometry { page_size: 8192, segment_blocks: 131_072 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_damaged_page_is_told_in_every_page_size_and_segment_size() {

@@ -229,5 +229,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     worker("bandwidth-max", Size(64 * KIB, PIB), "bytes of data files per second that this worker takes in; unlimited when absent"),
     worker("compute", List(Element::Text), "stanzas whose units it computes for others, \"*\" for all; none when absent"),
     worker("listen", Listen, "where compute workers fetch ranges (QUIC, UDP); it serves none when absent"),
+    worker("address", Text, "host:port by which compute workers reach this source; from listen and the host's name when absent"),
     worker("labels", Map, "notes on this worker for people and metrics"),
 ];

@@ -9,6 +9,7 @@ use crate::identity::Role;
 use crate::pki::authority::MEMBER_VALIDITY;
 use crate::pki::{Authority, Revoked};
 use crate::quic::socket::client_endpoint;
+use crate::quic::{DialConfig, ListenConfig, QuicDialer, QuicListener};
 use crate::tls::Admission;
 use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
 use pgconvoy_core::units::Timestamp;
@@ -176,4 +177,35 @@ async fn a_renewed_certificate_is_shown_to_whoever_connects_next() {
     let (new, _new_far) = fleet.connect(&listener, address).await;
     assert_eq!(old.peer().name.as_str(), "c-1");
     assert_eq!(new.peer().name.as_str(), "c-1-renewed");
+}
+
+#[tokio::test]
+async fn workers_reach_workers_where_nobody_else_is_let_in() {
+    let fleet = Fleet::new();
+    let source = QuicListener::bind(ListenConfig {
+        address: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        credentials: member(&fleet.authority, Role::Worker, "w-2"),
+        admits: Admission::of([Role::Worker]),
+        revoked: Revoked::default(),
+        runtime: Handle::current(),
+    });
+    let source = source.unwrap();
+    let to_source = |credentials| {
+        let dialer = QuicDialer::new(DialConfig {
+            credentials,
+            expects: Admission::of([Role::Worker]),
+            revoked: Revoked::default(),
+            runtime: Handle::current(),
+        });
+        dialer.unwrap().connector(source.local_address().unwrap().to_string())
+    };
+    let near = to_source(fleet.worker.clone());
+    let (near, far) = within(async { tokio::join!(near.connect(), source.accept()) }).await;
+    assert_eq!(near.unwrap().peer().to_string(), "worker w-2");
+    assert_eq!(far.unwrap().peer().to_string(), "worker w-1");
+    for (role, name) in [(Role::Coordinator, "c-1"), (Role::Client, "op")] {
+        let words = format!("the certificate is that of {role} {name}, a worker is expected");
+        let both = refusal(&to_source(member(&fleet.authority, role, name)), &source).await;
+        check(&both, &format!("the peer did not accept this side's certificate: {words}"), &words);
+    }
 }
