@@ -8,7 +8,7 @@ mod gcs_server;
 use gcs_server::{GcsServer, table};
 use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::tour::goes_there_and_comes_back;
-use support::{Context, Pgconvoy, Random, Result, Site, SiteOptions, ensure, note, user};
+use support::{Context, Pgconvoy, Random, Result, Site, SiteOptions, ensure, labels, limits, note, user};
 
 /// Repository 1 is local, repository 2 an encrypted one in the bucket. Fields drop in this order.
 struct Stage {
@@ -62,21 +62,21 @@ fn one_backup_goes_to_a_local_repository_and_a_bucket_and_restores_from_the_buck
 #[test]
 fn all_that_lasts_is_retained_also_where_a_compose_forgets_it() -> Result<()> {
     let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
-    let Stage { server, site, .. } = &stage;
+    let Stage { server, site, .. } = stage;
     let lock = "lock-mode = \"compliance\"\nlock-period = \"30d\"";
-    let locking = site.config.clone().repos(&[site.repos[0].clone(), site.repos[1].clone().with(lock)]);
-    let locking = site.pgconvoy.with_config(&site.scratch, "locking.toml", &locking)?;
+    let repos = vec![site.repos[0].clone(), site.repos[1].clone().with(lock)];
+    let site = site.with_repos(repos)?;
     site.cluster.start()?;
-    let refused = locking.run(["stanza-create"])?;
+    let refused = site.pgconvoy.run(["stanza-create"])?;
     ensure!(refused.code != Some(0) && refused.stderr.contains("has no object retention"), "{refused}");
     server.bucket(|bucket| {
         bucket.object_retention = true;
         bucket.forgets_retention = true;
     });
-    locking.run(["stanza-create"])?.ok()?;
+    site.pgconvoy.run(["stanza-create"])?.ok()?;
     support::data::seed_small(&site.cluster)?;
-    locking.run(["backup", "--type=full", "--compress-type=none", "--output=json"])?.ok()?;
-    let checked = locking.run(["check", "--output=json"])?.ok()?.json()?;
+    site.backup(&["--compress-type=none"])?;
+    let checked = site.pgconvoy.run(["check", "--output=json"])?.ok()?.json()?;
     ensure!(checked.to_string().contains("compliance for 30d"), "{checked}");
     let names: Vec<String> = server.names().into_iter().filter(|name| name.starts_with("pg/")).collect();
     let retained = |name: &String| server.retention(name).is_some_and(|kept| kept["mode"] == "Locked");
@@ -86,7 +86,35 @@ fn all_that_lasts_is_retained_also_where_a_compose_forgets_it() -> Result<()> {
     let joined: Vec<&String> =
         names.iter().filter(|name| name.contains("/pack/")).filter(is_joined).collect();
     ensure!(!joined.is_empty(), "no pack was made of parts");
-    stage.has_no_parts()
+    Ok(())
+}
+
+#[test]
+fn a_bucket_with_versions_that_was_emptied_shows_what_was_in_it() -> Result<()> {
+    let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
+    let Stage { server, site, remote } = &stage;
+    server.bucket(|bucket| bucket.versioning = true);
+    site.cluster.start()?;
+    site.pgconvoy.run(["stanza-create"])?.ok()?;
+    support::data::seed_small(&site.cluster)?;
+    let label = site.backup_label(&[])?;
+    let moment = jiff::Timestamp::now();
+    let now = jiff::Timestamp::now;
+    limits::wait_for("the next moment", limits::SOON, || {
+        Ok((now().as_millisecond() > moment.as_millisecond() + 1).then_some(()))
+    })?;
+    for name in server.names() {
+        server.bucket(|bucket| drop(bucket.delete(&name, None)));
+    }
+    ensure!(labels(remote, 2).unwrap_or_default().is_empty(), "there is nothing");
+    let past = ["--repo=2".to_owned(), format!("--repo-target-time={moment}")];
+    let run =
+        |command: &[&str]| remote.run(command.iter().map(|word| (*word).to_owned()).chain(past.clone()));
+    ensure!(run(&["info"])?.ok()?.stdout.contains(&label), "no backup");
+    run(&["verify"])?.ok()?;
+    let copy = site.copy("past")?;
+    run(&["restore", &format!("--pg-path={}", copy.data().display())])?.ok()?;
+    copy.start_and_recover()
 }
 
 #[test]

@@ -8,14 +8,14 @@ use pgconvoy_core::failure::Classify;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::parts::PartSlots;
 use pgconvoy_storage::{
-    CreateOnly, ObjectKey, PutMode, Storage, StorageError, conformance, list_all, prove_create_only,
+    AsOf, CreateOnly, ObjectKey, PutMode, Storage, StorageError, conformance, list_all, prove_create_only,
 };
 use pgconvoy_storage_s3::credentials::Environment;
 use pgconvoy_storage_s3::{Options, S3Storage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use support::stores::http_proxy::{Fault, HttpProxy, Weather};
 use support::stores::seaweed::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Seaweed};
 use support::{Context, Random, Result, ensure, note};
@@ -468,5 +468,58 @@ async fn objects_are_encrypted_with_the_customers_key_and_bear_tags() -> Result<
         let tags = server.anonymous("GET", &format!("/{BUCKET}/sse/{name}?tagging"), "")?.body;
         ensure!(tags.contains("<Key>purpose</Key><Value>backup of a+b</Value>"), "{name}: {tags}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_of_the_past_shows_all_pages_and_the_versions_of_its_moment() -> Result<()> {
+    const MANY: usize = 1010;
+    const LOCKING: &str = "locking";
+    let server = Seaweed::start()?;
+    server.create_locking_bucket(LOCKING)?;
+    let versioned = S3Config { bucket: LOCKING.to_owned(), ..config(&server.endpoint()) };
+    let store = bare(&versioned, "/past")?;
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..MANY {
+        let store = store.clone();
+        let name = key(&format!("dir/many/{number:04}"));
+        puts.spawn(async move { store.put(&name, PutMode::Create, Bytes::from_static(b"x")).await });
+        if puts.len() >= 16 {
+            puts.join_next().await.context("a put")???;
+        }
+    }
+    while let Some(put) = puts.join_next().await {
+        put??;
+    }
+    let body = noise(11 * MIB);
+    upload(&store, &key("dir/large"), PutMode::Create, &body).await?;
+    store.put(&key("dir/gone"), PutMode::Create, Bytes::from_static(b"gone")).await?;
+    store.delete(&key("dir/gone")).await?;
+    let moment = SystemTime::now();
+    let next_second = moment + Duration::from_millis(1100);
+    // Bounded: a little more than a second, so that what follows has a later time.
+    tokio::time::sleep(next_second.duration_since(SystemTime::now()).unwrap_or_default()).await;
+    store.put(&key("dir/large"), PutMode::Overwrite, Bytes::from_static(b"overwritten")).await?;
+    store.put(&key("dir/late"), PutMode::Create, Bytes::from_static(b"late")).await?;
+    for number in 0..MANY {
+        store.delete(&key(&format!("dir/many/{number:04}"))).await?;
+    }
+    ensure!(list_all(&store, None).await?.len() == 2, "what is there now");
+    let past = AsOf::new(Arc::new(store.clone()), moment, "then");
+    let names = list_all(&past, None).await?.into_iter().map(|object| object.key);
+    let lasting = names.filter(|name| *name != key("dir/gone")).count();
+    ensure!(lasting == MANY + 1, "{lasting} objects were there then");
+    ensure!(past.stat(&key("dir/late")).await?.is_none(), "it came later");
+    // SeaweedFS tells times in seconds: what was made and removed within one may show, and then it can be read.
+    ensure!(
+        past.get(&key("dir/gone"), 9).await.map_or_else(|error| error.is_not_found(), |body| body == "gone")
+    );
+    ensure!(past.get(&key("dir/large"), 20 << 20).await? == body, "the old version came back changed");
+    // A view that has not listed anything looks names up.
+    let fresh = AsOf::new(Arc::new(store), moment, "then");
+    let range = 5_000_000..6_000_000;
+    ensure!(fresh.get_range(&key("dir/large"), 5_000_000..6_000_000).await? == body.slice(range), "a range");
+    assert_eq!(fresh.get(&key("dir/many/0007"), 9).await?, "x");
+    ensure!(fresh.put(&key("dir/new"), PutMode::Create, Bytes::new()).await.is_err(), "it was written");
     Ok(())
 }

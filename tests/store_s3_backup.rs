@@ -4,8 +4,11 @@ mod support;
 
 use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::seaweed::{self, BUCKET, SECRET_KEY, Seaweed};
-use support::stores::tour::goes_there_and_comes_back;
-use support::{Random, Result, Site, SiteOptions, assert_refused, ensure, note};
+use support::stores::tour::{came_back, goes_there_and_comes_back};
+use support::{
+    Context, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, ensure, labels, limits, note,
+    same_data,
+};
 
 /// Of a bucket that was made with Object Lock.
 const LOCKING_BUCKET: &str = "locking";
@@ -81,45 +84,97 @@ fn a_wrong_secret_is_refused_with_a_hint_and_never_shown() -> Result<()> {
     Ok(())
 }
 
+/// One server and one cluster for both: what is locked, and what that is good for.
 #[test]
-fn all_that_lasts_is_locked_and_what_ordinary_running_removes_is_not() -> Result<()> {
+fn all_that_lasts_is_locked_and_survives_whoever_deletes_everything() -> Result<()> {
     let server = Seaweed::start()?;
     server.create_locking_bucket(LOCKING_BUCKET)?;
     let site = locking_site(&server, LOCKING_BUCKET)?;
-    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)?;
+    let alone = site.only_repos(&[2])?;
+    let expected = came_back(&site, &alone)?;
+    only_what_lasts_is_locked(&server)?;
+    let then = a_moment_that_passes()?;
+    server.anonymous("PUT", &format!("/{LOCKING_BUCKET}/pg/main/pgconvoy.repo"), "another repository")?;
+    server.delete_all(LOCKING_BUCKET)?;
+    the_past_is_there(&site, &alone, &then, &expected)
+}
+
+fn is_brief(key: &str) -> bool {
+    ["/heartbeat/", "/check/", "create-only-probe-"].iter().any(|part| key.contains(part))
+}
+
+fn only_what_lasts_is_locked(server: &Seaweed) -> Result<()> {
     let versions = server.versions(LOCKING_BUCKET)?;
     let (mut locked, mut free) = (Vec::new(), Vec::new());
     for stored in versions.iter().filter(|stored| !stored.is_mark) {
-        let head = server.head(LOCKING_BUCKET, stored)?;
-        ensure!(head.status == 200, "{stored:?}: {head:?}");
-        let head = head.head.to_ascii_lowercase();
+        let answer = server.head(LOCKING_BUCKET, stored)?;
+        ensure!(answer.status == 200, "{stored:?}: {answer:?}");
+        let head = answer.head.to_ascii_lowercase();
         let has_mode = head.contains("x-amz-object-lock-mode: governance");
-        assert_eq!(has_mode, head.contains("x-amz-object-lock-retain-until-date: 20"), "{stored:?}: {head}");
+        ensure!(has_mode == head.contains("x-amz-object-lock-retain-until-date: 20"), "{stored:?}: {head}");
         if has_mode { locked.push(stored) } else { free.push(stored) }
     }
-    let is_brief =
-        |key: &str| ["/heartbeat/", "/check/", "create-only-probe-"].iter().any(|part| key.contains(part));
     ensure!(locked.iter().all(|stored| !is_brief(&stored.key)), "{locked:?}");
     ensure!(free.iter().all(|stored| is_brief(&stored.key)), "{free:?}");
+    ensure!(!free.is_empty(), "nothing was left unlocked, so nothing tells one from the other");
     for part in
         ["pgconvoy.repo", "/keys/", "/pack/", "/manifest", "/catalogue/", "/wal/", "/cluster/", "/stop-"]
     {
         ensure!(locked.iter().any(|stored| stored.key.contains(part)), "nothing locked is called {part}");
     }
-    ensure!(!free.is_empty(), "nothing was left unlocked, so nothing tells one from the other");
-    // Nobody had to remove what is locked, and nobody without a special right can.
-    for stored in &locked {
-        ensure!(
-            !versions.iter().any(|other| other.is_mark && other.key == stored.key),
-            "{stored:?} was deleted"
-        );
-    }
-    let pack = locked.iter().find(|stored| stored.key.contains("/pack/")).map(|stored| (*stored).clone());
-    for stored in pack.iter().chain(free.first().copied()) {
+    // A creation clears the place of its key slot before it makes one: that mark is older than the slot, and listed behind it.
+    let deleted = locked.iter().find(|stored| {
+        let newest = versions.iter().find(|other| other.key == stored.key);
+        newest.is_some_and(|newest| newest.is_mark)
+    });
+    ensure!(deleted.is_none(), "what lasts was deleted: {deleted:?}");
+    // Nobody without a special right removes what is locked.
+    let pack = locked.iter().find(|stored| stored.key.contains("/pack/")).context("a pack")?;
+    for stored in [*pack, *free.first().context("a brief object")?] {
         let path = format!("/{LOCKING_BUCKET}/{}?versionId={}", stored.key, stored.id);
         let deleted = server.anonymous("DELETE", &path, "")?;
-        assert_eq!(deleted.status == 204, is_brief(&stored.key), "{stored:?}: {deleted:?}");
+        ensure!((deleted.status == 204) == is_brief(&stored.key), "{stored:?}: {deleted:?}");
     }
+    Ok(())
+}
+
+/// Now, to the second, of which nothing is left when this returns.
+fn a_moment_that_passes() -> Result<String> {
+    let second = || jiff::Timestamp::now().as_second();
+    let now = second();
+    limits::wait_for("the next second", limits::SOON, || Ok((second() > now).then_some(())))?;
+    Ok(jiff::Timestamp::from_second(now)?.to_string())
+}
+
+/// Nothing is left of the repository but its past.
+fn the_past_is_there(site: &Site, alone: &Pgconvoy, then: &str, expected: &str) -> Result<()> {
+    assert_eq!(labels(alone, 2).unwrap_or_default(), Vec::<String>::new());
+    let gone = alone.run(["info", "--repo=2"])?;
+    ensure!(!gone.stdout.contains("full backup"), "{gone}");
+    let time = format!("--repo-target-time={then}");
+    let past = ["--repo=2", time.as_str()];
+    let with = |command: &[&str]| command.iter().copied().chain(past).map(str::to_owned).collect::<Vec<_>>();
+    let told = alone.run(with(&["info"]))?.ok()?;
+    ensure!(told.stdout.contains("full backup") && told.stdout.contains("incr backup"), "{told}");
+    let listed = alone.run(with(&["repo-ls", "--recurse"]))?.ok()?;
+    ensure!(listed.stdout.contains("pgconvoy.repo"), "{listed}");
+    alone.run(with(&["manifest"]))?.ok()?;
+    alone.run(with(&["verify"]))?.ok()?;
+    let copy = site.copy("past")?;
+    let path = format!("--pg-path={}", copy.data().display());
+    alone.run(with(&["restore", &path]))?.ok()?;
+    let settings = std::fs::read_to_string(copy.data().join("postgresql.auto.conf"))?;
+    ensure!(settings.contains("archive-get --repo=2 --repo-target-time=20"), "{settings}");
+    copy.start_and_recover()?;
+    same_data(&copy, expected)?;
+    copy.stop()?;
+    // What was never there is absent, as it is in the present.
+    let wal = format!("{}/unknown", site.scratch.path().display());
+    let absent = alone.run(with(&["archive-get", "0000000100000000000000FF", &wal]))?;
+    ensure!(absent.code == Some(1), "{absent}");
+    let early =
+        alone.run(["restore", &path, "--repo=2", "--repo-target-time=2020-01-01 00:00:00+00", "--force"])?;
+    ensure!(early.code != Some(0), "{early}");
     Ok(())
 }
 

@@ -210,6 +210,9 @@ pub struct RestoreArgs {
     /// Repository to restore from (default: any of the stanza that has what is needed)
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Keep what is in the target already and equals the backup
     #[arg(long)]
     pub delta: bool,
@@ -293,6 +296,9 @@ pub struct ArchiveGetArgs {
     /// Repository to ask (default: all of the stanza)
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Data directory of the server that recovers (default: the current directory)
     #[arg(long, alias = "pg1-path", value_name = "DIR")]
     pub pg_path: Option<PathBuf>,
@@ -312,6 +318,9 @@ pub struct InfoArgs {
     /// Only this repository
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -325,6 +334,9 @@ pub struct VerifyArgs {
     /// Only this repository
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -360,6 +372,9 @@ pub struct ManifestArgs {
     /// Repository to read (default: the first that has the backup)
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -389,6 +404,9 @@ pub struct RepoLsArgs {
     /// Repository to list (default: the first)
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
@@ -408,6 +426,9 @@ pub struct RepoGetArgs {
     /// Repository to read (default: the first)
     #[arg(long, value_name = "N", value_parser = definition::repo_number())]
     pub repo: Option<u16>,
+    /// Repository as it was at this time (YYYY-MM-DD HH:MM:SS+OFFSET), in a store that keeps versions; needs --repo
+    #[arg(long, value_name = "TIME")]
+    pub repo_target_time: Option<String>,
 }
 
 #[derive(Debug, Clone, Subcommand)]

@@ -17,21 +17,27 @@ use pgconvoy_core::failure::Failure;
 #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::RepoKey;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
-#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
-use pgconvoy_storage::Lock;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 use pgconvoy_storage::parts::PartSlots;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_storage::versions::VersionedStore;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use pgconvoy_storage::{AsOf, Lock};
 use pgconvoy_storage::{PosixStorage, Storage, StorageError};
 use pgconvoy_storage_sftp::{SftpOptions, SftpStorage};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+use std::time::SystemTime;
 
 /// A repository, or why it is not to be had.
 pub type Opened = (RepoKey, Result<Arc<Repository>, Failure>);
@@ -69,6 +75,14 @@ fn lock(repo: &RepoConfig) -> Option<Lock> {
     Some(Lock { mode, period, covers: |key| layout::is_lasting(key.as_str()) })
 }
 
+/// The store itself, or as it was.
+#[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
+fn seen<S: Storage + VersionedStore + 'static>(store: S, as_of: Option<Timestamp>) -> Arc<dyn Storage> {
+    let Some(moment) = as_of else { return Arc::new(store) };
+    let since_1970 = Duration::from_millis(u64::try_from(moment.0).unwrap_or_default());
+    Arc::new(AsOf::new(Arc::new(store), SystemTime::UNIX_EPOCH + since_1970, &moment.to_string()))
+}
+
 /// Makes the store of a place, for one purpose.
 type Open = Box<dyn Fn(Purpose) -> Result<Arc<dyn Storage>, StorageError> + Send + Sync>;
 
@@ -83,11 +97,11 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
         RepoKind::Posix => posix(&repo.path),
         RepoKind::Sftp(config) => sftp(config, &repo.path),
         #[cfg(feature = "s3")]
-        RepoKind::S3(config) => s3(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
+        RepoKind::S3(config) => s3(config.clone(), repo, policy, slots),
         #[cfg(feature = "azure")]
-        RepoKind::Azure(config) => azure(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
+        RepoKind::Azure(config) => azure(config.clone(), repo, policy, slots),
         #[cfg(feature = "gcs")]
-        RepoKind::Gcs(config) => gcs(config.clone(), repo.path.clone(), policy, slots, lock(repo)),
+        RepoKind::Gcs(config) => gcs(config.clone(), repo, policy, slots),
         #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
         other => return Err(absent(repo.key, other)),
     };
@@ -142,55 +156,39 @@ fn sftp(config: &SftpConfig, path: &str) -> (String, Open) {
 }
 
 #[cfg(feature = "s3")]
-fn s3(
-    config: S3Config,
-    path: String,
-    policy: RetryPolicy,
-    slots: PartSlots,
-    lock: Option<Lock>,
-) -> (String, Open) {
+fn s3(config: S3Config, repo: &RepoConfig, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
     use pgconvoy_storage_s3::{Options, S3Storage, credentials::Environment};
+    let (path, lock, as_of) = (repo.path.clone(), lock(repo), repo.as_of);
     let description = S3Storage::description(&config, &path);
     let open: Open = Box::new(move |_| {
         let environment = Environment::of_process();
         let options = Options { retry: policy, slots: slots.clone(), environment, lock };
-        Ok(Arc::new(S3Storage::connect(&config, &path, options)?) as Arc<dyn Storage>)
+        Ok(seen(S3Storage::connect(&config, &path, options)?, as_of))
     });
     (description, open)
 }
 
 #[cfg(feature = "azure")]
-fn azure(
-    config: AzureConfig,
-    path: String,
-    policy: RetryPolicy,
-    slots: PartSlots,
-    lock: Option<Lock>,
-) -> (String, Open) {
+fn azure(config: AzureConfig, repo: &RepoConfig, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
     use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings, describe};
+    let (path, lock, as_of) = (repo.path.clone(), lock(repo), repo.as_of);
     let description = describe(&config, &path);
     let open: Open = Box::new(move |_| {
         let surroundings = Surroundings::of_process();
         let options =
             AzureOptions { path: path.clone(), retry: policy, slots: slots.clone(), surroundings, lock };
-        Ok(Arc::new(AzureStorage::new(&config, options)?) as Arc<dyn Storage>)
+        Ok(seen(AzureStorage::new(&config, options)?, as_of))
     });
     (description, open)
 }
 
 #[cfg(feature = "gcs")]
-fn gcs(
-    config: GcsConfig,
-    path: String,
-    policy: RetryPolicy,
-    slots: PartSlots,
-    lock: Option<Lock>,
-) -> (String, Open) {
+fn gcs(config: GcsConfig, repo: &RepoConfig, policy: RetryPolicy, slots: PartSlots) -> (String, Open) {
     use pgconvoy_storage_gcs::{GcsStorage, describe};
+    let (path, lock, as_of) = (repo.path.clone(), lock(repo), repo.as_of);
     let description = describe(&config.bucket, &path);
-    let open: Open = Box::new(move |_| {
-        Ok(Arc::new(GcsStorage::open(&config, &path, slots.clone(), policy, lock)?) as Arc<dyn Storage>)
-    });
+    let open: Open =
+        Box::new(move |_| Ok(seen(GcsStorage::open(&config, &path, slots.clone(), policy, lock)?, as_of)));
     (description, open)
 }
 

@@ -20,7 +20,7 @@ pub use sync::RepoSyncRequest;
 
 use crate::args::BackupType;
 use crate::context::Context;
-use pgconvoy_core::config::{BackupOptions, RepoConfig, StanzaConfig, nearest};
+use pgconvoy_core::config::{BackupOptions, RepoConfig, RepoKind, StanzaConfig, nearest};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::{BackupKind, BackupLabel};
 use pgconvoy_core::ids::{RepoKey, StanzaName};
@@ -100,6 +100,39 @@ impl Context {
         }
         let chosen = all.iter().filter(|key| wanted.is_empty() || wanted.contains(&key.0));
         Ok(chosen.filter_map(|key| self.config.repos.get(key)).cloned().collect())
+    }
+
+    /// Those of a command that only reads: the named one as it was at a time, if one was typed.
+    fn repositories_seen(
+        &self,
+        stanza: Option<&StanzaName>,
+        wanted: Option<u16>,
+        target_time: Option<&str>,
+    ) -> Result<Vec<RepoConfig>, Failure> {
+        let mut repos = self.repositories(stanza, wanted.as_slice())?;
+        let Some(text) = target_time else { return Ok(repos) };
+        if wanted.is_none() {
+            let message = "option '--repo-target-time' not valid without option '--repo'";
+            return Err(Failure::new(ErrorCode::OptionInvalid, message)
+                .hint("say with --repo whose past is meant: others may hold other backups at that time"));
+        }
+        let moment = moment::read(text).ok_or_else(|| {
+            let message = format!("'{text}' is not allowed for '--repo-target-time' option");
+            Failure::new(ErrorCode::OptionInvalidValue, message)
+                .hint("a time looks like 2026-11-26 12:00:00+00")
+        })?;
+        for repo in &mut repos {
+            if matches!(repo.kind, RepoKind::Posix | RepoKind::Sftp(_)) {
+                let (key, kind) = (repo.key, repo.kind.repo_type());
+                let message = format!(
+                    "option '--repo-target-time' not valid for repository {key}, which has type {kind}"
+                );
+                return Err(Failure::new(ErrorCode::OptionInvalid, message)
+                    .hint("only s3, azure and gcs keep versions of what was replaced or deleted, where the bucket has versioning enabled"));
+            }
+            repo.as_of = Some(moment.moment);
+        }
+        Ok(repos)
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! Code map: [`key`] names objects, [`error`] says what went wrong and whether to try again, [`feature`] how stores
 //! differ; [`memory`] and [`posix`] are backends; [`decorate`] holds retry, fault and metrics; [`listing`] walks pages, [`lock`] is what
-//! keeps objects from being removed, [`proof`] tests a store's word; [`parts`], [`pace`], [`renewed`] and `http` are what back ends over a network share; `conformance` is the suite that every backend passes.
+//! keeps objects from being removed, [`proof`] tests a store's word; [`parts`], [`pace`], [`renewed`] and `http` are what back ends over a network share; [`versions`] and [`as_of`]
+//! look into the past; `conformance` is the suite that every backend passes.
 //!
 //! Invariants
 //! 1. An object is there as a whole or not at all: nothing is visible under a key before its put has all bytes.
@@ -23,6 +24,7 @@
 //! `AlreadyExists`, which [`decorate::retry`] does for puts. A process that dies leaves complete objects and perhaps
 //! unlisted leftovers, which [`Storage::sweep_temporary`] removes.
 
+pub mod as_of;
 pub mod bandwidth;
 pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
@@ -44,7 +46,9 @@ pub mod random;
 pub mod renewed;
 #[cfg(any(test, feature = "conformance"))]
 pub mod scripted;
+pub mod versions;
 
+pub use as_of::AsOf;
 pub use error::{IoAction, Place, Shortage, StorageError};
 pub use feature::{Feature, Features};
 pub use key::{KeyError, ObjectKey};

@@ -87,7 +87,9 @@ fn archive_get(context: &Context, request: &RestoreRequest) -> Result<String, Fa
     };
     let program = text(std::env::current_exe())?;
     let config = context.config_file.as_ref().map(|path| text(std::path::absolute(path))).transpose()?;
-    Ok(restore_command(&program, config.as_deref(), &request.stanza, request.only_repo))
+    // Only a repository that was named by hand can be looked at as it was.
+    let as_of = request.only_repo.and_then(|key| request.repos.iter().find(|repo| repo.key == key)?.as_of);
+    Ok(restore_command(&program, config.as_deref(), &request.stanza, request.only_repo, as_of))
 }
 
 fn runtime() -> Result<Runtime, Failure> {

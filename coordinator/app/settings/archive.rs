@@ -71,7 +71,7 @@ impl ArchiveGetRequest {
             file: args.file.clone(),
             destination: below(args.pg_path.as_deref(), &args.destination),
             pg_path: args.pg_path.clone(),
-            repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
+            repos: context.repositories_seen(Some(&stanza), args.repo, args.repo_target_time.as_deref())?,
             options: context.policy(Some(&stanza))?,
             is_background: args.background,
             stanza,

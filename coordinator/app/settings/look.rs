@@ -26,7 +26,7 @@ impl InfoRequest {
             context.stanza_named()?;
         }
         Ok(InfoRequest {
-            repos: context.repositories(stanza.as_ref(), args.repo.as_slice())?,
+            repos: context.repositories_seen(stanza.as_ref(), args.repo, args.repo_target_time.as_deref())?,
             set: one_set(args.set.as_deref())?,
             kind: args.backup_type.map(Into::into),
             options: context.policy(stanza.as_ref())?,
@@ -63,7 +63,7 @@ impl VerifyRequest {
     pub fn new(context: &Context, args: &VerifyArgs) -> Result<Self, Failure> {
         let stanza = context.stanza_named()?;
         Ok(VerifyRequest {
-            repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
+            repos: context.repositories_seen(Some(&stanza), args.repo, args.repo_target_time.as_deref())?,
             set: one_set(args.set.as_deref())?,
             options: context.policy(Some(&stanza))?,
             embedded: context.embedded,
@@ -101,7 +101,7 @@ impl ManifestRequest {
         let stanza = context.stanza_named()?;
         Ok(ManifestRequest {
             set: backup_set(&args.set)?,
-            repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
+            repos: context.repositories_seen(Some(&stanza), args.repo, args.repo_target_time.as_deref())?,
             filter: args.filter.clone(),
             options: context.policy(Some(&stanza))?,
             output: args.output,
@@ -125,7 +125,7 @@ pub struct RepoLsRequest {
 impl RepoLsRequest {
     pub fn new(context: &Context, args: &RepoLsArgs) -> Result<Self, Failure> {
         Ok(RepoLsRequest {
-            repo: one_repository(context, args.repo)?,
+            repo: one_repository(context, args.repo, args.repo_target_time.as_deref())?,
             path: args.path.clone(),
             recurse: args.recurse,
             filter: args.filter.clone(),
@@ -149,7 +149,7 @@ pub struct RepoGetRequest {
 impl RepoGetRequest {
     pub fn new(context: &Context, args: &RepoGetArgs) -> Result<Self, Failure> {
         Ok(RepoGetRequest {
-            repo: one_repository(context, args.repo)?,
+            repo: one_repository(context, args.repo, args.repo_target_time.as_deref())?,
             path: args.path.clone(),
             raw: args.raw,
             ignore_missing: args.ignore_missing,
@@ -159,8 +159,12 @@ impl RepoGetRequest {
 }
 
 /// The one that was named, else the first.
-fn one_repository(context: &Context, wanted: Option<u16>) -> Result<RepoConfig, Failure> {
+fn one_repository(
+    context: &Context,
+    wanted: Option<u16>,
+    target_time: Option<&str>,
+) -> Result<RepoConfig, Failure> {
     let stanza = context.stanza_if_named()?;
-    let mut repos = context.repositories(stanza.as_ref(), wanted.as_slice())?;
+    let mut repos = context.repositories_seen(stanza.as_ref(), wanted, target_time)?;
     Ok(repos.swap_remove(0))
 }

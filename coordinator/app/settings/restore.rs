@@ -36,7 +36,7 @@ impl RestoreRequest {
         let map_all = args.tablespace_map_all.as_deref();
         Ok(RestoreRequest {
             set: backup_set(&args.set)?,
-            repos: context.repositories(Some(&stanza), args.repo.as_slice())?,
+            repos: context.repositories_seen(Some(&stanza), args.repo, args.repo_target_time.as_deref())?,
             only_repo: args.repo.map(RepoKey),
             target: RestoreTarget {
                 directory: directory(context.config.stanzas.get(&stanza), args.pg_path.as_deref())?,

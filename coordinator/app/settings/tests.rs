@@ -224,3 +224,33 @@ fn every_command_that_a_setting_names_can_be_typed() {
 fn the_definition_of_the_command_line_holds_together() {
     args::definition().debug_assert();
 }
+
+#[test]
+fn only_one_repository_that_keeps_versions_is_seen_as_it_was() {
+    let config = "[repo.1]\npath = \"/one\"\n[repo.2]\ntype = \"s3\"\n[repo.2.s3]\nbucket = \"b\"\nendpoint = \"e\"\n\
+                  region = \"r\"\nkey = \"k\"\nkey-secret = \"s\"\n";
+    let info = |line: &str| {
+        let (context, command) = context(config, &format!("info {line}"));
+        let Command::Info(args) = command else { panic!("{line} is info") };
+        InfoRequest::new(&context, &args)
+    };
+    let seen = info("--repo=2 --repo-target-time=2026-11-26T10:00:07.089Z").unwrap().repos;
+    let moment = seen[0].as_of.unwrap();
+    assert_eq!((seen.len(), moment.to_string().as_str()), (1, "2026-11-26T10:00:07.089Z"));
+    assert!(info("--repo=2").unwrap().repos.iter().all(|repo| repo.as_of.is_none()));
+    let refusals = [
+        ("--repo-target-time=2026-11-26T10:00:00Z", ErrorCode::OptionInvalid, "without option '--repo'"),
+        ("--repo=1 --repo-target-time=2026-11-26T10:00:00Z", ErrorCode::OptionInvalid, "has type posix"),
+        (
+            "--repo=2 --repo-target-time=yesterday",
+            ErrorCode::OptionInvalidValue,
+            "'yesterday' is not allowed",
+        ),
+    ];
+    for (line, code, words) in refusals {
+        let failure = info(line).unwrap_err();
+        assert_eq!(failure.code, code, "{line}");
+        assert!(failure.message.contains(words) && !failure.hints.is_empty(), "{failure:?}");
+    }
+    assert!(typed("backup --repo=2 --repo-target-time=2026-11-26T10:00:00Z").is_err());
+}

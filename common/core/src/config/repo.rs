@@ -5,7 +5,7 @@ use super::choices::{CipherType, Layout, LockMode, RetentionArchiveType, Retenti
 use super::sheet::Reader;
 use super::store::RepoKind;
 use crate::ids::RepoKey;
-use crate::units::ByteCount;
+use crate::units::{ByteCount, Timestamp};
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct RepoConfig {
     pub bandwidth_max: Option<ByteCount>,
     /// How the store is to guard what lasts.
     pub lock: Option<LockConfig>,
+    /// It is looked at as it was then, and only looked at. No configuration says so, only a command line.
+    pub as_of: Option<Timestamp>,
     /// A backup that misses a required repository is a failure.
     pub required: bool,
 }
@@ -94,6 +96,7 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
         compression,
         bandwidth_max: repo.get("bandwidth-max"),
         lock,
+        as_of: None,
         required: repo.get_default("required"),
     };
     check(&config, repo);

@@ -5,7 +5,8 @@
 //! nobody's here: the retry decorator and uploads in parts have them.
 //!
 //! Code map: [`address`] says where the container is, [`access`] by what right one asks; [`reading`], [`blocks`] and
-//! [`list`] are the calls, [`lock`] is what a put says of immutability.
+//! [`list`] are the calls, [`lock`] is what a put says of immutability, [`versions`]
+//! looks into the past.
 //!
 //! Invariants
 //! 1. `If-None-Match: *` goes with every put and commit that must create: the service decides who was first.
@@ -24,6 +25,7 @@ mod list;
 mod lock;
 mod reading;
 mod trouble;
+mod versions;
 
 #[cfg(test)]
 mod testing;

@@ -10,7 +10,7 @@
 //! 2. A page says that there is more only when one more entry was seen: Azure's pages may be empty and not the last.
 //! 3. A marker that the server does not take any more is no error: the place is asked for again without it.
 
-mod page;
+pub(crate) mod page;
 
 use crate::AzureStorage;
 use crate::door::Delimited;
@@ -107,7 +107,7 @@ impl AzureStorage {
     }
 
     /// What the names of all blobs of the store begin with.
-    fn root(&self) -> String {
+    pub(crate) fn root(&self) -> String {
         self.0.root.as_ref().map_or(String::new(), |root| format!("{root}/"))
     }
 

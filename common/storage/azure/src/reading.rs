@@ -29,7 +29,7 @@ impl AzureStorage {
     pub(crate) async fn read_whole(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
         // One byte more than allowed is never read, but tells the size.
         let end = size_max.saturating_add(1).min(SIZE_MAX);
-        let fetched = self.fetch(key, 0..end, 0..=size_max).await?;
+        let fetched = self.fetch(key, None, 0..end, 0..=size_max).await?;
         let Some(Fetched { total, body }) = fetched else {
             return match self.size(key).await? {
                 0 => Ok(Bytes::new()),
@@ -43,8 +43,10 @@ impl AzureStorage {
     pub(crate) async fn read_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, StorageError> {
         let wanted = range.end;
         let is_asked_for = range.start < range.end && range.end <= SIZE_MAX;
-        let fetched =
-            if is_asked_for { self.fetch(key, range.clone(), wanted..=u64::MAX).await? } else { None };
+        let fetched = match is_asked_for {
+            true => self.fetch(key, None, range.clone(), wanted..=u64::MAX).await?,
+            false => None,
+        };
         let size = match fetched {
             Some(Fetched { body: Some(body), .. }) => return Ok(body),
             Some(Fetched { total, .. }) => total,
@@ -56,6 +58,22 @@ impl AzureStorage {
         if wanted <= size {
             return Err(self.misfit(key, "the answer is not the range that was asked for".to_owned()));
         }
+        Err(StorageError::Truncated { at: self.place(Some(key)), size, wanted })
+    }
+
+    /// Of a version; the range is not empty and lies within it.
+    pub(crate) async fn read_range_of(
+        &self,
+        key: &ObjectKey,
+        version: Option<&str>,
+        range: Range<u64>,
+    ) -> Result<Bytes, StorageError> {
+        let wanted = range.end;
+        let size = match self.fetch(key, version, range, wanted..=u64::MAX).await? {
+            Some(Fetched { body: Some(body), .. }) => return Ok(body),
+            Some(Fetched { total, .. }) => total,
+            None => 0,
+        };
         Err(StorageError::Truncated { at: self.place(Some(key)), size, wanted })
     }
 
@@ -78,6 +96,7 @@ impl AzureStorage {
     async fn fetch(
         &self,
         key: &ObjectKey,
+        version: Option<&str>,
         range: Range<u64>,
         sizes: RangeInclusive<u64>,
     ) -> Result<Option<Fetched>, StorageError> {
@@ -85,6 +104,7 @@ impl AzureStorage {
         let length = range.end - range.start;
         let options = BlobClientDownloadOptions {
             range: Some(HttpRange::new(range.start, length)),
+            version_id: version.map(str::to_owned),
             parallel: NonZero::new(1),
             // All of it: one request.
             partition_size: NonZero::new(usize::try_from(length).unwrap_or(usize::MAX)),

@@ -38,6 +38,14 @@ pub(crate) struct NewObject<'a> {
     pub(crate) retention: Option<serde_json::Value>,
 }
 
+/// Of which object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Which<'a> {
+    pub(crate) name: &'a str,
+    /// `None`: the one that is live.
+    pub(crate) generation: Option<i64>,
+}
+
 /// What is read.
 #[derive(Debug, Clone)]
 pub(crate) enum Wanted {
@@ -87,13 +95,13 @@ impl Bodies {
     pub(crate) async fn read(
         &self,
         api: &Api,
-        name: &str,
+        which: Which<'_>,
         wanted: Wanted,
         at: &Place,
     ) -> Result<bytes::Bytes, StorageError> {
         match self {
-            Bodies::Sdk(sdk) => sdk.read(api, name, wanted, at).await,
-            Bodies::Json => json::read(api, name, wanted, at).await,
+            Bodies::Sdk(sdk) => sdk.read(api, which, wanted, at).await,
+            Bodies::Json => json::read(api, which, wanted, at).await,
         }
     }
 }

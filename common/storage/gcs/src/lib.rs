@@ -1,7 +1,7 @@
 //! Repositories in Google Cloud Storage: [`Storage`] over the documented JSON API and Google's SDK.
 //!
 //! Code map: [`api`] makes requests, [`refusal`] reads their errors, [`credentials`] says who asks; [`bodies`] puts and reads
-//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`names`]
+//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
 //! names.
 //!
 //! What is not here: retries (the retry decorator's, and those of [`PartedUpload`] for parts), encryption, storage classes (the
@@ -22,12 +22,13 @@ mod names;
 mod parts;
 mod refusal;
 mod resource;
+mod versions;
 
 pub use parts::{Part, Ticket};
 
 use api::Api;
 use async_trait::async_trait;
-use bodies::{Bodies, NewObject, Wanted};
+use bodies::{Bodies, NewObject, Wanted, Which};
 use bytes::Bytes;
 use credentials::Bearer;
 use http::HeaderValue;
@@ -124,8 +125,18 @@ impl GcsStorage {
     }
 
     async fn read(&self, key: &ObjectKey, wanted: Wanted) -> Result<Bytes, StorageError> {
-        let Inner { root, api, bodies, .. } = &*self.inner;
-        bodies.read(api, &root.name(key), wanted, &self.inner.place(Some(key))).await
+        let name = self.inner.root.name(key);
+        self.read_which(key, Which { name: &name, generation: None }, wanted).await
+    }
+
+    async fn read_which(
+        &self,
+        key: &ObjectKey,
+        which: Which<'_>,
+        wanted: Wanted,
+    ) -> Result<Bytes, StorageError> {
+        let Inner { api, bodies, .. } = &*self.inner;
+        bodies.read(api, which, wanted, &self.inner.place(Some(key))).await
     }
 
     /// An object's size as an error where it ends before what was asked for.

@@ -19,6 +19,7 @@ pub(crate) struct Resource {
     pub(crate) size: u64,
     crc32c: Option<String>,
     time_created: Option<String>,
+    time_deleted: Option<String>,
     pub(crate) metadata: BTreeMap<String, String>,
     retention: Option<Retention>,
 }
@@ -41,9 +42,18 @@ impl Resource {
 
     /// When this generation was written, by the store's clock.
     pub(crate) fn created(&self) -> Option<SystemTime> {
-        let moment: jiff::Timestamp = self.time_created.as_deref()?.parse().ok()?;
-        Some(moment.into())
+        moment(self.time_created.as_deref()?)
     }
+
+    /// When it was replaced or removed; `None`: it is live.
+    pub(crate) fn deleted(&self) -> Option<SystemTime> {
+        moment(self.time_deleted.as_deref()?)
+    }
+}
+
+fn moment(text: &str) -> Option<SystemTime> {
+    let moment: jiff::Timestamp = text.parse().ok()?;
+    Some(moment.into())
 }
 
 /// A page of a listing.

@@ -221,6 +221,10 @@ impl Asker {
                 format!("bucket '{bucket}' does not exist at {endpoint}"),
                 "create the bucket, or correct 'bucket' or 'endpoint' of the repository".to_owned(),
             ),
+            ("NoSuchVersion", _) => (
+                "a version that was there is not there any more".to_owned(),
+                "a lifecycle rule of the bucket, or somebody, has removed it since; try an earlier or a later time".to_owned(),
+            ),
             ("InvalidAccessKeyId", _) => (
                 "the store does not know the access key".to_owned(),
                 "correct 'key' of the repository; keys are made for one endpoint or account".to_owned(),
@@ -298,13 +302,13 @@ fn denied(action: IoAction) -> &'static str {
              only after its retention"
         }
         IoAction::List => {
-            "the credentials need s3:ListBucket and s3:ListBucketMultipartUploads on the bucket"
+            "the credentials need s3:ListBucket and s3:ListBucketMultipartUploads on the bucket (and s3:ListBucketVersions to look into the past)"
         }
         IoAction::Write | IoAction::Publish => {
             "the credentials need s3:PutObject (and s3:PutObjectTagging with tags, s3:PutObjectRetention with lock-mode), and the right to use the KMS key"
         }
         _ => {
-            "the credentials need s3:GetObject, and s3:ListBucket: without it a missing object looks like a denied one"
+            "the credentials need s3:GetObject (and s3:GetObjectVersion to look into the past), and s3:ListBucket: without it a missing object looks like a denied one"
         }
     }
 }

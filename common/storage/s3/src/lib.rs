@@ -1,6 +1,6 @@
 //! A repository in a bucket of S3 or of a server that speaks like it: `pgconvoy_storage`'s contract on the AWS SDK.
 //!
-//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`list`] listings, [`lock`] retentions; [`errors`] sorts what the store says;
+//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`list`] listings, [`lock`] retentions, [`versions`] the past; [`errors`] sorts what the store says;
 //! [`connect`] makes the SDK's client, over the HTTP client of all stores ([`transport`]), with what [`credentials`] get and
 //! renew; [`request`] holds what every request carries.
 //!
@@ -27,6 +27,7 @@ mod read;
 mod request;
 mod store;
 mod transport;
+mod versions;
 
 pub use connect::Options;
 pub use store::S3Storage;

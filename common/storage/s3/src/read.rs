@@ -43,15 +43,28 @@ impl S3Storage {
         }
     }
 
-    /// `None`: the object has nothing there.
     pub(crate) async fn get_range_once(
         &self,
         key: &ObjectKey,
         range: Range<u64>,
     ) -> Result<Option<Bytes>, StorageError> {
+        self.get_range_of(key, None, range).await
+    }
+
+    /// Of a version, or of the object as it is. `None`: it has nothing there.
+    pub(crate) async fn get_range_of(
+        &self,
+        key: &ObjectKey,
+        version: Option<String>,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StorageError> {
         let at = self.place(Some(key));
         let wanted = range.end - range.start;
-        let request = self.reading(key).range(format!("bytes={}-{}", range.start, range.end - 1));
+        let request = self.reading(key).set_version_id(version).range(format!(
+            "bytes={}-{}",
+            range.start,
+            range.end - 1
+        ));
         let answer = match self.judged(&at, IoAction::Read, Box::pin(request.send()).await) {
             Ok(answer) => answer,
             Err(Outcome::Answered(Answer { status: 416, .. })) => return Ok(None),

@@ -7,12 +7,12 @@ mod support;
 use bytes::Bytes;
 use pgconvoy_core::config::Secret;
 use pgconvoy_core::failure::Classify as _;
-use pgconvoy_storage::{ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance};
-use std::sync::Arc;
+use pgconvoy_storage::{ListDepth, Lock, LockMode, ObjectKey, PutMode, Storage, StorageError, conformance};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::bucket::Bucket;
-use support::{Reply, config, connect, serve};
+use support::{Reply, config, connect, connect_locking, serve};
 
 const PART: usize = 5 << 20;
 
@@ -318,4 +318,36 @@ async fn what_came_is_compared_with_what_was_stored() {
     contents.0.lock().unwrap().objects.get_mut("a").unwrap().body[4] ^= 1;
     let got = store.get(&key("a"), 99).await;
     assert!(matches!(got, Err(StorageError::Unavailable { .. })), "{got:?}");
+}
+
+#[tokio::test]
+async fn what_lasts_is_put_with_a_retention_and_every_body_with_a_checksum() {
+    let (bucket, seen) = (Bucket::default(), Arc::new(Mutex::new(Vec::new())));
+    let noting = Arc::clone(&seen);
+    let endpoint = serve(move |request| {
+        let is_part = request.query.contains_key("partNumber");
+        let is_locked = request.header("x-amz-object-lock-mode").is_some_and(|mode| mode == "COMPLIANCE")
+            && request.header("x-amz-object-lock-retain-until-date").is_some();
+        let makes_object = request.method == "PUT" && !is_part || request.query.contains_key("uploads");
+        let has_checksum = request.method != "PUT" || request.header("content-md5").is_some();
+        let told = (request.path.contains("lasting"), makes_object, is_locked, has_checksum);
+        noting.lock().unwrap().push(told);
+        bucket.answer(&request)
+    })
+    .await;
+    let covers = |key: &ObjectKey| key.as_str().contains("lasting");
+    let lock = Lock { mode: LockMode::Compliance, period: Duration::from_secs(86_400), covers };
+    let store = connect_locking(&config(&endpoint), "/", lock);
+    for name in ["lasting", "brief"] {
+        store.put(&key(&format!("{name}/small")), PutMode::Create, Bytes::from_static(b"x")).await.unwrap();
+        let mut upload = store.begin(&key(&format!("{name}/large")), PutMode::Create).await.unwrap();
+        upload.write(Bytes::from(vec![7; 2 * PART + 1])).await.unwrap();
+        upload.finish().await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    for (is_lasting, makes_object, is_locked, has_checksum) in seen.iter().copied() {
+        assert_eq!(is_locked, is_lasting && makes_object);
+        assert!(has_checksum);
+    }
+    assert_eq!(seen.iter().filter(|(_, _, is_locked, _)| *is_locked).count(), 2);
 }

@@ -36,7 +36,8 @@ impl<'a> Ahead<'a> {
         directory: Option<&Path>,
         cluster: Option<ClusterIdentity>,
     ) -> Option<Ahead<'a>> {
-        if !request.options.archive_async {
+        // The spool holds what is in the archive now.
+        if !request.options.archive_async || request.repos.iter().any(|repo| repo.as_of.is_some()) {
             return None;
         }
         let (cluster, size) = (cluster?, data_directory::segment_size(directory?)?);

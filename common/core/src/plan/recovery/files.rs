@@ -3,6 +3,7 @@
 use super::{RecoveryError, RecoveryOptions, RecoveryTarget, TargetTimeline};
 use crate::ids::{RepoKey, StanzaName};
 use crate::pg::PgVersion;
+use crate::units::Timestamp;
 
 /// How PostgreSQL calls us back for WAL. PostgreSQL itself replaces `%f` and `%p`, and reads `%%` as one percent sign;
 /// a shell reads what comes of it.
@@ -11,6 +12,7 @@ pub fn restore_command(
     config: Option<&str>,
     stanza: &StanzaName,
     repository: Option<RepoKey>,
+    as_of: Option<Timestamp>,
 ) -> String {
     let mut command = word(program);
     if let Some(config) = config {
@@ -19,6 +21,9 @@ pub fn restore_command(
     command += &format!(" --stanza={stanza} archive-get");
     if let Some(repository) = repository {
         command += &format!(" --repo={repository}");
+    }
+    if let Some(moment) = as_of {
+        command += &format!(" --repo-target-time={moment}");
     }
     command + " %f \"%p\""
 }
@@ -155,7 +160,6 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::plan::recovery::{TargetAction, TargetTime};
-    use crate::units::Timestamp;
 
     fn options(target: RecoveryTarget, action: Option<TargetAction>) -> RecoveryOptions {
         let restore_command = r#"pgconvoy archive-get %f "%p" --it='s'"#.into();
@@ -197,12 +201,17 @@ mod tests {
     fn the_restore_command_survives_postgresql_and_the_shell() {
         let stanza: StanzaName = "main".parse().unwrap();
         assert_eq!(
-            restore_command("/usr/bin/pgconvoy", Some("/etc/pgconvoy/pgconvoy.toml"), &stanza, None),
+            restore_command("/usr/bin/pgconvoy", Some("/etc/pgconvoy/pgconvoy.toml"), &stanza, None, None),
             r#"/usr/bin/pgconvoy --config=/etc/pgconvoy/pgconvoy.toml --stanza=main archive-get %f "%p""#
         );
         assert_eq!(
-            restore_command("/opt/it's 100%/pgconvoy", None, &stanza, Some(RepoKey(2))),
+            restore_command("/opt/it's 100%/pgconvoy", None, &stanza, Some(RepoKey(2)), None),
             r#"'/opt/it'\''s 100%%/pgconvoy' --stanza=main archive-get --repo=2 %f "%p""#
+        );
+        let then = Some(Timestamp(1_795_687_207_089));
+        assert_eq!(
+            restore_command("/usr/bin/pgconvoy", None, &stanza, Some(RepoKey(2)), then),
+            r#"/usr/bin/pgconvoy --stanza=main archive-get --repo=2 --repo-target-time=2026-11-26T10:00:07.089Z %f "%p""#
         );
     }
 

@@ -3,6 +3,7 @@
 use crate::system_time;
 use azure_core::time::parse_rfc7231;
 use pgconvoy_storage::listing::Entry;
+use pgconvoy_storage::versions::{Version, Versions};
 use pgconvoy_storage::{ObjectInfo, ObjectKey};
 use serde::Deserialize;
 
@@ -38,6 +39,9 @@ enum Item {
 #[serde(rename_all = "PascalCase")]
 struct Blob {
     name: Name,
+    /// Of a listing with versions.
+    #[serde(default)]
+    version_id: Option<String>,
     properties: Properties,
 }
 
@@ -84,6 +88,34 @@ impl RawPage {
         entries.sort_by(Entry::order);
         Ok(RawPage { entries, marker: Some(answer.next_marker).filter(|marker| !marker.is_empty()) })
     }
+}
+
+/// A page of a listing with versions.
+pub(crate) struct VersionPage {
+    pub(crate) versions: Versions,
+    pub(crate) marker: Option<String>,
+}
+
+/// The oldest of a name comes first.
+pub(crate) fn parse_versions(body: &[u8], root: &str) -> Result<VersionPage, String> {
+    let answer: Answer = azure_core::xml::from_xml(body).map_err(|error| error.to_string())?;
+    let mut versions = Versions::default();
+    for item in answer.blobs.items {
+        match item {
+            Item::Blob(mut blob) => {
+                let id = blob.version_id.take().unwrap_or_default();
+                let Some(Entry::Object(ObjectInfo { key, size, modified })) = blob.object(root)? else {
+                    continue;
+                };
+                let since = modified.ok_or_else(|| format!("'{key}' has no time"))?;
+                versions.objects.push(Version { key, id, since, until: None, size: Some(size) });
+            }
+            Item::BlobPrefix(prefix) => {
+                versions.prefixes.extend(key(prefix.name.decoded()?.trim_end_matches('/'), root));
+            }
+        }
+    }
+    Ok(VersionPage { versions, marker: Some(answer.next_marker).filter(|marker| !marker.is_empty()) })
 }
 
 impl Blob {

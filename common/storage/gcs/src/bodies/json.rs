@@ -1,6 +1,6 @@
 //! Bodies by the JSON API: a multipart upload with the object's description before it, and media reads.
 
-use super::{NewObject, WRONG_CHECKSUM, Wanted, damaged};
+use super::{NewObject, WRONG_CHECKSUM, Wanted, Which, damaged};
 use crate::api::{Api, Call};
 use crate::resource::{Resource, crc32c_text};
 use bytes::{Bytes, BytesMut};
@@ -30,8 +30,18 @@ pub(super) async fn put(api: &Api, new: NewObject<'_>, at: &Place) -> Result<i64
     Ok(stored.generation)
 }
 
-pub(super) async fn read(api: &Api, name: &str, wanted: Wanted, at: &Place) -> Result<Bytes, StorageError> {
-    let call = api.object(Method::GET, name, at, IoAction::Read).query("alt", "media");
+pub(super) async fn read(
+    api: &Api,
+    which: Which<'_>,
+    wanted: Wanted,
+    at: &Place,
+) -> Result<Bytes, StorageError> {
+    let generation = which.generation.map(|generation| generation.to_string());
+    let call = api.object(Method::GET, which.name, at, IoAction::Read).query("alt", "media");
+    let call = match &generation {
+        Some(generation) => call.query("generation", generation),
+        None => call,
+    };
     let call = match &wanted {
         Wanted::Whole { .. } => call,
         Wanted::Part(range) => call.range(range.start, range.end - 1),

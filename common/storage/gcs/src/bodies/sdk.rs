@@ -3,7 +3,7 @@
 //! Its retries, its resuming of reads and its resumable uploads are off: a call here is one request, and what is to be tried again
 //! is decided where it is for all stores. Errors are brought into the classes of all stores by what they say of HTTP.
 
-use super::{NewObject, WRONG_CHECKSUM, Wanted, damaged};
+use super::{NewObject, WRONG_CHECKSUM, Wanted, Which, damaged};
 use crate::api::Api;
 use crate::credentials::TokenError;
 use crate::refusal::Answer;
@@ -90,13 +90,17 @@ impl Sdk {
     pub(super) async fn read(
         &self,
         api: &Api,
-        name: &str,
+        which: Which<'_>,
         wanted: Wanted,
         at: &Place,
     ) -> Result<Bytes, StorageError> {
         let client = self.client(api, at).await?;
         let once = async || {
-            let read = client.read_object(self.bucket.as_str(), name);
+            let read = client.read_object(self.bucket.as_str(), which.name);
+            let read = match which.generation {
+                Some(generation) => read.set_generation(generation),
+                None => read,
+            };
             let read = match &wanted {
                 Wanted::Whole { .. } => read,
                 Wanted::Part(range) => {

@@ -10,6 +10,7 @@
 pub mod bucket;
 
 use pgconvoy_core::config::{S3Config, S3KeyType, Secret, StoreTls, UriStyle};
+use pgconvoy_storage::Lock;
 use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::parts::PartSlots;
 use pgconvoy_storage_s3::credentials::Environment;
@@ -192,10 +193,12 @@ pub fn connect(config: &S3Config, path: &str) -> S3Storage {
 }
 
 pub fn connect_in(config: &S3Config, path: &str, environment: Environment) -> S3Storage {
-    S3Storage::connect(
-        config,
-        path,
-        Options { retry: RETRY, slots: PartSlots::for_slots(2), environment, lock: None },
-    )
-    .unwrap()
+    let slots = PartSlots::for_slots(2);
+    S3Storage::connect(config, path, Options { retry: RETRY, slots, environment, lock: None }).unwrap()
+}
+
+/// One that locks new objects.
+pub fn connect_locking(config: &S3Config, path: &str, lock: Lock) -> S3Storage {
+    let (slots, environment) = (PartSlots::for_slots(2), Environment::default());
+    S3Storage::connect(config, path, Options { retry: RETRY, slots, environment, lock: Some(lock) }).unwrap()
 }
