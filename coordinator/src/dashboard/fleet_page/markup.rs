@@ -95,7 +95,7 @@ fn stanza(row: &StanzaRow) -> Markup {
     html! {
         tr {
             th scope="row" { bdi { (row.name) } }
-            td {
+            td class="wide" {
                 @match &row.running {
                     Some(job) => {
                         a id={ "of-" (row.name) } class="plain" href={ "/jobs/" (job.id) } { (row.sign.markup()) }
@@ -104,15 +104,15 @@ fn stanza(row: &StanzaRow) -> Markup {
                     None => { (row.sign.markup()) }
                 }
             }
-            td { @match &row.last { Some(last) => { (last_backup(last)) } None => { span class="muted" { "none" } } } }
-            td {
+            td class="wide" data-name="Last backup" { @match &row.last { Some(last) => { (last_backup(last)) } None => { span class="muted" { "none" } } } }
+            td data-name="Recoverable until" {
                 @match &row.recoverable {
                     Some(age) => { (age) }
                     None => { span class="muted" { "unknown" } }
                 }
             }
-            td class="number" { @if let Some(last) = &row.last { (last.size) } }
-            td {
+            td class="number" data-name="Size" { @if let Some(last) = &row.last { (last.size) } }
+            td class="wide" {
                 ul class="chips" {
                     @for (key, sign) in &row.repositories { li { span class="muted" { "repo " (key) } " " (sign.markup()) } }
                 }
@@ -233,14 +233,14 @@ fn ended(job: &JobRow) -> Markup {
     html! {
         tr {
             th scope="row" { a id={ "past-" (job.id) } href={ "/jobs/" (job.id) } { (job.kind) " of " bdi { (job.stanza) } } }
-            td {
+            td class="wide" {
                 (job.sign.markup())
                 @if let Some(error) = &job.error { br; span class="muted" { (error) } }
             }
-            td { (job.when) }
-            td { (job.took.as_deref().unwrap_or_default()) }
-            td class="code" { (job.label.as_deref().unwrap_or_default()) }
-            td { bdi { (job.by) } }
+            td data-name="Ended" { (job.when) }
+            td data-name="Took" { (job.took.as_deref().unwrap_or_default()) }
+            td class="code" data-name="Backup" { (job.label.as_deref().unwrap_or_default()) }
+            td data-name="By" { bdi { (job.by) } }
         }
     }
 }

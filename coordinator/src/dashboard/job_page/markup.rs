@@ -10,8 +10,10 @@ use maud::{Markup, html};
 pub(in crate::dashboard) fn content(view: &JobPageView, proof: Option<&str>) -> Markup {
     let id = &view.row.id;
     html! {
-        h1 { (view.row.kind) " of " bdi { (view.row.stanza) } }
-        @if let Some(proof) = proof { (buttons(id, proof, view.is_backup)) }
+        div class="title" {
+            h1 { (view.row.kind) " of " bdi { (view.row.stanza) } }
+            @if let Some(proof) = proof { (buttons(id, proof, view.is_backup)) }
+        }
         (head(view))
         @if view.is_backup { (units(id, view)) }
         (tables(view))
