@@ -26,6 +26,7 @@ fn log_in(browser: &mut Browser, address: &str, token: &str) -> Result<()> {
     browser.go(&format!("{address}/"))?;
     browser
         .until("the login page", "location.pathname === '/login' && document.activeElement.id === 'token'")?;
+    browser.picture("login")?;
     browser.type_text(token)?;
     browser.press("Enter")?;
     browser

@@ -154,12 +154,12 @@ fn worker(row: &WorkerRow) -> Markup {
     html! {
         tr {
             th scope="row" { bdi { (row.name) } }
-            td { (row.sign.markup()) }
-            td {
+            td class="wide" { (row.sign.markup()) }
+            td data-name="Slots busy" {
                 @if row.slots > 0 { (bar("Slots busy", row.busy.min(row.slots), row.slots)) " " span class="figure" { (row.busy) "/" (row.slots) } }
                 @else { span class="muted" { "none" } }
             }
-            td {
+            td data-name="Serves" {
                 @for (at, (stanza, server)) in row.serves.iter().enumerate() {
                     @if at > 0 { ", " }
                     bdi { (stanza) } " " span class="muted" { (server) }
@@ -195,12 +195,12 @@ fn repository(row: &RepositoryRow) -> Markup {
                 br;
                 bdi class="code muted" { (row.place) }
             }
-            td {
+            td class="wide" {
                 (row.sign.markup())
                 @if let Some(trouble) = &row.trouble { br; span class="muted" { (trouble) } }
             }
-            td class="number" { (words::count(row.backups)) }
-            td { @match &row.read { Some(age) => { (age) } None => { span class="muted" { "never" } } } }
+            td class="number" data-name="Backups" { (words::count(row.backups)) }
+            td data-name="Read" { @match &row.read { Some(age) => { (age) } None => { span class="muted" { "never" } } } }
         }
     }
 }
