@@ -63,7 +63,7 @@ fn was_quiet(browser: &mut Browser, addresses: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A job is begun from the fleet page, with the keyboard.
+/// From the fleet page to the job that runs, with the keyboard.
 fn walk_to_the_job(browser: &mut Browser, id: &str) -> Result<()> {
     browser.until("the running job", &format!("document.getElementById('live-{id}')"))?;
     browser.picture("fleet")?;
