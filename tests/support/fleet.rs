@@ -250,23 +250,34 @@ impl Fleet {
 
     /// What the API of that coordinator answers to the bearer of that role's token, which `client_of` has made.
     pub fn get(&self, site: &Site, coordinator: usize, role: &str, path: &str) -> Result<Json> {
-        let ports = self.ports.get(coordinator).context("no such coordinator")?;
-        let address = format!("https://127.0.0.1:{}", ports.http);
-        super::api::get(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
+        super::api::get(&self.address(coordinator)?, &self.pki.join("ca.crt"), &token_file(site, role), path)
     }
 
     /// The same of what `POST` answers.
     pub fn post(&self, site: &Site, coordinator: usize, role: &str, path: &str) -> Result<Json> {
+        super::api::post(&self.address(coordinator)?, &self.pki.join("ca.crt"), &token_file(site, role), path)
+    }
+
+    /// Where a coordinator's API and its dashboard are.
+    pub fn address(&self, coordinator: usize) -> Result<String> {
         let ports = self.ports.get(coordinator).context("no such coordinator")?;
-        let address = format!("https://127.0.0.1:{}", ports.http);
-        super::api::post(&address, &self.pki.join("ca.crt"), &token_file(site, role), path)
+        Ok(format!("https://127.0.0.1:{}", ports.http))
+    }
+
+    /// The token of that role, which `client_of` has made.
+    pub fn token(&self, site: &Site, role: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(token_file(site, role))?.trim().to_owned())
+    }
+
+    /// By which the coordinators' certificates are known to a browser.
+    pub fn key_hashes(&self) -> Result<Vec<String>> {
+        let certificate = |daemon: &Daemon| self.pki.join(format!("{}.crt", daemon.name));
+        self.coordinators.iter().map(|daemon| super::browser::key_hash(&certificate(daemon))).collect()
     }
 
     /// The certificate that a coordinator shows to whoever asks its API now.
     pub fn shown_certificate(&self, coordinator: usize) -> Result<String> {
-        let ports = self.ports.get(coordinator).context("no such coordinator")?;
-        let address = format!("https://127.0.0.1:{}", ports.http);
-        Ok(super::api::shown_certificate(&address, &self.pki.join("ca.crt"))?.to_string())
+        Ok(super::api::shown_certificate(&self.address(coordinator)?, &self.pki.join("ca.crt"))?.to_string())
     }
 
     /// Another certificate for a member, in the place of the one that it has.

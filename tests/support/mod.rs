@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod bad_disk;
+pub mod browser;
 pub mod checks;
 pub mod cluster;
 pub mod config;

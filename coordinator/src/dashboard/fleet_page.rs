@@ -160,41 +160,30 @@ fn oldest(report: &Report, now: Timestamp) -> Tile {
 }
 
 fn tiles(view: &FleetView, rate: u64) -> Vec<Tile> {
-    let well = view.stanzas.iter().filter(|row| row.sign.tone <= Tone::Work).count();
-    let worst = |tones: &mut dyn Iterator<Item = Tone>| {
-        tones.filter(|tone| *tone != Tone::Idle && *tone != Tone::Work).max().unwrap_or(Tone::Good)
-    };
-    let of_all = |good: usize, all: usize| format!("{good} of {all}");
-    let up = view.workers.iter().filter(|row| row.sign.tone == Tone::Good).count();
     let (busy, slots) = view.workers.iter().fold((0, 0), |sum, row| (sum.0 + row.busy, sum.1 + row.slots));
     let running = view.jobs.iter().filter(|row| row.sign.tone == Tone::Work).count();
-    let read = view.repositories.iter().filter(|row| row.sign.tone == Tone::Good).count();
-    let work = if running > 0 { Tone::Work } else { Tone::Idle };
+    let running_sign = match running {
+        0 => Sign::new(Tone::Idle, "nothing runs"),
+        _ => Sign::new(Tone::Work, words::rate(rate)),
+    };
     vec![
-        Tile {
-            name: "Stanzas",
-            figure: of_all(well, view.stanzas.len()),
-            sign: Sign::new(worst(&mut view.stanzas.iter().map(|row| row.sign.tone)), "well"),
-        },
-        Tile {
-            name: "Running",
-            figure: words::count(running as u64),
-            sign: Sign::new(work, if running > 0 { words::rate(rate) } else { "nothing runs".to_owned() }),
-        },
-        Tile {
-            name: "Workers",
-            figure: of_all(up, view.workers.len()),
-            sign: Sign::new(
-                worst(&mut view.workers.iter().map(|row| row.sign.tone)),
-                format!("up, {busy} of {slots} slots busy"),
-            ),
-        },
-        Tile {
-            name: "Repositories",
-            figure: of_all(read, view.repositories.len()),
-            sign: Sign::new(worst(&mut view.repositories.iter().map(|row| row.sign.tone)), "readable"),
-        },
+        of_all("Stanzas", view.stanzas.iter().map(|row| &row.sign), "all well"),
+        Tile { name: "Running", figure: words::count(running as u64), sign: running_sign },
+        of_all("Workers", view.workers.iter().map(|row| &row.sign), &format!("{busy} of {slots} slots busy")),
+        of_all("Repositories", view.repositories.iter().map(|row| &row.sign), "all readable"),
     ]
+}
+
+/// How many are as they should be; if not all, what the worst of the others is.
+fn of_all<'a>(name: &'static str, signs: impl Iterator<Item = &'a Sign> + Clone, all_well: &str) -> Tile {
+    let (well, all) = (signs.clone().filter(|sign| sign.tone <= Tone::Work).count(), signs.clone().count());
+    let worst = signs.filter(|sign| matches!(sign.tone, Tone::Warn | Tone::Bad)).max_by_key(|sign| sign.tone);
+    let sign = match worst {
+        Some(worst) => worst.clone(),
+        None if well < all => Sign::new(Tone::Idle, "not all are known yet"),
+        None => Sign::new(Tone::Good, all_well),
+    };
+    Tile { name, figure: format!("{well} of {all}"), sign }
 }
 
 impl StanzaRow {

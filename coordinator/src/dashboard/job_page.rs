@@ -28,11 +28,12 @@ pub(super) struct JobPageView {
     pub(super) row: JobRow,
     /// The word of the state, as buttons go by it.
     pub(super) state: &'static str,
+    pub(super) is_over: bool,
     /// Only backups have units on a map, and can be paused.
     pub(super) is_backup: bool,
     pub(super) phase: Option<&'static str>,
     /// Name and value, as they were given.
-    pub(super) options: Vec<(String, String)>,
+    pub(super) options: Vec<(String, Vec<String>)>,
     /// Name, and when.
     pub(super) times: Vec<(&'static str, String)>,
     pub(super) counts: Counts,
@@ -86,6 +87,7 @@ impl JobPageView {
         JobPageView {
             row: JobRow::of(known.view, now),
             state: record.state.name(),
+            is_over: record.state.is_over(),
             is_backup: record.kind == JobKind::Backup,
             phase: progress.filter(|_| record.state.is_under_way()).map(|progress| phase_of(progress.phase)),
             options: options(record),
@@ -149,8 +151,8 @@ const fn phase_of(phase: Phase) -> &'static str {
     }
 }
 
-fn options(record: &JobRecord) -> Vec<(String, String)> {
-    record.options.0.iter().map(|(name, values)| (name.clone(), values.join(", "))).collect()
+fn options(record: &JobRecord) -> Vec<(String, Vec<String>)> {
+    record.options.0.iter().map(|(name, values)| (name.clone(), values.clone())).collect()
 }
 
 fn times(record: &JobRecord) -> Vec<(&'static str, String)> {
@@ -200,7 +202,7 @@ fn workers(known: &Known<'_>, result: &Value) -> Vec<WorkerPart> {
             in_hand: Some(held.iter().filter(|unit| unit.worker == view.name).count() as u64),
             units: did(view).map_or(0, |part| u64::from(part.units)),
             bytes: words::bytes(did(view).map_or(0, |part| part.bytes)),
-            rate: Some(words::rate(rate)),
+            rate: (view.state != WorkerState::Lost).then(|| words::rate(rate)),
         }
     };
     taking_part.map(part).collect()

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// A question that takes longer is told as silence.
 const SILENT_AFTER_MS: i64 = 30_000;
+/// So long the others wait for an answer, to be told together.
+const TOGETHER_WITHIN_MS: i64 = 10_000;
 
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -78,11 +80,13 @@ pub(super) fn merge(places: &Places, shelves: &BTreeMap<RepoKey, Shelf>, now: Ti
     let nothing = Shelf::default();
     let mut stanzas: BTreeMap<String, Vec<RepositoryInfo>> =
         places.stanzas.keys().map(|name| (name.to_string(), Vec::new())).collect();
+    let is_awaited = |shelf: &Shelf| shelf.asked.is_some_and(|asked| now.0 - asked.0 < TOGETHER_WITHIN_MS);
+    let is_settling = shelves.values().any(is_awaited);
     let mut repositories = Vec::new();
     for facts in &places.repositories {
         let shelf = shelves.get(&facts.key).unwrap_or(&nothing);
         let standing = Standing::of(shelf, now);
-        let seen = shelf.seen.as_ref();
+        let seen = shelf.before.as_ref().filter(|_| is_settling).or(shelf.seen.as_ref());
         for stanza in seen.iter().filter_map(|seen| seen.stanzas.as_ref().ok()).flat_map(|found| found.iter())
         {
             let here = stanza.repositories.iter().cloned().map(|info| RepositoryInfo {
@@ -155,7 +159,7 @@ mod tests {
             took: Duration::ZERO,
             stanzas: stanzas.map(Arc::new),
         };
-        Shelf { seen: Some(seen), asked: asked.map(Timestamp) }
+        Shelf { seen: Some(seen), before: None, asked: asked.map(Timestamp) }
     }
 
     fn stanza(name: &str, key: u16) -> StanzaInfo {
@@ -186,6 +190,21 @@ mod tests {
         );
         assert_eq!(report.repositories[2].standing, Standing::Unknown);
         assert_eq!((report.repositories[0].as_of, report.repositories[2].as_of), (Some(Timestamp(5)), None));
+    }
+
+    #[tokio::test]
+    async fn what_is_new_in_one_repository_waits_a_while_for_the_others() {
+        let before = shelf(Ok(Vec::new()), None).seen;
+        let quick = Shelf { before, ..shelf(Ok(vec![stanza("main", 1)]), None) };
+        let slow = shelf(Ok(Vec::new()), Some(1_000));
+        let mut shelves = BTreeMap::from([(RepoKey(1), quick), (RepoKey(2), slow)]);
+        let at = |shelves: &BTreeMap<RepoKey, Shelf>, now| {
+            shown(&merge(&places(&[1, 2]), shelves, Timestamp(now)))
+        };
+        assert_eq!(at(&shelves, 2_000), ["main: 1 1, 2 1"]);
+        assert_eq!(at(&shelves, 12_000), ["main: 1 0, 2 1"], "one that hangs holds nobody up");
+        shelves.insert(RepoKey(2), shelf(Ok(vec![stanza("main", 2)]), None));
+        assert_eq!(at(&shelves, 3_000), ["main: 1 0, 2 0"]);
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@
   const WORDS = { p: "pending", l: "in hand", a: "in hand, not for the first time", d: "done" };
 
   const makeMap = (canvas) => {
-    const HEIGHT = 340, CELL_MIN = 5, CELL_MAX = 20, FRESH_MS = 900;
+    const HEIGHT = 340, CELL_MIN = 5, CELL_MAX = 24, FRESH_MS = 900;
     const told = document.getElementById("unit");
     const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
     const pen = canvas.getContext("2d");

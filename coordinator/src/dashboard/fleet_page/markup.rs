@@ -95,7 +95,7 @@ fn stanza(row: &StanzaRow) -> Markup {
     html! {
         tr {
             th scope="row" { bdi { (row.name) } }
-            td {
+            td class="wide" {
                 @match &row.running {
                     Some(job) => {
                         a id={ "of-" (row.name) } class="plain" href={ "/jobs/" (job.id) } { (row.sign.markup()) }
@@ -104,15 +104,15 @@ fn stanza(row: &StanzaRow) -> Markup {
                     None => { (row.sign.markup()) }
                 }
             }
-            td { @match &row.last { Some(last) => { (last_backup(last)) } None => { span class="muted" { "none" } } } }
-            td {
+            td class="wide" data-name="Last backup" { @match &row.last { Some(last) => { (last_backup(last)) } None => { span class="muted" { "none" } } } }
+            td data-name="Recoverable until" {
                 @match &row.recoverable {
                     Some(age) => { (age) }
                     None => { span class="muted" { "unknown" } }
                 }
             }
-            td class="number" { @if let Some(last) = &row.last { (last.size) } }
-            td {
+            td class="number" data-name="Size" { @if let Some(last) = &row.last { (last.size) } }
+            td class="wide" {
                 ul class="chips" {
                     @for (key, sign) in &row.repositories { li { span class="muted" { "repo " (key) } " " (sign.markup()) } }
                 }
@@ -154,12 +154,12 @@ fn worker(row: &WorkerRow) -> Markup {
     html! {
         tr {
             th scope="row" { bdi { (row.name) } }
-            td { (row.sign.markup()) }
-            td {
+            td class="wide" { (row.sign.markup()) }
+            td data-name="Slots busy" {
                 @if row.slots > 0 { (bar("Slots busy", row.busy.min(row.slots), row.slots)) " " span class="figure" { (row.busy) "/" (row.slots) } }
                 @else { span class="muted" { "none" } }
             }
-            td {
+            td data-name="Serves" {
                 @for (at, (stanza, server)) in row.serves.iter().enumerate() {
                     @if at > 0 { ", " }
                     bdi { (stanza) } " " span class="muted" { (server) }
@@ -195,12 +195,12 @@ fn repository(row: &RepositoryRow) -> Markup {
                 br;
                 bdi class="code muted" { (row.place) }
             }
-            td {
+            td class="wide" {
                 (row.sign.markup())
                 @if let Some(trouble) = &row.trouble { br; span class="muted" { (trouble) } }
             }
-            td class="number" { (words::count(row.backups)) }
-            td { @match &row.read { Some(age) => { (age) } None => { span class="muted" { "never" } } } }
+            td class="number" data-name="Backups" { (words::count(row.backups)) }
+            td data-name="Read" { @match &row.read { Some(age) => { (age) } None => { span class="muted" { "never" } } } }
         }
     }
 }
@@ -233,14 +233,14 @@ fn ended(job: &JobRow) -> Markup {
     html! {
         tr {
             th scope="row" { a id={ "past-" (job.id) } href={ "/jobs/" (job.id) } { (job.kind) " of " bdi { (job.stanza) } } }
-            td {
+            td class="wide" {
                 (job.sign.markup())
                 @if let Some(error) = &job.error { br; span class="muted" { (error) } }
             }
-            td { (job.when) }
-            td { (job.took.as_deref().unwrap_or_default()) }
-            td class="code" { (job.label.as_deref().unwrap_or_default()) }
-            td { bdi { (job.by) } }
+            td data-name="Ended" { (job.when) }
+            td data-name="Took" { (job.took.as_deref().unwrap_or_default()) }
+            td class="code" data-name="Backup" { (job.label.as_deref().unwrap_or_default()) }
+            td data-name="By" { bdi { (job.by) } }
         }
     }
 }

@@ -10,8 +10,10 @@ use maud::{Markup, html};
 pub(in crate::dashboard) fn content(view: &JobPageView, proof: Option<&str>) -> Markup {
     let id = &view.row.id;
     html! {
-        h1 { (view.row.kind) " of " bdi { (view.row.stanza) } }
-        @if let Some(proof) = proof { (buttons(id, proof, view.is_backup)) }
+        div class="title" {
+            h1 { (view.row.kind) " of " bdi { (view.row.stanza) } }
+            @if let Some(proof) = proof { (buttons(id, proof, view.is_backup)) }
+        }
         (head(view))
         @if view.is_backup { (units(id, view)) }
         (tables(view))
@@ -78,10 +80,12 @@ fn head(view: &JobPageView) -> Markup {
                         (gauge("Done", &format!("{}%", words::percent(row.bytes.0, row.bytes.1))))
                         (gauge("Units", &format!("{} of {}", words::count(row.units.0), words::count(row.units.1))))
                         (gauge("Bytes", &format!("{} of {}", words::bytes(row.bytes.0), words::bytes(row.bytes.1))))
-                        (gauge("Rate", row.rate.as_deref().unwrap_or("–")))
-                        (gauge("Ends in", row.eta.as_deref().unwrap_or("–")))
-                        (gauge("Limited by", row.limiting.as_deref().unwrap_or("–")))
-                        (gauge("Running for", row.took.as_deref().unwrap_or("–")))
+                        @if !view.is_over {
+                            (gauge("Rate", row.rate.as_deref().unwrap_or("–")))
+                            (gauge("Ends in", row.eta.as_deref().unwrap_or("–")))
+                            (gauge("Limited by", row.limiting.as_deref().unwrap_or("–")))
+                        }
+                        (gauge(if view.is_over { "Took" } else { "Running for" }, row.took.as_deref().unwrap_or("–")))
                     }
                 }
                 @if let Some(failure) = &view.failure {
@@ -140,6 +144,7 @@ fn tables(view: &JobPageView) -> Markup {
 }
 
 fn workers(parts: &[WorkerPart]) -> Markup {
+    let is_live = parts.iter().any(|part| part.sign.is_some());
     html! {
         @if !parts.is_empty() {
             section class="card" aria-labelledby="of-workers-head" {
@@ -147,31 +152,35 @@ fn workers(parts: &[WorkerPart]) -> Markup {
                 table {
                     thead { tr {
                         th scope="col" { "Worker" }
-                        th scope="col" { "State" }
-                        th scope="col" class="number" { "In hand" }
+                        @if is_live {
+                            th scope="col" { "State" }
+                            th scope="col" class="number" { "In hand" }
+                        }
                         th scope="col" class="number" { "Units" }
                         th scope="col" class="number" { "Read" }
-                        th scope="col" class="number" { "Rate" }
+                        @if is_live { th scope="col" class="number" { "Rate" } }
                     } }
-                    tbody { @for part in parts { (worker(part)) } }
+                    tbody { @for part in parts { (worker(part, is_live)) } }
                 }
             }
         }
     }
 }
 
-fn worker(part: &WorkerPart) -> Markup {
+fn worker(part: &WorkerPart, is_live: bool) -> Markup {
     html! {
         tr {
             th scope="row" {
                 bdi { (part.name) }
                 @if part.keeps_session { " " span class="muted" { "keeps the session" } }
             }
-            td { @if let Some(sign) = &part.sign { (sign.markup()) } }
-            td class="number" { @if let Some(units) = part.in_hand { (words::count(units)) } }
-            td class="number" { (words::count(part.units)) }
-            td class="number" { (part.bytes) }
-            td class="number" { (part.rate.as_deref().unwrap_or_default()) }
+            @if is_live {
+                td class="wide" { @if let Some(sign) = &part.sign { (sign.markup()) } }
+                td class="number" data-name="In hand" { @if let Some(units) = part.in_hand { (words::count(units)) } }
+            }
+            td class="number" data-name="Units" { (words::count(part.units)) }
+            td class="number" data-name="Read" { (part.bytes) }
+            @if is_live { td class="number" data-name="Rate" { (part.rate.as_deref().unwrap_or_default()) } }
         }
     }
 }
@@ -199,12 +208,12 @@ fn repository(part: &RepositoryPart) -> Markup {
     html! {
         tr {
             th scope="row" { "repo " (part.key) br; bdi class="code muted" { (part.place) } }
-            td {
+            td class="wide" {
                 (part.sign.markup())
                 @if let Some(trouble) = &part.trouble { br; span class="muted" { (trouble) } }
             }
-            td class="number" { (part.stored) }
-            td class="number" { (part.rate.as_deref().unwrap_or_default()) }
+            td class="number" data-name="Stored" { (part.stored) }
+            td class="number" data-name="Rate" { (part.rate.as_deref().unwrap_or_default()) }
         }
     }
 }
@@ -217,8 +226,11 @@ fn about(view: &JobPageView) -> Markup {
                 dt { "Job" } dd class="code" { (view.row.id) }
                 dt { "Submitted by" } dd { bdi { (view.row.by) } }
                 @for (name, time) in &view.times { dt { (name) } dd { (time) } }
-                @for (name, value) in &view.options {
-                    dt { "--" bdi { (name) } } dd class="code" { bdi { (value) } }
+                @for (name, values) in &view.options {
+                    dt { "--" bdi { (name) } }
+                    dd class="code" {
+                        @for (at, value) in values.iter().enumerate() { @if at > 0 { ", " } bdi { (value) } }
+                    }
                 }
             }
         }
