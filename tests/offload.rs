@@ -66,7 +66,10 @@ fn every_unit_of_a_lone_primary_is_computed_by_workers_that_see_no_data() -> Res
 
     let before = fleet.source_cpu()?;
     fleet.fleet.client.run(["backup", "--type=full", SMALL_UNITS])?.ok()?;
-    note(format!("CPU of the source: {offloaded:.2} s, computing there {:.2} s", fleet.source_cpu()? - before));
+    note(format!(
+        "CPU of the source: {offloaded:.2} s, computing there {:.2} s",
+        fleet.source_cpu()? - before
+    ));
     drop(fleet);
 
     let label = format!("--set={}", label_of(&incr)?);
@@ -82,7 +85,8 @@ fn every_unit_of_a_lone_primary_is_computed_by_workers_that_see_no_data() -> Res
 }
 
 #[test]
-fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_off_for_a_while() -> Result<()> {
+fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_off_for_a_while() -> Result<()>
+{
     let mut site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
     let offload = Offload { computers: 3, with_outsider: false, computer_limit: Some(RATE), slots: 1 };
@@ -94,9 +98,7 @@ fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_of
     let seen = fleet.fleet.await_units(&id, 10)?;
     fleet.cut()?;
     let since = Instant::now();
-    limits::wait_for("the end of the cut", limits::SOON, || {
-        Ok((since.elapsed() >= CUT).then_some(()))
-    })?;
+    limits::wait_for("the end of the cut", limits::SOON, || Ok((since.elapsed() >= CUT).then_some(())))?;
     fleet.heal()?;
     let healed = fleet.fleet.job(&id)?;
     ensure!(healed["state"] != "done", "it was done before it was cut off: {seen}, then {healed}");
@@ -123,7 +125,8 @@ fn who_has_no_ticket_gets_nothing(fleet: &OffloadFleet, job: &str) -> Result<()>
     };
     let address = fleet.listens.to_string();
     runtime.block_on(limits::within(async {
-        let refused = dialer("coordinator-0")?.dial(&address).await.err().context("a coordinator is let in")?;
+        let refused =
+            dialer("coordinator-0")?.dial(&address).await.err().context("a coordinator is let in")?;
         ensure!(refused.to_string().contains("a worker is expected"), "{refused}");
 
         let connection = dialer("worker-7")?.dial(&address).await?;

@@ -40,8 +40,7 @@ impl OffloadFleet {
         let limit = offload.computer_limit.map(|limit| format!("bandwidth-max = \"{limit}B\"\n"));
         let limit = limit.unwrap_or_default();
         let mut worker_lines = vec![format!("listen = \"{listens}\"\naddress = \"{address}\"\n")];
-        worker_lines
-            .extend((0..offload.computers).map(|_| format!("compute = [\"main\"]\n{limit}")));
+        worker_lines.extend((0..offload.computers).map(|_| format!("compute = [\"main\"]\n{limit}")));
         if offload.with_outsider {
             worker_lines.push("compute = [\"other\"]\n".to_owned());
         }

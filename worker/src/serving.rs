@@ -138,13 +138,8 @@ impl Hub {
     /// Whether this worker may have what it claims.
     fn judge(&self, worker: &WorkerName, claim: Claim) -> Result<(Arc<OpenJob>, Claim), Failure> {
         let Some(job) = self.jobs().get(&claim.job).cloned() else { return Err(not_open(&claim)) };
-        let admits = Admits {
-            job: claim.job,
-            unit: claim.unit,
-            attempt: claim.attempt,
-            worker,
-            parts: &claim.parts,
-        };
+        let admits =
+            Admits { job: claim.job, unit: claim.unit, attempt: claim.attempt, worker, parts: &claim.parts };
         if !job.secret.has_signed(&admits, &claim.ticket) {
             return Err(unsigned(worker, &claim));
         }

@@ -45,7 +45,11 @@ impl Squeezer {
 }
 
 /// The way back.
-pub(crate) fn unsqueeze(stored: VecDeque<Bytes>, length: usize, raw: usize) -> Result<VecDeque<Bytes>, Failure> {
+pub(crate) fn unsqueeze(
+    stored: VecDeque<Bytes>,
+    length: usize,
+    raw: usize,
+) -> Result<VecDeque<Bytes>, Failure> {
     if length == raw {
         return Ok(stored);
     }

@@ -3,8 +3,8 @@
 use super::protocol::{AHEAD_BYTES_MAX, Answer, Ask, CHUNK_BYTES, Intake, encode};
 use super::testing::{COMPUTER, Source, Way, job, worker};
 use super::*;
-use bytes::Bytes;
 use crate::job::testing::{ONE, PATIENCE, STALL, Site, order, part};
+use bytes::Bytes;
 use pgconvoy_core::failure::Retry;
 use pgconvoy_core::ids::{Attempt, Identity, UnitId};
 use pgconvoy_core::pg::FileClass;
@@ -87,8 +87,13 @@ async fn a_ticket_opens_what_it_was_made_for_and_nothing_else() {
     let longer = order(1, &[ONE], &[site.relation("16384", 4), part("base/5/16385", 8192)]);
     let ours = good(&source, &unit);
     let nobodys = TicketSecret::from_random_bytes([1; 32]);
-    let admits =
-        Admits { job: job(), unit: unit.unit, attempt: unit.attempt, worker: &worker(COMPUTER), parts: &unit.parts };
+    let admits = Admits {
+        job: job(),
+        unit: unit.unit,
+        attempt: unit.attempt,
+        worker: &worker(COMPUTER),
+        parts: &unit.parts,
+    };
     let bad = [
         ("another job", Claim { job: JobId(Identity::from_random_bytes([1; 16])), ..ours.clone() }),
         ("another unit", Claim { unit: UnitId(2), ..ours.clone() }),

@@ -93,9 +93,7 @@ fn dialer(credentials: &Credentials, revoked: &Revoked) -> Result<QuicDialer, Fa
         revoked: revoked.clone(),
         runtime: Handle::current(),
     });
-    dialer.map_err(|error| {
-        Failure::new(ErrorCode::HostConnect, format!("cannot open a UDP socket: {error}"))
-    })
+    dialer.map_err(|error| Failure::new(ErrorCode::HostConnect, format!("cannot open a UDP socket: {error}")))
 }
 
 /// How compute workers reach this source.

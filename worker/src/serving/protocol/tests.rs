@@ -75,11 +75,15 @@ fn asks() -> Vec<(&'static str, Ask)> {
 
 fn answers() -> Vec<(&'static str, Answer)> {
     let told = Told { end: 1 << 20, to_read: vec![(32, 62), (100, 128)] };
-    let failure = Failure::new(ErrorCode::FileRead, "cannot read base/5/16385: EIO").hint("is its disk healthy?");
+    let failure =
+        Failure::new(ErrorCode::FileRead, "cannot read base/5/16385: EIO").hint("is its disk healthy?");
     vec![
         ("opened", Answer::Opened { unread: Some(told), wrong_summary: None }),
         ("bytes", Answer::Bytes { raw: CHUNK_BYTES, stored: 4711 }),
-        ("opened-distrusted", Answer::Opened { unread: None, wrong_summary: Some("page 7 was changed".to_owned()) }),
+        (
+            "opened-distrusted",
+            Answer::Opened { unread: None, wrong_summary: Some("page 7 was changed".to_owned()) },
+        ),
         ("vanished", Answer::Vanished),
         ("nothing", Answer::Bytes { raw: 0, stored: 0 }),
         ("failed", Answer::Failed(failure)),

@@ -162,7 +162,10 @@ async fn a_source_that_finds_its_summaries_wrong_says_so_in_the_receipt_of_whoev
     let window = Window { start: Lsn(u64::MAX), ..silent_summaries().window };
     let (source, parts) = since_a_backup(&site, Some(window)).await;
     let header = std::fs::read(site.pg().join("base/5/16384")).unwrap();
-    assert!(PageHeader::read(&header[..8192]).unwrap().lsn > window.prior_start, "as if it was changed since");
+    assert!(
+        PageHeader::read(&header[..8192]).unwrap().lsn > window.prior_start,
+        "as if it was changed since"
+    );
     let served = Source::of(&source);
     let mut there = job(&site, FIRST, &[(FULL, &[FULL], &BOTH)]).await;
     Arc::get_mut(&mut there).unwrap().units = source.units.clone();
