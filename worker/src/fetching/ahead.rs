@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Wishes under way: enough for a unit of small files, and few enough that nobody waits for room to send them.
 const ASKS_MAX: usize = 256;
 
+/// Wishes for small files are said together.
+const ASKS_AT_ONCE: usize = 32;
+
 /// One part, as far as asking for it goes.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
@@ -74,6 +77,11 @@ impl Ahead {
     /// So many bytes of what was asked for were used, or will not come.
     pub(super) fn used(&mut self, bytes: u64) {
         self.bytes -= bytes;
+    }
+
+    /// Whether so much may be asked for that it is worth saying.
+    pub(super) fn has_room(&self, under_way: usize) -> bool {
+        self.bytes + u64::from(CHUNK_BYTES) <= AHEAD_BYTES_MAX && under_way + ASKS_AT_ONCE <= ASKS_MAX
     }
 
     /// What to ask for next, while so many wishes are under way.

@@ -197,8 +197,11 @@ impl Fetch {
         self.receive()
     }
 
-    /// Asks for as much as may be under way.
+    /// Asks for as much as may be under way, once that is worth saying.
     fn top_up(&mut self) -> Result<(), Failure> {
+        if !self.asked.is_empty() && !self.ahead.has_room(self.asked.len()) {
+            return Ok(());
+        }
         let mut asks = BytesMut::new();
         while let Some(asked) = self.ahead.next(self.asked.len()) {
             asks.extend_from_slice(&encode(&asked.ask)?);

@@ -10,15 +10,20 @@ use super::squeeze::Squeezer;
 use crate::job::JobContext;
 use crate::unit::reader::{Opened, PartReader};
 use crate::unit::unread::Unread;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::FencingToken;
 use pgconvoy_core::wire::{UnitOrder, UnitPart};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Wishes that wait here; of more, the rest waits in the stream. Twice as many as a compute worker has under way.
+const ASKS_MAX: usize = 512;
 /// Answers to small wishes that are given together at most: each may be the text of an error or a list of pages.
 const ANSWERS_MAX: usize = 64;
+
+/// What is copied rather than sent by itself.
+const SMALL_BYTES: usize = 16 << 10;
 
 /// The part that is open.
 struct Open {
@@ -39,13 +44,37 @@ pub(super) struct Desk {
 }
 
 /// What came of some wishes.
+#[derive(Default)]
 pub(super) struct Answers {
     /// As they are sent.
-    pub(super) bytes: Vec<Bytes>,
+    bytes: Vec<Bytes>,
+    /// What is small goes together.
+    small: BytesMut,
     /// Bytes of files in them.
     pub(super) read: u64,
     /// Nothing follows them.
     pub(super) is_last: bool,
+}
+
+impl Answers {
+    fn add(&mut self, bytes: Bytes) {
+        if bytes.len() <= SMALL_BYTES {
+            return self.small.put_slice(&bytes);
+        }
+        self.gather();
+        self.bytes.push(bytes);
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.bytes.push(self.small.split().freeze());
+        }
+    }
+
+    pub(super) fn into_bytes(mut self) -> Vec<Bytes> {
+        self.gather();
+        self.bytes
+    }
 }
 
 impl Desk {
@@ -56,8 +85,8 @@ impl Desk {
         Ok(Desk { context, order, open: None, asks: VecDeque::new(), squeezer: Squeezer::new()? })
     }
 
-    pub(super) fn ask(&mut self, ask: Ask) {
-        self.asks.push_back(ask);
+    pub(super) fn ask(&mut self, asks: impl IntoIterator<Item = Ask>) {
+        self.asks.extend(asks);
     }
 
     /// Whether there is something to do.
@@ -65,15 +94,22 @@ impl Desk {
         !self.asks.is_empty()
     }
 
+    /// Whether more may be asked now.
+    pub(super) fn has_room(&self) -> bool {
+        self.asks.len() < ASKS_MAX
+    }
+
     /// Does what was asked for, until there is a chunk's worth of answers.
     pub(super) fn work(&mut self) -> Answers {
-        let mut answers = Answers { bytes: Vec::new(), read: 0, is_last: false };
+        let mut answers = Answers::default();
         let mut count = 0;
         while let Some(ask) = self.asks.pop_front() {
             if let Err(failure) = self.answer(ask, &mut answers) {
                 answers.is_last = true;
                 // A failure is words; what cannot be said in a frame is told by the stream's end.
-                answers.bytes.extend(encode(&Answer::Failed(failure)));
+                if let Ok(last) = encode(&Answer::Failed(failure)) {
+                    answers.add(last);
+                }
                 break;
             }
             count += 1;
@@ -89,7 +125,7 @@ impl Desk {
         match ask {
             Ask::Open { part } => {
                 let answer = self.open(part)?;
-                answers.bytes.push(encode(&answer)?);
+                answers.add(encode(&answer)?);
             }
             Ask::Read { offset, length } => {
                 let part = self.open_part()?;
@@ -192,10 +228,8 @@ impl Desk {
         let stored = self.squeezer.squeeze(raw)?;
         let number = |bytes: usize| u32::try_from(bytes).expect("a chunk is short");
         let head = Answer::Bytes { raw: number(length), stored: number(stored.len()) };
-        answers.bytes.push(encode(&head)?);
-        if !stored.is_empty() {
-            answers.bytes.push(stored);
-        }
+        answers.add(encode(&head)?);
+        answers.add(stored);
         answers.read += length as u64;
         Ok(())
     }

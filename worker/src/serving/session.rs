@@ -3,7 +3,7 @@
 //! Reading is done by blocking threads, a chunk at a time, and waiting by nobody: between two wishes a stream holds an open file
 //! and no thread.
 
-use super::desk::{Answers, Desk};
+use super::desk::Desk;
 use super::protocol::{ASK_BYTES_MAX, Answer, Ask, CLAIM_BYTES_MAX, Claim, Intake, encode};
 use super::{Hub, OpenJob};
 use crate::keeper::blocking;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_transport::{Stream, StreamWriter, TransportError};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -61,7 +62,7 @@ struct Session {
 }
 
 impl Session {
-    async fn run(mut self, claim: super::protocol::Claim) -> Result<(), Failure> {
+    async fn run(mut self, claim: Claim) -> Result<(), Failure> {
         let stall = Duration::from_millis(self.job.context.units.stall_timeout_ms);
         let patience = 2 * stall + SLOT_PATIENCE;
         let mut desk = Desk::new(self.job.context.clone(), claim)?;
@@ -69,12 +70,14 @@ impl Session {
             if !desk.is_asked() {
                 let next = timeout(patience, self.intake.message::<Ask>(ASK_BYTES_MAX)).await;
                 match next.map_err(|_| silent(patience))?? {
-                    Some(ask) => desk.ask(ask),
+                    Some(ask) => desk.ask([ask]),
                     None => return Ok(self.writer.finish().await?),
                 }
             }
-            while let Some(ask) = self.intake.held_message::<Ask>(ASK_BYTES_MAX)? {
-                desk.ask(ask);
+            while desk.has_room()
+                && let Some(ask) = self.intake.held_message::<Ask>(ASK_BYTES_MAX)?
+            {
+                desk.ask([ask]);
             }
             let room = self.hub.room().await;
             let (answers, back) = blocking(move || {
@@ -83,11 +86,12 @@ impl Session {
             })
             .await?;
             desk = back;
-            let Answers { bytes, read, is_last } = answers;
+            let is_last = answers.is_last;
             if let Some(bandwidth) = &self.job.context.bandwidth {
-                bandwidth.pass(read).await;
+                bandwidth.pass(answers.read).await;
             }
-            timeout(patience, self.write(bytes)).await.map_err(|_| silent(patience))??;
+            let saying = self.say(answers.into_bytes(), &mut desk);
+            timeout(patience, saying).await.map_err(|_| silent(patience))??;
             drop(room);
             if is_last {
                 return Ok(self.writer.finish().await?);
@@ -95,11 +99,26 @@ impl Session {
         }
     }
 
-    async fn write(&mut self, answers: Vec<Bytes>) -> Result<(), TransportError> {
-        for bytes in answers {
-            self.writer.write(bytes).await?;
+    /// Hears meanwhile: who is about to wish for something may take no answer before that is said.
+    async fn say(&mut self, answers: Vec<Bytes>, desk: &mut Desk) -> Result<(), TransportError> {
+        let Session { writer, intake, .. } = self;
+        let mut writing = pin!(async {
+            for bytes in answers {
+                writer.write(bytes).await?;
+            }
+            Ok(())
+        });
+        let mut hears = true;
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut writing => return written,
+                ask = intake.message::<Ask>(ASK_BYTES_MAX), if hears && desk.has_room() => {
+                    hears = ask.as_ref().is_ok_and(Option::is_some);
+                    desk.ask(ask?);
+                }
+            }
         }
-        Ok(())
     }
 }
 
