@@ -41,12 +41,15 @@ pub(crate) struct Seen {
     pub(crate) page: Arc<str>,
 }
 
+/// When, and how many bytes workers had read and repositories got by then.
+type Bytes = (Instant, BTreeMap<WorkerName, u64>, BTreeMap<RepoKey, u64>);
+
 #[derive(Default)]
 struct Watched {
     /// When, of a job in which state, and what.
     seen: Option<(Instant, JobState, Seen)>,
     /// Looks of the window, for rates.
-    past: VecDeque<(Instant, BTreeMap<WorkerName, u64>, BTreeMap<RepoKey, u64>)>,
+    past: VecDeque<Bytes>,
 }
 
 type Slot = Arc<tokio::sync::Mutex<Watched>>;
