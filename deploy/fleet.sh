@@ -92,7 +92,7 @@ await() {
 
 sql() { user "$bin/psql" --host="$dir" --port="$1" --username=postgres --no-psqlrc --tuples-only --no-align --command="$2"; }
 is_streaming() { [[ $(sql "${pg[db1]}" "select count(*) from pg_stat_replication where state = 'streaming'") == 2 ]]; }
-sees_workers() { [[ $(user "$dir/pgconvoy" workers list --output=json | grep --only-matching '"up"' | wc --lines) == 3 ]]; }
+sees_workers() { [[ $("$dir/pgconvoy" workers list --output=json | grep --only-matching '"up"' | wc --lines) == 3 ]]; }
 
 # What all members have in common, and then what is each one's own.
 config() {

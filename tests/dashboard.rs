@@ -295,7 +295,7 @@ fn hostile_names_forms_tokens_and_a_thousand_streams_are_refused_or_harmless() -
     cancels_with_the_keyboard(&mut browser, &fleet)?;
     bears_a_thousand_streams(&hands, &operator)?;
     a_revoked_token_is_out_at_once(&mut browser, &fleet, &hands, &operator)?;
-    was_quiet(&mut browser, &[hands.address.clone()])
+    was_quiet(&mut browser, std::slice::from_ref(&hands.address))
 }
 
 fn nobody_gets_in(hands: &Hands, token: &str) -> Result<()> {

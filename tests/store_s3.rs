@@ -497,7 +497,7 @@ async fn a_view_of_the_past_shows_all_pages_and_the_versions_of_its_moment() -> 
     store.delete(&key("dir/gone")).await?;
     let moment = SystemTime::now();
     let next_second = moment + Duration::from_millis(1100);
-    // Bounded: a little more than a second, so that what follows has a later time.
+    // The timeout is a little more than a second: what follows has a later time.
     tokio::time::sleep(next_second.duration_since(SystemTime::now()).unwrap_or_default()).await;
     store.put(&key("dir/large"), PutMode::Overwrite, Bytes::from_static(b"overwritten")).await?;
     store.put(&key("dir/late"), PutMode::Create, Bytes::from_static(b"late")).await?;

@@ -62,7 +62,7 @@ impl Fleet {
     }
 }
 
-/// The packs that a backup is made of, by its manifest in that repository, and who stored them.
+/// The packs of its own that a backup is made of, by its manifest in that repository, and who stored them.
 pub fn in_manifest(site: &Site, repo: u16, label: &str) -> Result<BTreeMap<Attempt, String>> {
     let set = format!("--set={label}");
     let manifest = site.only_repos(&[repo])?.run(["manifest", "--output=json", &set])?.ok()?.json()?;
@@ -71,8 +71,9 @@ pub fn in_manifest(site: &Site, repo: u16, label: &str) -> Result<BTreeMap<Attem
         for range in file["range"].as_array().context("ranges of a file")? {
             // A file without content is in no pack.
             let Some(pack) = range["pack"].as_str() else { continue };
-            let attempt =
-                pack.strip_prefix(label).and_then(|pack| Attempt::parse(pack.rsplit('/').next()?, '-'));
+            // What an earlier backup has is that one's.
+            let Some(pack) = pack.strip_prefix(&format!("{label}/")) else { continue };
+            let attempt = pack.rsplit('/').next().and_then(|name| Attempt::parse(name, '-'));
             let worker = range["worker"].as_str().with_context(|| range.to_string())?;
             named.insert(attempt.with_context(|| range.to_string())?, worker.to_owned());
         }

@@ -417,7 +417,7 @@ impl Keeper {
 
     /// Those repositories that it has to do without.
     async fn prepare_first(&mut self, units: UnitContext) -> Result<Vec<RepositoryFailure>, Failure> {
-        let (shape, source) = self.join(&units).await?;
+        let (shape, source) = Box::pin(self.join(&units)).await?;
         let opened = preparing::open(&self.ground.repositories, &units).await?;
         let summaries = match (&self.known, &self.directory) {
             (Some(known), Some(directory)) => {

@@ -12,13 +12,13 @@ use crate::repositories::repository_set_for;
 use crate::runtime::block_on;
 use crate::signals::{Signals, Word, tell_ready};
 use offloading::Offloading;
-use pgconvoy_core::config::{BackupOptions, Config, PgConfig, restart};
+use pgconvoy_core::config::{BackupOptions, Config, FleetConfig, PgConfig, restart};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{StanzaName, WorkerName};
 use pgconvoy_repository::RepositorySet;
 use pgconvoy_storage::bandwidth::Bandwidth;
 use pgconvoy_transport::Role;
-use pgconvoy_transport::pki::Revoked;
+use pgconvoy_transport::pki::{Credentials, Revoked};
 use pgconvoy_transport::quic::{DialConfig, QuicDialer};
 use pgconvoy_transport::reconnect::Redial;
 use pgconvoy_transport::tls::Admission;
@@ -48,20 +48,7 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     let name = name(config, credentials.member().identity.worker())?;
     let (member, revoked) = (credentials.member().clone(), Revoked::default());
     let offloading = Offloading::start(config, &credentials, &revoked)?;
-    let dialer = QuicDialer::new(DialConfig {
-        credentials,
-        expects: Admission::of([Role::Coordinator]),
-        revoked: revoked.clone(),
-        runtime: Handle::current(),
-    });
-    let dialer = dialer.map_err(|error| {
-        Failure::new(ErrorCode::HostConnect, format!("cannot open a UDP socket: {error}"))
-    })?;
-    let redial = Redial::new(dialer.clone(), fleet.coordinators.clone(), Box::new(member::random));
-    let redial = redial.ok_or_else(|| {
-        Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
-            .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
-    })?;
+    let (dialer, redial) = dial(fleet, credentials, &revoked)?;
     let (options, current) = (policy(context)?, Arc::new(Current::new(context.clone())));
     let bandwidth = Arc::new(Bandwidth::of(config.worker.bandwidth_max.map(|bytes| bytes.0)));
     let seen = sources(config, &name, options.db_timeout)?;
@@ -117,6 +104,29 @@ async fn serve(context: &Context) -> Result<(), Failure> {
     })
     .await;
     Ok(())
+}
+
+/// How it reaches a coordinator, again and again.
+fn dial(
+    fleet: &FleetConfig,
+    credentials: Credentials,
+    revoked: &Revoked,
+) -> Result<(QuicDialer, Redial<QuicDialer>), Failure> {
+    let dialer = QuicDialer::new(DialConfig {
+        credentials,
+        expects: Admission::of([Role::Coordinator]),
+        revoked: revoked.clone(),
+        runtime: Handle::current(),
+    });
+    let dialer = dialer.map_err(|error| {
+        Failure::new(ErrorCode::HostConnect, format!("cannot open a UDP socket: {error}"))
+    })?;
+    let redial = Redial::new(dialer.clone(), fleet.coordinators.clone(), Box::new(member::random));
+    let redial = redial.ok_or_else(|| {
+        Failure::new(ErrorCode::OptionRequired, "[fleet] coordinators is missing")
+            .hint("coordinators = [\"host:7432\", ..]: where this worker connects")
+    })?;
+    Ok((dialer, redial))
 }
 
 fn all_repositories(config: &Config, options: &BackupOptions) -> Result<Arc<RepositorySet>, Failure> {

@@ -43,9 +43,8 @@ pub(super) async fn serve(hub: Arc<Hub>, worker: WorkerName, stream: Stream) {
     let unit = claim.unit;
     let ended = job.context.ended.clone();
     let working = Session { hub, job, intake, writer }.run(claim);
-    match ended.run_until_cancelled(working).await {
-        Some(Err(error)) => tracing::debug!("unit {unit} is not served to worker {worker} any more: {error}"),
-        Some(Ok(())) | None => {}
+    if let Some(Err(error)) = ended.run_until_cancelled(working).await {
+        tracing::debug!("unit {unit} is not served to worker {worker} any more: {error}");
     }
 }
 

@@ -29,8 +29,12 @@ impl Wire {
         Wire { connection, writer, intake: Intake::new(reader, "the source".to_owned()) }
     }
 
+    /// Whoever has refused hears no more.
     async fn say<T: serde::Serialize>(&mut self, message: &T) {
-        self.writer.write(encode(message).unwrap()).await.unwrap();
+        match self.writer.write(encode(message).unwrap()).await {
+            Ok(()) | Err(TransportError::StreamReset) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// `Ok(None)` at the end of the stream.
