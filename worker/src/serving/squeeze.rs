@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 /// Two pages of the usual size.
 const SAMPLE_BYTES: usize = 16 << 10;
-/// What a sample must shrink to, in hundredths of it. Measured by `benches/offload.rs`.
+/// What a sample must shrink to, in hundredths of it: a guess until `benches/offload.rs` has measured it.
 const PAYS_BELOW_PERCENT: usize = 50;
 
 pub(crate) struct Squeezer {
