@@ -64,7 +64,8 @@ impl Progress {
             label: machine.label(),
             units_total: board.total(),
             units_done: board.done().saturating_sub(units_unwritten),
-            units_held: board.held(),
+            // Until that is written down a unit's lease stands: it is its worker's still.
+            units_held: board.held() + units_unwritten,
             units_retried: board.retried(),
             busy: board.busy().clone(),
             bytes_total,
