@@ -6,13 +6,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 use support::checks::repo_report;
 use support::repository::name_of;
 use support::{
-    Context, Json, Random, Result, Running, Site, SiteOptions, data, ensure, files, labels, limits, note,
-    same_data,
+    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, data, ensure, files, labels, limits,
+    note, same_data,
 };
 
 /// Backups that were killed with packs left in both repositories, in full, differential and incremental ones by turns.
@@ -219,4 +220,46 @@ fn restores_from_each(site: &Site, label: &str) -> Result<()> {
         std::fs::remove_dir_all(copy.data())?;
     }
     Ok(())
+}
+
+/// The same program under another version: as long, so that its bytes can take the place of those.
+const OURS: &[u8] = env!("CARGO_PKG_VERSION").as_bytes();
+const OTHER: &str = "9.9.9";
+
+fn of_another_version(site: &Site) -> Result<Pgconvoy> {
+    ensure!(OTHER.len() == OURS.len(), "another length");
+    let mut program = std::fs::read(site.pgconvoy.binary())?;
+    let places: Vec<usize> =
+        program.windows(OURS.len()).enumerate().filter(|(_, at)| *at == OURS).map(|(at, _)| at).collect();
+    places.iter().for_each(|at| program[*at..at + OTHER.len()].copy_from_slice(OTHER.as_bytes()));
+    let path = site.scratch.join("pgconvoy-of-another-version");
+    std::fs::write(&path, program)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(site.pgconvoy.clone().with_binary(&path))
+}
+
+#[test]
+fn another_version_of_the_program_goes_on_with_what_one_has_begun() -> Result<()> {
+    let site = Site::start()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mut left = None;
+    for round in 1..=20 {
+        kill(&site, "full", Duration::from_millis(150 * round))?;
+        left = left_in_both(&site)?.filter(|(_, bytes)| *bytes > 0);
+        if left.is_some() {
+            break;
+        }
+    }
+    let (label, bytes) = left.context("no kill left a pack in both repositories")?;
+    note(format!("{bytes} bytes are left of {label}"));
+    let other = of_another_version(&site)?;
+    ensure!(other.run(["version"])?.ok()?.stdout.contains(OTHER), "it is the same version");
+    let report = other.run(arguments("full"))?.ok()?.json()?;
+    ensure!(report["label"] == label.as_str(), "{label} is not gone on with: {report}");
+    ensure!(report["units"]["resumed"].as_u64() > Some(0), "{report}");
+    let info = site.pgconvoy.run(["info", "--output=json"])?.ok()?.json()?;
+    ensure!(info[0]["backup"][0]["backrest"]["version"] == OTHER, "{info}");
+    let copy = site.restore("copy", &["--type=immediate", "--target-action=promote"])?;
+    copy.start_and_recover()?;
+    same_data(&copy, &expected)
 }
