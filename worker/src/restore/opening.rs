@@ -18,12 +18,13 @@ pub(super) struct Openings(Mutex<Vec<(PackName, Opening)>>);
 impl Openings {
     pub(super) fn begin(&self, runtime: &Handle, chosen: &Chosen, pack: PackName) {
         let mut begun = self.lock();
-        if chosen.origin.is_away() || begun.iter().any(|(other, _)| *other == pack) {
+        if chosen.origin.is_away() || chosen.origin.is_slow() || begun.iter().any(|(other, _)| *other == pack)
+        {
             return;
         }
-        let (repository, stanza) = (chosen.origin.repository().clone(), chosen.stanza.clone());
+        let (origin, stanza) = (chosen.origin.clone(), chosen.stanza.clone());
         let (backup, secret) = (chosen.backup_of(pack), chosen.secret.clone());
-        let opening = async move { PackReader::open(&repository, &stanza, pack, backup, &secret).await };
+        let opening = async move { origin.open_pack(&stanza, pack, backup, &secret).await };
         begun.push((pack, runtime.spawn(opening)));
     }
 

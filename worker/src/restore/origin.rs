@@ -1,15 +1,17 @@
 //! The repositories that have the backup: how quick each is, and where the others are found.
 
-use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::catalogue::CatalogueBody;
+use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::format::manifest::ManifestHead;
+use pgconvoy_core::format::{BackupLabel, HashSecret};
 use pgconvoy_core::ids::{Identity, RepoKey, StanzaName};
 use pgconvoy_core::plan::quickest::{Balance, Giver, learned_rate};
 use pgconvoy_repository::object::ObjectReader;
+use pgconvoy_repository::pack::PackReader;
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
@@ -69,6 +71,26 @@ impl Origin {
     pub(super) fn gave(&self, bytes: u64, took: Duration) {
         let mut record = self.lock();
         record.giver.rate = Some(learned_rate(record.giver.rate, bytes, took.as_secs_f64()));
+    }
+
+    pub(super) async fn open_pack(
+        &self,
+        stanza: &StanzaName,
+        pack: PackName,
+        backup: Option<Identity>,
+        secret: &HashSecret,
+    ) -> Result<PackReader, RepositoryError> {
+        let begin = Instant::now();
+        let opened = PackReader::open(&self.repository, stanza, pack, backup, secret).await?;
+        self.opened(&opened.object, begin.elapsed());
+        Ok(opened)
+    }
+
+    /// A small object is given whole when it is opened.
+    fn opened(&self, object: &ObjectReader, took: Duration) {
+        if object.is_whole() {
+            self.gave(object.size(), took);
+        }
     }
 
     /// How long a slot waited for it, and did something else, while it took from it.

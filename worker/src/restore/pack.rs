@@ -153,7 +153,7 @@ impl<'a> PackSlot<'a> {
             return Ok(opened);
         }
         let (stanza, secret, backup) = (&chosen.stanza, &chosen.secret, chosen.backup_of(pack.pack));
-        self.wait(PackReader::open(origin.repository(), stanza, pack.pack, backup, secret))
+        self.wait(origin.open_pack(stanza, pack.pack, backup, secret))
     }
 
     /// On the runtime, as long as nobody wants the restore to end.

@@ -198,6 +198,11 @@ impl ObjectReader {
         self.plain = Some(plain);
     }
 
+    /// Its frames came when it was opened: fetching them asks nobody.
+    pub fn is_whole(&self) -> bool {
+        self.whole.is_some() && !self.is_plain()
+    }
+
     pub(crate) fn is_plain(&self) -> bool {
         self.plain.is_some()
     }

@@ -59,7 +59,9 @@ impl<'a> Fetcher<'a> {
             let fetching = self.runtime.spawn(async move {
                 let begin = Instant::now();
                 let bytes = object.fetch(origin.repository(), frames).await?;
-                origin.gave(bytes.len() as u64, begin.elapsed());
+                if !object.is_whole() {
+                    origin.gave(bytes.len() as u64, begin.elapsed());
+                }
                 Ok(bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
             });
             (window, fetching)
