@@ -1,8 +1,10 @@
-//! A conversation of protocol version 1, as bytes that never change: a backup with one source, and a shared restore.
+//! A conversation of protocol version 1, as bytes that never change: a backup with one source, a shared restore, and what
+//! standbys and compute workers add to a backup.
 //!
 //! `testdata/protocol/README.md` says how the recording of a new version is made.
 
 mod restore;
+mod sources;
 
 use super::*;
 use crate::typed;
@@ -82,7 +84,7 @@ fn orders() -> Vec<(&'static str, Order)> {
         ("end", OrderBody::End),
     ];
     let order = |(name, body)| (name, Order { epoch: Epoch(7), job: job(), body });
-    bodies.into_iter().chain(restore::orders()).map(order).collect()
+    bodies.into_iter().chain(restore::orders()).chain(sources::orders()).map(order).collect()
 }
 
 fn options() -> SourceOptions {
@@ -182,10 +184,11 @@ fn reports() -> Vec<(&'static str, Report)> {
         ("session-closed", ReportBody::SessionClosed(Ok(session_end()))),
         ("errand-ended", ReportBody::ErrandEnded(Ok(errand_end()))),
     ];
-    let of_the_job = of_the_job.into_iter().chain(restore::reports());
+    let of_the_job = of_the_job.into_iter().chain(restore::reports()).chain(sources::reports());
     let of_the_job = of_the_job.map(|(name, body)| (name, Some(job()), body));
     let report = |(name, job, body)| (name, Report { job, body });
-    of_no_job.into_iter().chain(of_the_job).map(report).collect()
+    let again = ("hello-of-a-standby", None, ReportBody::Hello(Box::new(sources::hello_of_a_standby())));
+    of_no_job.into_iter().chain(of_the_job).chain([again]).map(report).collect()
 }
 
 fn hello() -> Hello {
