@@ -3,6 +3,7 @@
 mod support;
 
 use rustix::process::Signal;
+use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 use support::fleet::Fleet;
 use support::middle::{
@@ -111,5 +112,34 @@ fn a_worker_that_means_other_repositories_stores_nothing_in_them() -> Result<()>
     let warnings = end["result"]["warnings"].to_string();
     ensure!(warnings.contains("worker-1 takes no part"), "{end}");
     ensure!(warnings.contains("is not the repository"), "{end}");
+    restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_worker_that_loses_its_way_to_a_repository_leaves_the_rest_to_the_others() -> Result<()> {
+    let site = site()?;
+    let expected = data::fingerprint(&site.cluster)?;
+    let mut fleet = Fleet::prepare(&site, &slow())?;
+    // Worker 1 reaches repository 2 by a link, as others do by a mount.
+    let [one, two] = &site.repos[..] else { panic!("two repositories") };
+    let way = site.scratch.join("way");
+    symlink(&two.path, &way)?;
+    let config = site.config.clone().repos(&[one.clone(), two.clone().at(&way)]);
+    fleet.configure_worker(&site, 1, &config)?;
+    fleet.coordinators.iter_mut().try_for_each(|coordinator| coordinator.start())?;
+    fleet.workers[0].start()?;
+    fleet.await_workers(1)?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 5)?;
+    fleet.workers[1].start()?;
+    limits::wait_for("units of worker 1", limits::SOON, || {
+        Ok((of_worker(&fleet, &site, &id, "worker-1")?.0 > 2).then_some(()))
+    })?;
+    std::fs::remove_file(&way)?;
+    std::fs::write(&way, "no directory")?;
+    let end = fleet.await_end(&id)?;
+    is_done(&end)?;
+    let warnings = end["result"]["warnings"].to_string();
+    ensure!(warnings.contains("worker-1 takes no further part, as others store there: repo 2"), "{end}");
     restores_from_each(&site, &expected)
 }

@@ -31,6 +31,7 @@
 
 mod announcing;
 pub mod batching;
+mod blaming;
 mod confirming;
 pub mod contents;
 pub mod contest;
@@ -59,6 +60,7 @@ use crate::ids::{PlanNumber, RepoKey, UnitId, WorkerName};
 use crate::plan::inventory::Inventory;
 use crate::units::Timestamp;
 use crate::wire::{OrderBody, PreflightFacts, PreflightOrder, ReportBody, SessionFacts, SupplyOrder};
+use blaming::Suspects;
 use confirming::Confirming;
 use contents::{BackupContents, RepositoryState};
 pub use event::{
@@ -149,6 +151,7 @@ pub struct BackupMachine {
     board: UnitBoard,
     confirming: Confirming,
     reach: Reach,
+    suspects: Suspects,
     /// Units that had bad pages, and whose server had them.
     damaged: BTreeMap<UnitId, WorkerName>,
     stages: Stages,
@@ -206,6 +209,7 @@ impl BackupMachine {
             board: UnitBoard::default(),
             confirming: Confirming::default(),
             reach: Reach::default(),
+            suspects: Suspects::default(),
             damaged: BTreeMap::new(),
             stages: Stages::default(),
             contents: None,

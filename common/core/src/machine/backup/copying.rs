@@ -90,6 +90,10 @@ impl BackupMachine {
             return Ok(());
         }
         let missing = self.missing_repositories(&receipt);
+        if self.begins_to_suspect(now, &worker, &missing) {
+            self.refuse_receipt(now, worker, &receipt, effects);
+            return Ok(());
+        }
         let survivors =
             self.alive().into_iter().filter(|key| !missing.iter().any(|one| one.repository == *key)).count();
         if survivors == 0 {
@@ -103,6 +107,7 @@ impl BackupMachine {
         for one in missing {
             self.drop_repository(one.repository, one.failure, effects)?;
         }
+        self.convict(now, &worker, &receipt, effects);
         self.stages.add(now, receipt.spent.clone());
         let (unit, attempt) = (receipt.unit, receipt.attempt);
         let is_resumed = self.is_resumed(&receipt);
@@ -190,6 +195,11 @@ impl BackupMachine {
         if let Some(standby) = self.standby_behind(&worker, &report) {
             self.board.give_back(report.unit, report.attempt);
             self.dismiss_standby(now, &standby, &report.failure, effects);
+            self.lease_units(now, effects);
+            return Ok(());
+        }
+        if self.begins_to_suspect(now, &worker, &report.failed) {
+            self.board.give_back(report.unit, report.attempt);
             self.lease_units(now, effects);
             return Ok(());
         }

@@ -39,6 +39,7 @@ impl BackupMachine {
         let standing = held.as_ref().and_then(|held| held.standing.clone());
         self.readers.insert(worker.clone(), standing.map_or(Reader::Here, Reader::Fit));
         self.ask_standby_again(&worker);
+        self.pardon(&worker);
         self.set_fares(now);
         self.board.forget_wishes(&worker);
         let known: &[HeldUnit] = held.as_ref().map_or(&[], |held| &held.units);
@@ -167,6 +168,7 @@ impl BackupMachine {
         self.board.lost(worker);
         self.forsake_standby(now, worker, effects);
         self.forsake(|holder, _| holder == worker);
+        self.review_suspects();
         self.lease_units(now, effects);
         if *worker != self.source || self.source_is_away || self.source_is_lost {
             return self.expect_a_reader();

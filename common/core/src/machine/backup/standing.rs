@@ -86,6 +86,11 @@ impl BackupMachine {
 
     /// After every change in who is here and what they are.
     pub(super) fn set_fares(&mut self, now: Timestamp) {
+        self.set_usual_fares(now);
+        self.review_suspects();
+    }
+
+    fn set_usual_fares(&mut self, now: Timestamp) {
         let is_plain = self.spec.offload == Offload::Never && self.spec.standby == BackupStandby::No;
         if is_plain || self.phase == Phase::CopyingWal {
             return self.open_to_all();

@@ -73,6 +73,7 @@ impl BackupMachine {
         if state.failure.is_none() {
             state.failure = Some(failure.clone());
             effects.push(Effect::Dropped { repository, failure: failure.clone() });
+            self.review_suspects();
         }
         let settled = self.repositories.values().any(|state| state.failure.is_none());
         if settled { Ok(()) } else { Err(failure.context(format!("repo {repository}"))) }

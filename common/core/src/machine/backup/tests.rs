@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod away;
+mod blaming;
 mod distrust;
 mod draining;
 mod pages;

@@ -35,7 +35,7 @@ pub struct Hold {
     pub token: Option<FencingToken>,
     /// Who serves it, if its worker does not see the data itself.
     pub source: Option<WorkerName>,
-    since: Timestamp,
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +83,7 @@ pub struct UnitBoard {
     asked: BTreeMap<WorkerName, u16>,
     /// Workers that are given nothing, whatever they ask for.
     draining: BTreeSet<WorkerName>,
+    suspended: BTreeSet<WorkerName>,
     /// What workers may be given; those that are not in it, everything.
     fares: BTreeMap<WorkerName, Fare>,
     /// Workers that see no data themselves: who serves each of them, with what.

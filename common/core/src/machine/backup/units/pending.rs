@@ -4,7 +4,7 @@ use super::{Hold, UnitBoard, UnitState, unit_id};
 use crate::ids::{Attempt, UnitId, WorkerName};
 use crate::plan::backup::{Source, Unit};
 use crate::units::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a worker may be given, or what a source has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,8 +102,18 @@ impl Pending {
 
 impl UnitBoard {
     pub(in crate::machine::backup) fn fare(&self, worker: &WorkerName) -> Fare {
-        let is_draining = self.is_draining(worker);
-        if is_draining { Fare::Nothing } else { self.fares.get(worker).copied().unwrap_or_default() }
+        let gets_nothing = self.is_draining(worker) || self.suspended.contains(worker);
+        if gets_nothing { Fare::Nothing } else { self.usual_fare(worker) }
+    }
+
+    /// Draining and suspended or not.
+    pub(in crate::machine::backup) fn usual_fare(&self, worker: &WorkerName) -> Fare {
+        self.fares.get(worker).copied().unwrap_or_default()
+    }
+
+    /// Nobody but these gets nothing until it is decided what to do with them. Their wishes are kept.
+    pub(in crate::machine::backup) fn suspend(&mut self, workers: BTreeSet<WorkerName>) {
+        self.suspended = workers;
     }
 
     /// What others than these may be given is everything.
