@@ -13,10 +13,12 @@ use pgconvoy_transport::pki::Credentials;
 use pgconvoy_transport::quic::{DialConfig, QuicDialer};
 use pgconvoy_transport::{Admission, Dial as _, Role, Stream};
 use pgconvoy_worker::serving::protocol::{Answer, Ask, Claim, Intake, encode};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
-use support::middle::{is_done, restores_from_each, site};
+use support::fleet::Fleet;
+use support::middle::{WORKER_LEASE, is_done, restores_from_each, site};
 use support::offload::{ALWAYS, Offload, OffloadFleet, SOURCE};
 use support::units::in_manifest;
 use support::{Cluster, Context, Json, Result, Site, data, ensure, limits, note, same_data};
@@ -25,6 +27,13 @@ use tokio::runtime::{Handle, Runtime};
 const SMALL_UNITS: &str = "--unit-size=1MiB";
 /// Of each compute worker: a backup by three of them takes about fifteen seconds.
 const RATE: u64 = 1 << 20;
+/// Of each compute worker, when only two of three do what they should.
+const QUICK_RATE: u64 = 2 << 20;
+/// The least that may be configured, of a store or a worker: a unit takes a quarter of a minute.
+const HARDLY: u64 = 64 << 10;
+const THIRD: usize = 3;
+/// Of so many units one may be begun a second time while its first worker is still at it.
+const UNITS_PER_DOUBLED: u64 = 20;
 /// Longer than a connection lives without its peer.
 const CUT: Duration = Duration::from_secs(12);
 
@@ -109,6 +118,79 @@ fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_of
     ensure!(!computers.contains(SOURCE) && computers.len() >= 2, "{computers:?}: {end}");
     drop(fleet);
     restores_from_each(&site, &expected)
+}
+
+#[test]
+fn a_slow_store_a_straggler_and_a_worker_that_drains_cost_a_backup_no_more_than_their_shares() -> Result<()> {
+    let mut site = site()?;
+    let offload = Offload { computers: 3, with_outsider: false, computer_limit: Some(QUICK_RATE), slots: 1 };
+    let mut all = OffloadFleet::start(&mut site, &offload)?;
+    let fleet = &mut all.fleet;
+    let usual = std::fs::read_to_string(fleet.workers[THIRD].program.config_file())?;
+    let undisturbed = timed_run(fleet, || Ok(()))?;
+    note(format!("three compute workers take {:?} for {} units", undisturbed.took, undisturbed.units));
+
+    let behind_a_slow_store =
+        usual.replace("[repo.1]\n", &format!("[repo.1]\nbandwidth-max = \"{HARDLY}B\"\n"));
+    restart_third_with(fleet, &behind_a_slow_store)?;
+    let slow_store = timed_run(fleet, || Ok(()))?;
+    costs_a_share("a slow store behind one of them", &undisturbed, &slow_store)?;
+
+    let straggler = usual.replace(&format!("\"{QUICK_RATE}B\""), &format!("\"{HARDLY}B\""));
+    restart_third_with(fleet, &straggler)?;
+    let straggling = timed_run(fleet, || Ok(()))?;
+    costs_a_share("a straggler", &undisturbed, &straggling)?;
+    for run in [&slow_store, &straggling] {
+        ensure!(run.doubled > 0, "nobody else began what it had in hand");
+    }
+
+    restart_third_with(fleet, &usual)?;
+    let drain = || fleet.client.run(["workers", "drain", &fleet.workers[THIRD].name])?.ok().map(drop);
+    let drained = timed_run(fleet, drain)?;
+    costs_a_share("one of them drained", &undisturbed, &drained)?;
+    drop(all);
+    site.pgconvoy.run(["verify"])?.ok()?;
+    Ok(())
+}
+
+/// What became of a backup by three compute workers.
+struct Run {
+    took: Duration,
+    units: u64,
+    /// Begun a second time while their first worker was still at them.
+    doubled: u64,
+}
+
+/// `meanwhile` comes once some units are done.
+fn timed_run(fleet: &Fleet, meanwhile: impl FnOnce() -> Result<()>) -> Result<Run> {
+    let begin = Instant::now();
+    let id = fleet.submit_backup(&[ALWAYS, SMALL_UNITS, "--compress-type=none"])?;
+    fleet.await_units(&id, 3)?;
+    meanwhile()?;
+    let doubled = Cell::new(0);
+    let end = fleet.await_job(&id, "its end", |job| {
+        doubled.set(doubled.get().max(job["units"]["doubled"].as_u64().unwrap_or_default()));
+        job["finished"].is_string()
+    })?;
+    is_done(&end)?;
+    let units = end["result"]["units"]["total"].as_u64().with_context(|| end.to_string())?;
+    Ok(Run { took: begin.elapsed(), units, doubled: doubled.get() })
+}
+
+/// The two others do the third one's share, and what it has in hand is theirs after less than a lease.
+fn costs_a_share(what: &str, undisturbed: &Run, run: &Run) -> Result<()> {
+    note(format!("{what}: {:?}, {} of {} units begun twice", run.took, run.doubled, run.units));
+    ensure!(run.took < undisturbed.took * 3 / 2 + WORKER_LEASE, "{what}: it took {:?}", run.took);
+    ensure!(run.doubled * UNITS_PER_DOUBLED <= run.units, "{what}: {} were begun twice", run.doubled);
+    Ok(())
+}
+
+fn restart_third_with(fleet: &mut Fleet, configuration: &str) -> Result<()> {
+    let third = &mut fleet.workers[THIRD];
+    third.stop()?.ok()?;
+    third.reconfigure(|_| configuration.to_owned())?;
+    third.start()?;
+    fleet.await_workers(4)
 }
 
 /// Peers of all kinds at the source's own port: with a good certificate and a ticket of their own making, or without a

@@ -19,6 +19,8 @@ pub struct Progress {
     /// That somebody works on.
     pub units_held: u32,
     pub units_retried: u32,
+    /// That were begun a second time while their first worker was still at them.
+    pub units_doubled: u32,
     /// Attempts under way, by worker.
     pub busy: BTreeMap<WorkerName, u32>,
     pub bytes_total: u64,
@@ -67,6 +69,7 @@ impl Progress {
             // Until that is written down a unit's lease stands: it is its worker's still.
             units_held: board.held() + units_unwritten,
             units_retried: board.retried(),
+            units_doubled: board.doubled(),
             busy: board.busy().clone(),
             bytes_total,
             bytes_done: bytes_done.saturating_sub(bytes_unwritten),
@@ -99,6 +102,7 @@ impl Progress {
             units_done: 0,
             units_held: 0,
             units_retried: 0,
+            units_doubled: 0,
             busy: BTreeMap::new(),
             bytes_total: 0,
             bytes_done: 0,

@@ -21,6 +21,7 @@ pub fn job(view: &JobView, epoch: Epoch) -> Value {
             "done": progress.units_done,
             "leased": progress.units_held,
             "retried": progress.units_retried,
+            "doubled": progress.units_doubled,
         })
     });
     let bytes = progress

@@ -115,6 +115,7 @@ struct Running {
     leased: u64,
     pending: u64,
     retried: u64,
+    doubled: u64,
     bytes_done: u64,
     bytes_total: u64,
     rate: u64,
@@ -131,6 +132,7 @@ fn of_running_jobs(page: &mut Page, jobs: &[JobView]) {
         let taken = progress.units_done.saturating_add(progress.units_held);
         sum.pending += u64::from(progress.units_total.saturating_sub(taken));
         sum.retried += u64::from(progress.units_retried);
+        sum.doubled += u64::from(progress.units_doubled);
         sum.bytes_done += progress.bytes_done;
         sum.bytes_total += progress.bytes_total;
         sum.rate += view.rate;
@@ -151,6 +153,9 @@ fn of_running_jobs(page: &mut Page, jobs: &[JobView]) {
         }
     };
     each("pgconvoy_job_units_retried", "Units that were begun again.", |sum| Some(number(sum.retried)));
+    each("pgconvoy_job_units_doubled", "Units that two workers were at, as the first one was slow.", |sum| {
+        Some(number(sum.doubled))
+    });
     each("pgconvoy_job_done_bytes", "Planned bytes of the units that are done.", |sum| {
         Some(number(sum.bytes_done))
     });

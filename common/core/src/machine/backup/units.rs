@@ -96,8 +96,7 @@ pub struct UnitBoard {
     busy: BTreeMap<WorkerName, u32>,
     serving: BTreeMap<WorkerName, u32>,
     retried: u32,
-    /// How many were begun a second time while their first worker was still at them.
-    second_goes: u32,
+    doubled: u32,
     done: u32,
     bytes: u64,
     done_bytes: u64,
@@ -175,6 +174,11 @@ impl UnitBoard {
 
     pub fn retried(&self) -> u32 {
         self.retried
+    }
+
+    /// Begun a second time while their first worker was still at them.
+    pub fn doubled(&self) -> u32 {
+        self.doubled
     }
 
     /// Units of which nothing had to be stored, thanks to an earlier attempt.

@@ -14,7 +14,7 @@ const HOLDS_MAX: usize = 2;
 const SLOW_FACTOR: i64 = 3;
 const SLOW_MOMENT_MS: i64 = 2000;
 /// Of so many units one may be begun twice, and one in any case: if more are slow, reading is what is slow.
-const UNITS_PER_SECOND_GO: u32 = 20;
+const UNITS_PER_DOUBLED: u32 = 20;
 
 impl UnitBoard {
     /// For workers that have nothing left to do: a second go at units that take too long elsewhere.
@@ -25,7 +25,7 @@ impl UnitBoard {
         if self.timed == 0 {
             return Vec::new();
         }
-        let second_goes_max = (self.total() / UNITS_PER_SECOND_GO).max(1);
+        let doubled_max = (self.total() / UNITS_PER_DOUBLED).max(1);
         let slow_after = self.taken_ms / self.timed * SLOW_FACTOR + SLOW_MOMENT_MS;
         let mut given = Vec::new();
         for worker in self.idle() {
@@ -39,10 +39,10 @@ impl UnitBoard {
                 _ => false,
             };
             let Some(number) = self.states.iter().enumerate().position(is_slow) else { continue };
-            if self.second_goes >= second_goes_max {
+            if self.doubled >= doubled_max {
                 break;
             }
-            self.second_goes += 1;
+            self.doubled += 1;
             let unit = self.give(number, &worker, now);
             self.asked.entry(worker.clone()).and_modify(|waiting| *waiting -= 1);
             given.push((worker, vec![unit]));
