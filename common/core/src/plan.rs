@@ -9,6 +9,7 @@
 pub mod backlog;
 pub mod backup;
 pub mod blocks;
+pub mod homes;
 pub mod incremental;
 pub mod inventory;
 pub mod leftover;

@@ -33,7 +33,8 @@ impl BackupMachine {
             ..SplitOptions::new(self.spec.unit_size, self.page_size())
         };
         let plan = plan_backup(&self.inventory, self.foundation.unchanged(), options);
-        self.board.begin_anew(plan, announced.term);
+        let homes = self.foundation.homes(&plan);
+        self.board.begin_anew(plan, homes, announced.term);
         self.read_leftover(&announced, effects);
         self.clear(announced.label, effects)
     }

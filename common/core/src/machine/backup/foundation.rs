@@ -13,6 +13,8 @@ use crate::format::BackupLabel;
 use crate::format::catalogue::BackupRecord;
 use crate::format::manifest::{FileRecord, ManifestHead, RangeRecord};
 use crate::ids::{Identity, RepoKey, WorkerName};
+use crate::plan::backup::BackupPlan;
+use crate::plan::homes::Homes;
 use crate::plan::incremental::{Basis, references_on};
 use crate::plan::inventory::{FileIndex, Inventory};
 use crate::plan::leftover::LeftRanges;
@@ -188,6 +190,12 @@ impl Foundation {
             length: range.length,
         };
         of_each.chain(left).map(range).collect()
+    }
+
+    /// Who had better read what, for the newest prior's sake.
+    pub(super) fn homes(&self, plan: &BackupPlan) -> Homes {
+        let newest = self.footings.first().and_then(|footing| footing.files.as_ref());
+        newest.map_or_else(Homes::default, |prior| Homes::new(plan, prior))
     }
 
     /// Since when WAL summaries may tell what changed: only where size and time are believed as well.

@@ -12,6 +12,7 @@ use super::event::{UnitLease, WorkerShare};
 use super::stages::Occupation;
 use crate::ids::{Attempt, FencingToken, RepoKey, UnitId, WorkerName};
 use crate::plan::backup::{BackupPlan, Unit, Work};
+use crate::plan::homes::Homes;
 use crate::plan::inventory::FileIndex;
 use crate::units::Timestamp;
 use crate::wire::{FromStandby, PartReceipt, Receipt, StoredPack};
@@ -112,7 +113,7 @@ pub struct UnitBoard {
 }
 
 impl UnitBoard {
-    pub fn new(plan: BackupPlan, term: u32) -> Self {
+    pub fn new(plan: BackupPlan, homes: Homes, term: u32) -> Self {
         let total = plan.units.len();
         let first = term.saturating_mul(ATTEMPTS_PER_TERM);
         UnitBoard {
@@ -121,7 +122,7 @@ impl UnitBoard {
             first,
             failures: vec![0; total],
             bytes: plan.units.iter().map(|unit| unit.bytes).sum(),
-            pending: Pending::of(&plan.units),
+            pending: Pending::of(&plan.units, homes),
             plan,
             ..UnitBoard::default()
         }

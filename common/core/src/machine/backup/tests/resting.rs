@@ -264,3 +264,58 @@ fn a_file_that_grew_tells_how_large_its_blocks_are_in_units_that_the_prior_has_n
     }
     assert!(!beyond.is_empty());
 }
+
+/// As if two workers had read its ranges by turns.
+fn read_by_two(made: &Made, other: &WorkerName) -> Made {
+    let mut made = made.clone();
+    made.head.workers = vec![worker(), other.clone()];
+    for (number, range) in (0..).zip(made.files.iter_mut().flat_map(|file| &mut file.ranges)) {
+        range.worker = number % 2;
+    }
+    made
+}
+
+/// Who has read most of it before.
+fn reader_before(made: &Made, order: &UnitOrder) -> u16 {
+    let mut bytes = [0, 0];
+    for part in &order.parts {
+        let file = made.files.iter().find(|file| file.path == part.path).unwrap();
+        for range in &file.ranges {
+            let end = range.end().min(part.offset + part.length);
+            bytes[usize::from(range.worker)] += end.saturating_sub(range.offset.max(part.offset));
+        }
+    }
+    u16::from(bytes[1] > bytes[0])
+}
+
+#[test]
+fn who_read_a_part_before_reads_it_again_and_nobody_is_idle_for_that() {
+    let other: WorkerName = "other".parse().unwrap();
+    let small = BackupSpec { unit_size: 8 * MIB, ..spec() };
+    let (machine, queue) =
+        BackupMachine::start(small.clone(), worker(), vec![worker()], Recovered::default());
+    let mut world = World { machine, queue, ..World::new() };
+    world.do_all_units();
+    let full = read_by_two(&made_by(&world), &other);
+
+    let delta = BackupSpec { kind: BackupKind::Diff, delta: true, ..small };
+    let readers = vec![worker(), other.clone()];
+    let (machine, queue) = BackupMachine::start(delta, worker(), readers, Recovered::default());
+    let priors = [(ONE, full.clone()), (TWO, full.clone())].into_iter().collect();
+    let mut world = World { machine, queue, priors, ..World::new() };
+    world.settle();
+    let own: Vec<u16> = world.orders.iter().map(|order| reader_before(&full, order)).collect();
+    assert!(!own.is_empty() && own.iter().all(|reader| *reader == 0), "{own:?}");
+
+    let mut of_other = Vec::new();
+    loop {
+        let known = world.orders.len();
+        world.tell(Event::Reported { worker: other.clone(), report: ReportBody::Ready { units: 1 } });
+        world.settle();
+        let Some(order) = world.orders.get(known) else { break };
+        of_other.push(reader_before(&full, order));
+    }
+    let first_of_others = of_other.iter().position(|reader| *reader == 0);
+    let own = of_other.iter().filter(|reader| **reader == 1).count();
+    assert!(own > 1 && first_of_others == Some(own), "its own come first, then what is left: {of_other:?}");
+}

@@ -3,12 +3,13 @@
 use super::UnitBoard;
 use crate::ids::WorkerName;
 use crate::plan::backup::BackupPlan;
+use crate::plan::homes::Homes;
 
 impl UnitBoard {
     /// Another plan, for the same workers.
-    pub(in crate::machine::backup) fn begin_anew(&mut self, plan: BackupPlan, term: u32) {
-        let UnitBoard { draining, fares, served, .. } = std::mem::take(self);
-        *self = UnitBoard { draining, fares, served, ..UnitBoard::new(plan, term) };
+    pub(in crate::machine::backup) fn begin_anew(&mut self, plan: BackupPlan, homes: Homes, term: u32) {
+        let UnitBoard { draining, suspended, fares, served, .. } = std::mem::take(self);
+        *self = UnitBoard { draining, suspended, fares, served, ..UnitBoard::new(plan, homes, term) };
     }
 
     pub(in crate::machine::backup) fn drain(&mut self, worker: &WorkerName, is_draining: bool) {

@@ -3,6 +3,7 @@
 use super::{Hold, UnitBoard, UnitState, unit_id};
 use crate::ids::{Attempt, UnitId, WorkerName};
 use crate::plan::backup::{Source, Unit};
+use crate::plan::homes::Homes;
 use crate::units::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,25 +32,14 @@ impl Fare {
     }
 }
 
-/// Units from one kind of source, by number; no pending one lies before the cursor, except those that were returned.
-#[derive(Debug, Default)]
+/// Units of one kind, by number; no pending one lies before the cursor, except those that were returned.
+#[derive(Debug, Clone, Default)]
 struct Queue {
     numbers: Vec<usize>,
     cursor: usize,
 }
 
 impl Queue {
-    fn of(units: &[Unit], source: Source) -> Queue {
-        let mut queue = Queue::default();
-        queue.extend(units, 0, source);
-        queue
-    }
-
-    fn extend(&mut self, units: &[Unit], first: usize, source: Source) {
-        let numbered = units.iter().enumerate().filter(|(_, unit)| unit.source == source);
-        self.numbers.extend(numbered.map(|(at, _)| first + at));
-    }
-
     fn front(&self) -> Option<usize> {
         self.numbers.get(self.cursor).copied()
     }
@@ -59,44 +49,60 @@ impl Queue {
     }
 }
 
+/// Queues of units: one of those that only the primary has; of the others, one for each home, and one for those without.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    any: Queue,
-    primary: Queue,
+    homes: Homes,
+    queues: Vec<Queue>,
     returned: Vec<usize>,
 }
 
+const OF_PRIMARY: usize = 0;
+const HOMELESS: usize = 1;
+const FIRST_HOME: usize = 2;
+
 impl Pending {
-    pub(super) fn of(units: &[Unit]) -> Pending {
-        let (any, primary) = (Queue::of(units, Source::Any), Queue::of(units, Source::Primary));
-        Pending { any, primary, returned: Vec::new() }
+    pub(super) fn of(units: &[Unit], homes: Homes) -> Pending {
+        let queues = vec![Queue::default(); FIRST_HOME + homes.count()];
+        let mut pending = Pending { homes, queues, returned: Vec::new() };
+        pending.extend(units, 0);
+        pending
     }
 
     /// All before them are done.
     pub(super) fn extend(&mut self, units: &[Unit], first: usize) {
-        for (queue, source) in [(&mut self.any, Source::Any), (&mut self.primary, Source::Primary)] {
-            queue.cursor = queue.numbers.len();
-            queue.extend(units, first, source);
+        // Of a board without a plan.
+        self.queues.resize(FIRST_HOME + self.homes.count(), Queue::default());
+        self.queues.iter_mut().for_each(|queue| queue.cursor = queue.numbers.len());
+        for (number, unit) in (first..).zip(units) {
+            let at = self.queue_of(number, unit.source);
+            self.queues[at].numbers.push(number);
         }
     }
 
-    fn queue(&mut self, source: Source) -> &mut Queue {
-        match source {
-            Source::Any => &mut self.any,
-            Source::Primary => &mut self.primary,
+    fn queue_of(&self, number: usize, source: Source) -> usize {
+        match (source, self.homes.of(number)) {
+            (Source::Primary, _) => OF_PRIMARY,
+            (Source::Any, None) => HOMELESS,
+            (Source::Any, Some(home)) => FIRST_HOME + usize::from(home),
         }
+    }
+
+    fn queue_of_home(&self, worker: &WorkerName) -> Option<usize> {
+        self.homes.number(worker).map(|home| FIRST_HOME + usize::from(home))
     }
 
     /// A unit is pending again.
     pub(super) fn give_back(&mut self, number: usize, source: Source) {
         // One that the cursor has not passed is found there.
-        if self.queue(source).front().is_none_or(|front| number < front) {
+        let at = self.queue_of(number, source);
+        if self.queues[at].front().is_none_or(|front| number < front) {
             self.returned.push(number);
         }
     }
 
     fn all(&self) -> impl Iterator<Item = usize> {
-        [self.any.rest(), self.primary.rest(), &self.returned].into_iter().flatten().copied()
+        self.queues.iter().map(Queue::rest).chain([&self.returned[..]]).flatten().copied()
     }
 }
 
@@ -172,14 +178,15 @@ impl UnitBoard {
         if let Some(number) = self.next_returned(worker, fare) {
             return Some(number);
         }
-        let any = self.front(Source::Any).filter(|_| fare.has(Source::Any));
-        let primary = self.front(Source::Primary).filter(|_| fare.has(Source::Primary));
+        let any = if fare.has(Source::Any) { self.front_of_any(worker) } else { None };
+        let primary = if fare.has(Source::Primary) { self.front(OF_PRIMARY) } else { None };
         let number = match (any, primary) {
             (Some(any), Some(primary)) if fare == Fare::PrimaryFirst || primary < any => primary,
             (Some(any), _) => any,
             (None, primary) => primary?,
         };
-        self.pending.queue(self.plan.units[number].source).cursor += 1;
+        let at = self.pending.queue_of(number, self.plan.units[number].source);
+        self.pending.queues[at].cursor += 1;
         Some(number)
     }
 
@@ -195,13 +202,20 @@ impl UnitBoard {
         Some(self.pending.returned.remove(at))
     }
 
+    /// What this worker has read before, or nobody; else the largest one of somebody else's.
+    fn front_of_any(&mut self, worker: &WorkerName) -> Option<usize> {
+        let own = self.pending.queue_of_home(worker);
+        let first = own.and_then(|at| self.front(at)).into_iter().chain(self.front(HOMELESS)).min();
+        first.or_else(|| (FIRST_HOME..self.pending.queues.len()).filter_map(|at| self.front(at)).min())
+    }
+
     /// The next one that can be given; what comes last waits for all others.
-    fn front(&mut self, source: Source) -> Option<usize> {
-        while let Some(number) = self.pending.queue(source).front() {
+    fn front(&mut self, at: usize) -> Option<usize> {
+        while let Some(number) = self.pending.queues.get(at)?.front() {
             if self.states[number] == UnitState::Pending {
                 return Some(number).filter(|number| self.is_due(unit_id(*number)));
             }
-            self.pending.queue(source).cursor += 1;
+            self.pending.queues[at].cursor += 1;
         }
         None
     }

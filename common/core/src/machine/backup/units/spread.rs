@@ -91,6 +91,7 @@ mod tests {
     use crate::ids::FencingToken;
     use crate::machine::backup::event::UnitLease;
     use crate::plan::backup::{BackupPlan, Source, Unit, Work};
+    use crate::plan::homes::Homes;
     use crate::plan::inventory::FileIndex;
     use crate::wire::Receipt;
 
@@ -112,7 +113,11 @@ mod tests {
             source: Source::Any,
             last: number == units,
         };
-        UnitBoard::new(BackupPlan { unit_size: 1, units: (0..=units).map(unit).collect() }, 0)
+        UnitBoard::new(
+            BackupPlan { unit_size: 1, units: (0..=units).map(unit).collect() },
+            Homes::default(),
+            0,
+        )
     }
 
     fn token(unit: UnitId, attempt: Attempt) -> FencingToken {
