@@ -14,8 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Objects that are shared out at once: their names fit one message.
 const PART_OBJECTS_MAX: usize = 2048;
-/// Fewer are copied sooner than others have heard of them.
-const PART_OBJECTS_MIN: usize = 4;
+/// There is nothing to share of fewer.
+const PART_OBJECTS_MIN: usize = 2;
 
 /// Whoever else copies.
 pub trait Crew: fmt::Debug + Send + std::marker::Sync {
