@@ -157,7 +157,11 @@ fn a_mate_that_is_killed_and_one_that_is_frozen_cost_only_their_share_and_a_late
         let up = stage.fleet.workers_in_state("up")?;
         Ok(up.contains(&format!("worker-{frozen}")).then_some(()))
     })?;
-    assert_eq!(files::changes(&before, &files::snapshot(&repository)?), Vec::<PathBuf>::new());
+    let changes = files::changes(&before, &files::snapshot(&repository)?);
+    note(format!("changed when it woke: {changes:?}"));
+    // What it had in hand when it was frozen it gives up: that is no object yet.
+    let is_object = |path: &PathBuf| !path.to_string_lossy().contains(".pgconvoy-");
+    assert_eq!(changes.into_iter().filter(is_object).collect::<Vec<_>>(), Vec::<PathBuf>::new());
     stage.site.pgconvoy.run(["verify", "--repo=2"])?.ok().map(drop)
 }
 
