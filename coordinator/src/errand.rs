@@ -1,4 +1,4 @@
-//! A job that one worker does by itself and reports once: verify, repo-sync.
+//! A job that one worker does by itself and reports once: verify.
 //!
 //! It goes to a worker that can open all repositories which it looks at, the very same ones. If nobody has said so, some other one
 //! tries: what a worker could open was told when it connected, and may be better by now.
@@ -33,9 +33,9 @@ use tokio::time::timeout;
 const WORKER_PATIENCE: Duration = Duration::from_secs(120);
 const WORKER_POLL: Duration = Duration::from_millis(500);
 /// How long it waits for one that sees all repositories before it takes one that does not.
-const BEST_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const BEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a worker may take to stop after it was told to: longer than any call to a store lasts.
-const STOP_PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(180);
 /// A repository that takes longer is known by its number only.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ impl ErrandControl {
     }
 }
 
-/// One under way: of one worker, or a restore of several.
+/// One under way: of one worker, or shared by several.
 pub struct Errand {
     pub control: ErrandControl,
     /// `None`: nothing is told of it before its end.
@@ -98,9 +98,9 @@ impl Errand {
 pub(crate) struct Cancel(pub(crate) Failure);
 
 /// What is to be looked at; without an identity where it could not be opened here.
-type Identities = BTreeMap<RepoKey, Option<Identity>>;
+pub(crate) type Identities = BTreeMap<RepoKey, Option<Identity>>;
 
-async fn identities(repositories: &RepositorySet) -> Identities {
+pub(crate) async fn identities(repositories: &RepositorySet) -> Identities {
     let identity = |key: RepoKey| async move {
         let opened = timeout(LOOK_TIMEOUT, repositories.open(key)).await;
         (key, opened.ok().and_then(Result::ok).map(|opened| opened.identity()))
@@ -110,7 +110,7 @@ async fn identities(repositories: &RepositorySet) -> Identities {
 
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Identified(Identities);
+pub(crate) struct Identified(pub(crate) Identities);
 
 struct ErrandActor {
     registry: Arc<Registry>,
@@ -197,7 +197,7 @@ impl ErrandActor {
 }
 
 /// How many of the repositories the worker could open.
-fn seen_by(worker: &WorkerView, wanted: &Identities) -> usize {
+pub(crate) fn seen_by(worker: &WorkerView, wanted: &Identities) -> usize {
     let sees = |(key, identity): &(&RepoKey, &Option<Identity>)| {
         let is_it = |seen: &RepositorySeen| match identity {
             Some(identity) => seen.identity == *identity,

@@ -13,7 +13,7 @@ pub struct Progress {
     pub phase: Phase,
     pub is_paused: bool,
     pub label: Option<BackupLabel>,
-    /// Units are a backup's, or the shares of a restore.
+    /// Units are a backup's, the shares of a restore, or the objects of a repo-sync that were shared out so far.
     pub units_total: u32,
     pub units_done: u32,
     /// That somebody works on.
@@ -81,9 +81,9 @@ impl Progress {
         let Some((told, board)) = machine.run() else { return Progress::of_nothing() };
         let (bytes_total, bytes_done) = board.bytes();
         Progress {
-            label: Some(told.label),
-            units_total: board.total(),
-            units_done: board.done(),
+            label: told.label(),
+            units_total: board.before() + board.total(),
+            units_done: board.before() + board.done(),
             units_held: board.held(),
             busy: board.busy(),
             bytes_total,

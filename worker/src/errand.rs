@@ -1,9 +1,9 @@
-//! Whole jobs, and parts of restores, that a worker does by the commands of its program, and how it is told to do them.
+//! Whole jobs, and parts of shared ones, that a worker does by the commands of its program, and how it is told to do them.
 
-use crate::restore::Desk;
+use crate::desk::Desk;
 use async_trait::async_trait;
 use pgconvoy_core::failure::Failure;
-use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder};
+use pgconvoy_core::wire::{AssistOrder, CopyOrder, ErrandEnd, ErrandOrder};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -13,19 +13,23 @@ pub trait Errands: Send + Sync {
     /// An error means that it was not done; what the command found out is in the end.
     async fn run(&self, order: ErrandOrder, cancel: CancellationToken) -> Result<ErrandEnd, Failure>;
 
-    /// As the main worker of a restore.
-    async fn restore(
+    /// As the main worker of a job that others help with.
+    async fn lead(
         &self,
         order: ErrandOrder,
         desk: Arc<Desk>,
         cancel: CancellationToken,
     ) -> Result<ErrandEnd, Failure>;
 
-    /// As a mate; ends when it is cancelled or cannot go on.
+    /// As a mate of a restore; ends when it is cancelled or cannot go on.
     async fn assist(
         &self,
         order: AssistOrder,
         desk: Arc<Desk>,
         cancel: CancellationToken,
     ) -> Result<(), Failure>;
+
+    /// As a mate of a `repo-sync`; ends when it is cancelled or cannot go on.
+    async fn copy(&self, order: CopyOrder, desk: Arc<Desk>, cancel: CancellationToken)
+    -> Result<(), Failure>;
 }

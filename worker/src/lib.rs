@@ -14,6 +14,8 @@
 
 pub mod archive;
 pub mod check;
+pub mod copying;
+pub mod desk;
 pub mod errand;
 pub mod fetching;
 mod holdings;

@@ -26,7 +26,6 @@ mod choice;
 mod clean;
 mod control;
 mod data;
-mod desk;
 mod destination;
 mod error;
 mod existing;
@@ -54,8 +53,8 @@ mod verifiable;
 mod tests;
 
 pub use assist::assist;
-pub use desk::Desk;
 
+use crate::desk::Desk;
 use error::RestoreError;
 pub use existing::Existing;
 use existing::Standing;

@@ -8,6 +8,7 @@
 //! - A coordinator repeats the orders whose answers it lacks. Orders are idempotent: one that was obeyed already is
 //!   answered from memory.
 
+mod copying;
 mod errand;
 mod reading;
 mod receipt;
@@ -30,6 +31,7 @@ use crate::units::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use copying::{CopyObjects, CopyOrder, CopyPart, Copying};
 pub use errand::{ErrandEnd, ErrandOrder, reportable};
 pub use reading::{
     ClusterTerms, ConfirmOrder, FromStandby, Incarnation, Reading, RemoteSource, Serving, StandbyTerms,

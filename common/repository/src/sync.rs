@@ -15,7 +15,9 @@
 //! 2. Every put is create-only. What is there already is compared, not copied again; what differs is an error and stays.
 //! 3. A block is proved by its hash, a WAL file by its SHA-1, before the object that holds it is complete.
 //! 4. What others have begun in the target is left alone, unless it is this very backup and its writer is known to be dead.
-//! 5. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
+//! 5. Others may help ([`Crew`], [`SyncMate`]): they copy packs and WAL files, after the record that the backup is being copied, and publish
+//!    nothing. What they say they copied is compared like all else that is there.
+//! 6. Opening, hashing and sealing happen on [`SyncOptions::process_max`] threads of their own. Memory: some 16 MiB a thread, and of
 //!    one backup at a time what its manifest says of ranges (24 bytes each).
 //!
 //! Failure story: whoever dies leaves a label with a copy record and no entry. Nobody sweeps it or goes on with it but the next copy,
@@ -23,7 +25,9 @@
 //! breaks off is begun anew, three times in all. A store that is full, away or read-only ends it all.
 
 mod backup;
+mod crew;
 mod look;
+mod mate;
 mod object;
 mod pack;
 mod paper;
@@ -32,6 +36,8 @@ mod taking;
 mod trouble;
 mod wal;
 
+pub use crew::{Crew, Hands, Said, Settled};
+pub use mate::{Ready, SyncMate};
 pub use report::{ArchiveSync, BackupSync, Counted, SyncReport, SyncStatus, json_to_text};
 pub use taking::{BackupLock, Watch};
 
@@ -60,6 +66,8 @@ pub struct SyncOptions {
     pub now: Timestamp,
     pub watch: Watch,
     pub cancel: CancellationToken,
+    /// `None`: nobody helps.
+    pub crew: Option<Arc<dyn Crew>>,
 }
 
 /// The outer error is that nothing was begun, as the two do not belong together, or that somebody wants no more of it. What was copied by then stays, and

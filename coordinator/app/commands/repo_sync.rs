@@ -8,13 +8,17 @@ use crate::runtime::{block_on, terminated};
 use crate::settings::RepoSyncRequest;
 use pgconvoy_coordinator::prepare::{LIVENESS_WINDOW, process_runs};
 use pgconvoy_core::config::CipherType;
-use pgconvoy_core::failure::{Context as _, Failure};
-use pgconvoy_core::ids::RepoKey;
+use pgconvoy_core::failure::{Context as _, ErrorCode, Failure};
+use pgconvoy_core::ids::{RepoKey, WorkerName};
 use pgconvoy_core::units::ByteCount;
+use pgconvoy_core::wire::{CopyOrder, ErrandEnd};
 use pgconvoy_repository::object::ObjectReader;
-use pgconvoy_repository::sync::{SyncOptions, SyncReport, Watch, json_to_text, sync};
+use pgconvoy_repository::sync::{Crew, SyncMate, SyncOptions, SyncReport, Watch, json_to_text, sync};
 use pgconvoy_repository::verify::VerifyProgress;
 use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
+use pgconvoy_worker::copying::{Share, Team};
+use pgconvoy_worker::desk::Desk;
+use serde_json::json;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +35,7 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
     let synced = block_on(async {
         let cancel = CancellationToken::new();
         tokio::select! {
-            synced = synced(request, Doer::Command, cancel.clone()) => synced,
+            synced = synced(request, Doer::Command, None, cancel.clone()) => synced,
             failure = terminated() => {
                 cancel.cancel();
                 Err(failure.hint("the same command goes on where this one ended"))
@@ -50,16 +54,55 @@ pub fn run(request: &RepoSyncRequest) -> Result<ExitCode, Failure> {
 
 /// On whose behalf this process copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doer {
+enum Doer {
     Command,
     /// A worker of a fleet, whose backups are led by coordinators that come and go: a process that is gone proves nothing there.
     Job,
 }
 
+/// Does it as the main worker of a fleet's job.
+pub async fn shared(
+    request: &RepoSyncRequest,
+    desk: Arc<Desk>,
+    cancel: CancellationToken,
+) -> Result<ErrandEnd, Failure> {
+    let team = Arc::new(Team::new(desk, request.options.slots(cores())));
+    let synced = synced(request, Doer::Job, Some(team.clone()), cancel).await?;
+    let mut result = synced.to_json();
+    let one = |(name, share): (WorkerName, Share)| json!({"name": name.as_str(), "objects": share.objects, "bytes": share.bytes});
+    result["workers"] = team.shares().into_iter().map(one).collect();
+    let warning =
+        |(name, failure): (WorkerName, Failure)| json!(format!("worker {name} is left out: {failure}"));
+    result["warnings"] = team.left_out().into_iter().map(warning).collect();
+    Ok(ErrandEnd { result: Some(result.to_string()), failure: synced.verdict().err() })
+}
+
+/// Helps another worker with it. What must not expire is locked by that one and by its coordinator.
+pub async fn help(
+    request: &RepoSyncRequest,
+    order: CopyOrder,
+    desk: Arc<Desk>,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
+    let (from, to) = (request.from.key, request.to.key);
+    let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
+    let source = set.open(from).await.context(format!("repo {from}"))?;
+    let target = set.open(to).await.context(format!("repo {to}"))?;
+    let options = options(request, Doer::Job, None, cancel.clone());
+    let copier = SyncMate::open(source, target, &request.stanza, &options).await?;
+    let slots = options.process_max;
+    tracing::info!("help with the repo-sync from repo {from} to repo {to}");
+    let helping = move || pgconvoy_worker::copying::help(&copier, order, &desk, slots, &cancel);
+    tokio::task::spawn_blocking(helping).await.map_err(|error| {
+        Failure::new(ErrorCode::Assert, format!("the thread that helps with repo-sync is gone: {error}"))
+    })?
+}
+
 /// Copies it all, until it is told to stop.
-pub async fn synced(
+async fn synced(
     request: &RepoSyncRequest,
     doer: Doer,
+    crew: Option<Arc<dyn Crew>>,
     cancel: CancellationToken,
 ) -> Result<SyncReport, Failure> {
     let from = request.from.key;
@@ -67,16 +110,26 @@ pub async fn synced(
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
     let source = set.open(from).await.context(format!("repo {from}"))?;
     let target = target(request, doer, &set).await?;
-    let options = SyncOptions {
+    let options = options(request, doer, crew, cancel);
+    let last = Mutex::new(Instant::now());
+    sync(source, target, &request.stanza, &options, Arc::new(move |progress| note(&last, &progress))).await
+}
+
+fn options(
+    request: &RepoSyncRequest,
+    doer: Doer,
+    crew: Option<Arc<dyn Crew>>,
+    cancel: CancellationToken,
+) -> SyncOptions {
+    SyncOptions {
         set: request.set,
         process_max: request.options.slots(cores()),
         writer: writer(),
         now: now(),
         watch: watch(request, doer),
         cancel,
-    };
-    let last = Mutex::new(Instant::now());
-    sync(source, target, &request.stanza, &options, Arc::new(move |progress| note(&last, &progress))).await
+        crew,
+    }
 }
 
 /// A path that is no repository may be a mount that is missing, or a directory of another host: nothing is made unasked.

@@ -11,9 +11,8 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::plan::recovery::{RecoveryOptions, restore_command};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_core::wire::AssistOrder;
-use pgconvoy_worker::restore::{
-    Desk, Existing, Progress, RestoreOrder, RestoreReport, Surroundings, restore,
-};
+use pgconvoy_worker::desk::Desk;
+use pgconvoy_worker::restore::{Existing, Progress, RestoreOrder, RestoreReport, Surroundings, restore};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::sync::Arc;

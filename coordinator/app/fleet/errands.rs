@@ -1,4 +1,4 @@
-//! What this program does when a worker is told to do a whole job: the command, by the worker's own configuration.
+//! What this program does when a worker is told to do a whole job, or its part of one: the command, by the worker's own configuration.
 //!
 //! Invariant: a stanza that the configuration does not name is refused, whatever a coordinator says.
 
@@ -9,9 +9,10 @@ use crate::context::{Context, Current};
 use crate::settings::{RepoSyncRequest, RestoreRequest, VerifyRequest};
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder};
+use pgconvoy_core::job::JobKind;
+use pgconvoy_core::wire::{AssistOrder, CopyOrder, ErrandEnd, ErrandOrder};
+use pgconvoy_worker::desk::Desk;
 use pgconvoy_worker::errand::Errands;
-use pgconvoy_worker::restore::Desk;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,13 @@ impl CommandErrands {
             (_, other) => Err(not_that(&other)),
         }
     }
+
+    fn sync_request(&self, order: &ErrandOrder) -> Result<RepoSyncRequest, Failure> {
+        match self.typed(order)? {
+            (context, Command::RepoSync(args)) => RepoSyncRequest::for_job(&context, &args),
+            (_, other) => Err(not_that(&other)),
+        }
+    }
 }
 
 #[async_trait]
@@ -55,25 +63,31 @@ impl Errands for CommandErrands {
                 let (result, failure) = (verified.to_json(), verified.verdict().err());
                 Ok(ErrandEnd { result: Some(result.to_string()), failure })
             }
-            (context, Command::RepoSync(args)) => {
-                let request = RepoSyncRequest::for_job(&context, &args)?;
-                let synced = repo_sync::synced(&request, repo_sync::Doer::Job, cancel).await?;
-                let (result, failure) = (synced.to_json(), synced.verdict().err());
-                Ok(ErrandEnd { result: Some(result.to_string()), failure })
-            }
             (_, other) => Err(not_that(&other)),
         }
     }
 
-    async fn restore(
+    async fn lead(
         &self,
         order: ErrandOrder,
         desk: Arc<Desk>,
         cancel: CancellationToken,
     ) -> Result<ErrandEnd, Failure> {
+        if order.kind == JobKind::RepoSync {
+            return repo_sync::shared(&self.sync_request(&order)?, desk, cancel).await;
+        }
         let (context, request) = self.restore_request(&order)?;
         let result = restore::shared(&context, &request, desk, cancel).await?;
         Ok(ErrandEnd { result: Some(result.to_string()), failure: None })
+    }
+
+    async fn copy(
+        &self,
+        order: CopyOrder,
+        desk: Arc<Desk>,
+        cancel: CancellationToken,
+    ) -> Result<(), Failure> {
+        repo_sync::help(&self.sync_request(&order.errand)?, order, desk, cancel).await
     }
 
     async fn assist(

@@ -5,7 +5,7 @@ use crate::commands::backup;
 use crate::context::{Context, Current};
 use crate::repositories::repository_set;
 use crate::settings::{BackupRequest, InfoRequest, RepoSyncRequest, RestoreRequest, VerifyRequest};
-use pgconvoy_coordinator::restore::{WORKER_OPTION, named_workers};
+use pgconvoy_coordinator::shared::{WORKER_OPTION, named_workers};
 use pgconvoy_coordinator::workshop::{PlaceFacts, Places, Tools, Workshop};
 use pgconvoy_core::config::RepoConfig;
 use pgconvoy_core::failure::{ErrorCode, Failure};

@@ -33,7 +33,7 @@ fn job() -> JobId {
 fn record() -> JobRecord {
     JobRecord {
         id: job(),
-        kind: JobKind::RepoSync,
+        kind: JobKind::Verify,
         stanza: "main".parse().unwrap(),
         options: JobOptions::default(),
         priority: 0,

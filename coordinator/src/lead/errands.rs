@@ -5,7 +5,7 @@ use crate::actors::backup::now;
 use crate::errand::Errand;
 use crate::jobs::RunControl;
 use crate::records::JobKeeper;
-use crate::restore;
+use crate::shared;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{FencingToken, RepoKey, StanzaName};
 use pgconvoy_core::job::{JobKind, JobState};
@@ -36,11 +36,12 @@ impl Lead {
         };
         let (registry, runtime) = (self.registry.clone(), self.deps.runtime.clone());
         let (errand, locks) = match set {
-            None => (restore::start(registry, keeper.clone(), runtime)?, Locks::new()),
-            Some(set) => {
+            None => (shared::restore(registry, keeper.clone(), runtime)?, Locks::new()),
+            Some(set) if record.kind == JobKind::RepoSync => {
                 let locks = self.lock_what_must_stay(&record).await?;
-                (Errand::start(registry, &record, set, &runtime), locks)
+                (shared::repo_sync(registry, keeper.clone(), set, runtime), locks)
             }
+            Some(set) => (Errand::start(registry, &record, set, &runtime), Locks::new()),
         };
         if let Some(job) = self.lock().jobs.get_mut(&record.id) {
             job.control = RunControl::Errand(errand.control.clone());
@@ -85,9 +86,6 @@ impl Lead {
     /// What is copied must not expire on its way, neither here nor there.
     async fn lock_what_must_stay(&self, record: &JobRecord) -> Result<Locks, Failure> {
         let mut locks = Locks::new();
-        if record.kind != JobKind::RepoSync {
-            return Ok(locks);
-        }
         let holder = format!("{} job {}", record.kind, record.id);
         for repository in self.deps.workshop.check(record.kind, &record.stanza, &record.options)? {
             let leadership = &self.deps.leadership;

@@ -1,15 +1,15 @@
-//! This worker's part in a restore: the main worker's, or a mate's.
+//! This worker's part in a shared job: the main worker's, or a mate's.
 //!
 //! It runs in a task of its own and reports by itself. An order that comes again is passed on to it, and it says again how far it
 //! is; one that is over is answered from memory.
 
 use super::Keeper;
+use crate::desk::Desk;
 use crate::errand::Errands;
-use crate::restore::Desk;
 use futures::FutureExt;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::Identity;
-use pgconvoy_core::wire::{ReportBody, ShareOrder, ShareReport};
+use pgconvoy_core::wire::{ErrandEnd, ReportBody, ShareOrder, ShareReport, reportable};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +30,7 @@ impl Keeper {
         let part = match &order {
             ShareOrder::Lead(_) => None,
             ShareOrder::Assist(assist) => Some(assist.staging),
+            ShareOrder::Copy(copy) => Some(copy.staging),
             _ => {
                 if let Some(sharing) = &self.sharing {
                     sharing.desk.order(order);
@@ -79,7 +80,7 @@ impl Keeper {
         self.ground.runtime.spawn(async move {
             let work = AssertUnwindSafe(run(&*errands, order, desk.clone(), cancel)).catch_unwind();
             let panicked = |_| {
-                let failure = Failure::new(ErrorCode::Assert, "the restore panicked")
+                let failure = Failure::new(ErrorCode::Assert, "its part of the job panicked")
                     .hint("this is a defect: the worker's log has the place");
                 last_word(part, Err(failure))
             };
@@ -98,12 +99,19 @@ async fn run(
     cancel: CancellationToken,
 ) -> ShareReport {
     match order {
-        ShareOrder::Lead(order) => ShareReport::Ended(errands.restore(*order, desk, cancel).await),
+        ShareOrder::Lead(order) => {
+            let end = errands.lead(*order, desk, cancel).await;
+            ShareReport::Ended(end.map(ErrandEnd::reportable).map_err(reportable))
+        }
         ShareOrder::Assist(order) => {
             let staging = order.staging;
             last_word(Some(staging), errands.assist(*order, desk, cancel).await)
         }
-        _ => last_word(None, Err(Failure::new(ErrorCode::Assert, "no part of a restore begins with that"))),
+        ShareOrder::Copy(order) => {
+            let staging = order.staging;
+            last_word(Some(staging), errands.copy(*order, desk, cancel).await)
+        }
+        _ => last_word(None, Err(Failure::new(ErrorCode::Assert, "no part of a job begins with that"))),
     }
 }
 

@@ -5,7 +5,6 @@
 //! 2. It does only what the main worker's plan says: backup and digest are compared before anything is written.
 
 use super::data::{self, Ground, Halt, Work};
-use super::desk::Desk;
 use super::existing::Standing;
 use super::ledger::Ledger;
 use super::opening::Openings;
@@ -13,6 +12,7 @@ use super::places::Places;
 use super::source::{self, Chosen};
 use super::stock::{InHand, Part, Stock, share_of};
 use super::{RestoreOrder, Surroundings, staging};
+use crate::desk::Desk;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::ShareId;
 use pgconvoy_core::plan::shares::{Shares, digest};
@@ -135,7 +135,7 @@ impl Mate<'_> {
     fn is_durable(&self, in_hand: &InHand) {
         let Part::Share(number) = in_hand.part else { return };
         let Ok(share) = share_of(self.shares, number) else { return };
-        let staged = StagedShare { share: number, crcs: self.work.ledger.crcs_of(&share.files) };
+        let staged = StagedShare::new(number, self.work.ledger.crcs_of(&share.files));
         let mut books = self.lock();
         books.taken.remove(&number);
         books.staged.insert(number, staged.clone());

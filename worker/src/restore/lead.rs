@@ -6,7 +6,6 @@
 //! 3. When this ends well, every file is in the ledger and no staging place is left.
 
 use super::data::{self, Ground, Halt, Work};
-use super::desk::Desk;
 use super::error::{Action, RestoreError};
 use super::existing::Standing;
 use super::ledger::Ledger;
@@ -17,6 +16,7 @@ use super::source::Chosen;
 use super::stock::{InHand, Part, Stock, share_of};
 use super::sync::{Job, SyncQueue};
 use super::{RestoreOrder, Surroundings, Team, files, staging};
+use crate::desk::Desk;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};
 use pgconvoy_core::plan::restore::PlannedFile;
@@ -196,7 +196,7 @@ impl Lead<'_> {
                 desk.say(ShareReport::Adopted { mate, staging, share, result });
             }
             // Said to an earlier beginning of this worker.
-            ShareOrder::Take { .. } | ShareOrder::Assist(_) => {}
+            ShareOrder::Take { .. } | ShareOrder::Assist(_) | ShareOrder::Copy(_) => {}
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! What the slots take: packs of the shares that this worker was given.
 
 use super::data::Work;
-use super::desk::POLL;
 use super::error::RestoreError;
 use super::existing;
+use crate::desk::POLL;
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};

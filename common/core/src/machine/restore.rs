@@ -1,37 +1,58 @@
-//! One restore, shared by the workers that see its target: events in, effects out.
+//! One job that workers share, a restore or a `repo-sync`: events in, effects out.
 //!
 //! The *main* worker does the restore: it chooses the backup, takes the target, and alone gives files their final names. The
 //! others are its *mates*: each writes its shares into a staging place that the main worker made for it, and the main worker
 //! adopts them. So nobody but the main worker can ever write to a file of the cluster, however late it wakes.
 //!
+//! A `repo-sync` is shared in the same way, part by part: its main worker alone publishes; a mate's *staging place* is but a name for
+//! what it does, as what it copies lies in the target at once, under names that nothing refers to; and the main worker
+//! *adopts* that by comparing it with the source.
+//!
 //! Invariants
 //! 1. A share is in one state: free, held by one worker, staged by one mate, done. Only the main worker's word makes it done, and
 //!    its word outranks what is thought here.
 //! 2. What a mate says counts only with the name of the staging place that it has now: an earlier incarnation has another one.
-//! 3. The main worker is recorded before it begins, and nobody takes its place: a frozen one could wake beside the next.
+//! 3. The main worker is recorded before it begins, and nobody takes a restore's place: a frozen one could wake beside the next.
+//!    Two that copy the same do each other no harm, so whoever is here follows one of a `repo-sync` that is lost.
+//! 4. A `repo-sync` that is cancelled ends when its main worker has stopped or is lost: what the job locks must not be free before.
 //!
 //! Failure story: a mate that is lost or fails costs its shares, which go to others. A main worker that is lost is waited for; if
 //! its process is another, everything begins anew there. A new leader starts the machine anew and asks the main worker how
 //! far it is.
 
 mod board;
+mod ending;
+mod following;
+mod told;
 
-use crate::failure::{ErrorCode, Failure};
+use crate::failure::Failure;
 use crate::ids::{Identity, ShareId, WorkerName};
 use crate::units::Timestamp;
-use crate::wire::{AssistOrder, ErrandEnd, ErrandOrder, Leading, ShareOrder, ShareReport, StagedShare};
+use crate::wire::{ErrandEnd, ErrandOrder, ShareOrder, ShareReport, StagedShare};
 pub use board::Board;
+use ending::{absent, nobody};
 use std::collections::{BTreeMap, BTreeSet};
+pub use told::Told;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreSpec {
     pub errand: ErrandOrder,
-    /// Who may take part, in the order in which they were named.
-    pub named: Vec<WorkerName>,
+    /// Who may take part.
+    pub crew: Crew,
     /// Under an earlier leader, or before the main worker was lost.
     pub main: Option<WorkerName>,
     /// How long it is waited for a main worker.
     pub patience_ms: u64,
+    /// How long a cancelled job waits for its main worker to stop; 0: not at all.
+    pub stop_patience_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Crew {
+    /// These, in the order in which they were named. Nobody follows the main worker.
+    Named(Vec<WorkerName>),
+    /// Whoever comes, and anyone of them follows a main worker that is lost.
+    Anyone,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +115,7 @@ impl Mate {
 /// From one beginning of the main worker to its end.
 #[derive(Debug)]
 struct Run {
-    told: Leading,
+    told: Told,
     board: Board,
     mates: BTreeMap<WorkerName, Mate>,
     /// Staging places that the main worker has, as far as is known.
@@ -106,9 +127,13 @@ pub struct RestoreMachine {
     main: Main,
     /// With whether it held something of the job when it came.
     here: BTreeMap<WorkerName, bool>,
+    /// Everybody who was ever told something.
+    met: BTreeSet<WorkerName>,
     left_out: BTreeSet<WorkerName>,
     run: Option<Run>,
     waiting_since: Option<Timestamp>,
+    /// Why it was cancelled, and when.
+    cancelled: Option<(Failure, Timestamp)>,
     is_over: bool,
 }
 
@@ -119,15 +144,21 @@ impl RestoreMachine {
             spec,
             main,
             here: BTreeMap::new(),
+            met: BTreeSet::new(),
             left_out: BTreeSet::new(),
             run: None,
             waiting_since: Some(now),
+            cancelled: None,
             is_over: false,
         }
     }
 
-    /// Of the run under way: what is restored, and where its shares stand.
-    pub fn run(&self) -> Option<(&Leading, &Board)> {
+    pub fn has_main(&self) -> bool {
+        !matches!(self.main, Main::Unknown)
+    }
+
+    /// Of the run under way: what is done, and where its shares stand.
+    pub fn run(&self) -> Option<(&Told, &Board)> {
         self.run.as_ref().map(|run| (&run.told, &run.board))
     }
 
@@ -135,24 +166,28 @@ impl RestoreMachine {
         if self.is_over {
             return Vec::new();
         }
+        if let Some((reason, since)) = self.cancelled.clone() {
+            return self.while_stopping(now, event, reason, since);
+        }
         let mut effects = match event {
             Event::Joined { worker, holds } => self.joined(worker, holds),
             Event::Lost { worker } => self.lost(now, &worker),
             Event::MainRecorded => self.main_recorded(),
             Event::Reported { worker, report } => self.reported(&worker, report),
             Event::Ticked => self.ticked(now),
-            Event::Cancelled(reason) => self.finish(Err(reason)),
+            Event::Cancelled(reason) => self.cancel(now, reason),
         };
-        if !self.is_over {
+        if !self.is_over && self.cancelled.is_none() {
             self.hand_out(&mut effects);
         }
         effects
     }
 
     fn joined(&mut self, worker: WorkerName, holds: bool) -> Vec<Effect> {
-        if !self.spec.named.contains(&worker) {
+        if matches!(&self.spec.crew, Crew::Named(named) if !named.contains(&worker)) {
             return Vec::new();
         }
+        self.met.insert(worker.clone());
         self.here.insert(worker.clone(), holds);
         match &self.main {
             Main::Unknown => {
@@ -180,12 +215,16 @@ impl RestoreMachine {
         if self.here.remove(worker).is_none() {
             return Vec::new();
         }
+        let kind = self.spec.errand.kind;
         if self.is_main(worker) {
             self.waiting_since = Some(now);
-            let message = format!("worker {worker}, whose restore it is, is lost: it is waited for");
+            if self.spec.crew == Crew::Anyone {
+                return self.followed(worker);
+            }
+            let message = format!("worker {worker}, whose {kind} it is, is lost: it is waited for");
             return vec![Effect::Warn(message)];
         }
-        let message = format!("worker {worker} is lost: others do its part of the restore");
+        let message = format!("worker {worker} is lost: others do its part of the {kind}");
         let mut effects = Vec::new();
         if self.part_with(worker, None, &mut effects) {
             effects.push(Effect::Warn(message));
@@ -194,24 +233,17 @@ impl RestoreMachine {
     }
 
     fn ticked(&mut self, now: Timestamp) -> Vec<Effect> {
-        let waited = self.waiting_since.map(|since| now.0.saturating_sub(since.0));
-        if waited.is_none_or(|waited| u64::try_from(waited).unwrap_or(0) < self.spec.patience_ms) {
+        let Some(since) = self.waiting_since else { return Vec::new() };
+        let waited_ms = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
+        if let Some(main) = self.absent_for(waited_ms) {
+            return self.followed(&main);
+        }
+        if waited_ms < self.spec.patience_ms {
             return Vec::new();
         }
         let failure = match &self.main {
-            Main::Known(main) => {
-                let message = format!("worker {main}, whose restore it is, has not come back");
-                Failure::new(ErrorCode::HostConnect, message)
-                    .hint(format!("start worker {main} and run the same restore again: it begins anew there"))
-                    .hint(format!(
-                        "let another worker restore to the same place only if worker {main} has surely ended"
-                    ))
-            }
-            Main::Unknown | Main::Recording(_) => {
-                let names: Vec<&str> = self.spec.named.iter().map(WorkerName::as_str).collect();
-                let message = format!("none of {} is here to restore", names.join(", "));
-                Failure::new(ErrorCode::HostConnect, message).hint("pgconvoy workers list shows who is")
-            }
+            Main::Known(main) => absent(main, &self.spec),
+            Main::Unknown | Main::Recording(_) => nobody(&self.spec),
         };
         self.finish(Err(failure))
     }
@@ -219,13 +251,14 @@ impl RestoreMachine {
     fn reported(&mut self, worker: &WorkerName, report: ShareReport) -> Vec<Effect> {
         if self.is_main(worker) {
             return match report {
-                ShareReport::Leading(told) => self.leading(worker, *told),
+                ShareReport::Leading(told) => self.leading(worker, Told::Restore(*told)),
+                ShareReport::Copying(told) => self.leading(worker, Told::Copy(*told)),
                 ShareReport::Admitted { mate, staging } => self.admitted(&mate, staging),
                 ShareReport::Adopted { mate, staging, share, result } => {
                     self.adopted(&mate, staging, share, result)
                 }
                 ShareReport::Written { run, share } => {
-                    if let Some(run) = self.run.as_mut().filter(|known| known.told.run == run) {
+                    if let Some(run) = self.run.as_mut().filter(|known| known.told.run() == run) {
                         run.board.finish(share);
                     }
                     Vec::new()
@@ -246,15 +279,19 @@ impl RestoreMachine {
         }
     }
 
-    fn leading(&mut self, main: &WorkerName, told: Leading) -> Vec<Effect> {
-        let places = told.mates.iter().cloned().collect();
-        let is_known = self.run.as_ref().is_some_and(|run| run.told.run == told.run);
-        if !is_known {
-            // Whoever could not help with an earlier beginning may try again.
-            self.left_out.clear();
-            let board = Board::new(told.shares.clone());
-            self.run =
-                Some(Run { told: told.clone(), board, mates: BTreeMap::new(), places: BTreeMap::new() });
+    fn leading(&mut self, main: &WorkerName, told: Told) -> Vec<Effect> {
+        let places: BTreeMap<WorkerName, Identity> = told.mates().iter().cloned().collect();
+        if self.run.as_ref().is_none_or(|run| run.told.run() != told.run()) {
+            self.left_out = told.left_out().iter().cloned().collect();
+            let board = Board::new(told.first(), told.shares());
+            // Whom the main worker has admitted already goes on with the next part.
+            let mates = self.run.take().map(|run| run.mates).unwrap_or_default().into_iter();
+            let known = mates.filter_map(|(mate, state)| {
+                let staging = state.staging().filter(|staging| places.get(&mate) == Some(staging))?;
+                Some((mate, Mate::Admitted(staging)))
+            });
+            let mates = known.collect();
+            self.run = Some(Run { told: told.clone(), board, mates, places: BTreeMap::new() });
         }
         let mut effects = Vec::new();
         if let Some(run) = &mut self.run {
@@ -263,7 +300,7 @@ impl RestoreMachine {
             // Orders may have been lost with a connection.
             let shares = run.board.held_by(main);
             if !shares.is_empty() {
-                effects.push(order(main, ShareOrder::Take { within: told.run, shares }));
+                effects.push(order(main, ShareOrder::Take { within: told.run(), shares }));
             }
             effects.extend(run.board.staged().map(|(mate, staging, staged)| {
                 order(main, ShareOrder::Adopt { mate: mate.clone(), staging, staged: staged.clone() })
@@ -289,7 +326,7 @@ impl RestoreMachine {
         match place {
             Some(place) if !is_left_out && (staging == Some(place) || is_of_an_earlier_leader) => {
                 run.mates.entry(mate.clone()).or_insert(Mate::Admitted(place));
-                vec![order(mate, assist(errand, &run.told, place))]
+                vec![order(mate, run.told.order_for_mate(errand, place))]
             }
             place => {
                 let mut effects = Vec::new();
@@ -314,7 +351,7 @@ impl RestoreMachine {
         match run.mates.get_mut(mate) {
             Some(state @ Mate::Asked) => {
                 *state = Mate::Admitted(staging);
-                vec![order(mate, assist(errand, &run.told, staging))]
+                vec![order(mate, run.told.order_for_mate(errand, staging))]
             }
             _ => Vec::new(),
         }
@@ -374,7 +411,7 @@ impl RestoreMachine {
 
     /// It takes no part in this run any more.
     fn leave_out(&mut self, mate: &WorkerName, because: Failure) -> Vec<Effect> {
-        let message = format!("worker {mate} is left out of the restore: {because}");
+        let message = format!("worker {mate} is left out of the {}: {because}", self.spec.errand.kind);
         self.left_out.insert(mate.clone());
         let mut effects = vec![Effect::Warn(message)];
         self.part_with(mate, Some(because), &mut effects);
@@ -397,11 +434,11 @@ impl RestoreMachine {
 
     /// Everybody who can work has one share more than slots. A worker that is alone gets all: it has nobody to leave them to.
     fn hand_out(&mut self, effects: &mut Vec<Effect>) {
-        let is_alone = self.spec.named.len() == 1;
+        let is_alone = matches!(&self.spec.crew, Crew::Named(named) if named.len() == 1);
         let main = self.main_here();
         let Some(run) = &mut self.run else { return };
         let limit = |slots: u16| if is_alone { usize::MAX } else { usize::from(slots) + 1 };
-        let main = main.map(|main| (main, run.told.run, limit(run.told.slots)));
+        let main = main.map(|main| (main, run.told.run(), limit(run.told.slots())));
         let mates = run.mates.iter().filter_map(|(name, mate)| match mate {
             Mate::Assisting(staging, slots) => Some((name.clone(), *staging, limit(*slots))),
             Mate::Asked | Mate::Admitted(_) => None,
@@ -416,8 +453,15 @@ impl RestoreMachine {
 
     fn finish(&mut self, end: Result<ErrandEnd, Failure>) -> Vec<Effect> {
         self.is_over = true;
-        let ends = self.spec.named.iter().cloned().map(Effect::End);
-        ends.chain([Effect::Finish(end)]).collect()
+        self.ends().chain([Effect::Finish(end)]).collect()
+    }
+
+    fn ends(&self) -> impl Iterator<Item = Effect> {
+        let all = match &self.spec.crew {
+            Crew::Named(named) => named.clone(),
+            Crew::Anyone => self.met.iter().cloned().collect(),
+        };
+        all.into_iter().map(Effect::End)
     }
 
     fn is_main(&self, worker: &WorkerName) -> bool {
@@ -442,17 +486,6 @@ impl RestoreMachine {
 
 fn order(worker: &WorkerName, order: ShareOrder) -> Effect {
     Effect::Order { worker: worker.clone(), order }
-}
-
-fn assist(errand: ErrandOrder, told: &Leading, staging: Identity) -> ShareOrder {
-    ShareOrder::Assist(Box::new(AssistOrder {
-        errand,
-        label: told.label,
-        backup: told.backup,
-        digest: told.digest,
-        share_size: told.share_size,
-        staging,
-    }))
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! What is said about a restore that workers share. [`machine::restore`](crate::machine::restore) says why.
+//! What is said about a job that workers share: a restore, or a `repo-sync` ([`super::copying`]). [`machine::restore`](crate::machine::restore) says why.
 
-use super::{ErrandEnd, ErrandOrder};
+use super::{CopyOrder, Copying, ErrandEnd, ErrandOrder};
 use crate::failure::Failure;
 use crate::format::{BackupLabel, BlockHash};
 use crate::ids::{Identity, ShareId, WorkerName};
 use serde::{Deserialize, Serialize};
 
-/// What a coordinator says to the workers of a restore. One is the *main* worker, whose restore it is; the others are its
-/// *mates*: they stage shares for it.
+/// What a coordinator says to the workers of a shared job. One is the *main* worker, whose job it is; the others are its
+/// *mates*: they stage shares for it. What is staged of a `repo-sync` is an object in its place in the target, which nothing refers to yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShareOrder {
-    /// To the main worker: restore, or say again how far it is.
+    /// To the main worker: do the job, or say again how far it is.
     Lead(Box<ErrandOrder>),
     /// To the main worker: make a staging place for this mate.
     Admit { mate: WorkerName },
@@ -20,6 +20,8 @@ pub enum ShareOrder {
     Adopt { mate: WorkerName, staging: Identity, staged: StagedShare },
     /// To a mate: stage what you are given, or say again how far you are.
     Assist(Box<AssistOrder>),
+    /// The same of a `repo-sync`, and again with each part.
+    Copy(Box<CopyOrder>),
     /// To any of them: these shares are its. What it has already is said again. `within` is the main worker's run or the
     /// mate's staging place.
     Take { within: Identity, shares: Vec<ShareId> },
@@ -43,13 +45,24 @@ pub struct StagedShare {
     pub share: ShareId,
     /// CRC-32C of each of its files, if they are wanted.
     pub crcs: Vec<u32>,
+    /// Nothing had to be written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_there: bool,
 }
 
-/// What the workers of a restore report.
+impl StagedShare {
+    pub fn new(share: ShareId, crcs: Vec<u32>) -> StagedShare {
+        StagedShare { share, crcs, was_there: false }
+    }
+}
+
+/// What the workers of a shared job report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShareReport {
     /// By the main worker: shares can come.
     Leading(Box<Leading>),
+    /// The same of a `repo-sync`, and again with each part.
+    Copying(Box<Copying>),
     /// By the main worker: the mate can write there.
     Admitted {
         mate: WorkerName,
@@ -67,7 +80,7 @@ pub enum ShareReport {
         run: Identity,
         share: ShareId,
     },
-    /// By the main worker: the restore is over.
+    /// By the main worker: the job is over.
     Ended(Result<ErrandEnd, Failure>),
     /// By a mate: shares can come. What it has not staged yet is listed.
     Assisting {

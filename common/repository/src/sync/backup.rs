@@ -1,6 +1,7 @@
 //! One backup: everything that it is made of, a look at all of it, and its entry.
 
 use super::Sync;
+use super::crew::Said;
 use super::pack::Rests;
 use super::report::{BackupSync, SyncReport, SyncStatus, together};
 use super::trouble::Trouble;
@@ -18,6 +19,7 @@ use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::CopyBody;
 use pgconvoy_core::ids::Identity;
 use pgconvoy_core::plan::sync::{Published, waves};
+use pgconvoy_core::wire::CopyObjects;
 use pgconvoy_storage::list_children;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +52,7 @@ fn fill(
     let mut told = BackupSync::of(label, SyncStatus::Copied, None);
     sync.papers(label, "plan-", Kind::Plan, &mut told)?;
     let rests = Rests { references: &record.references, relying };
-    let stored = sync.packs(label, packs, rests, &mut told)?;
+    let stored = sync.packs((label, record.backup), packs, rests, &mut told)?;
     sync.papers(label, "stop-", Kind::Stop, &mut told)?;
     told.add_object(sync.paper(Kind::Manifest, &layout::manifest(&sync.source.stanza, label))?);
     let manifest = sync.in_target(sync.target.repository.stored_manifest(&sync.target.stanza, label))?;
@@ -187,16 +189,22 @@ impl Sync {
     /// Bytes that they take in the target, whoever stored them.
     fn packs(
         &self,
-        label: BackupLabel,
+        (label, backup): (BackupLabel, Identity),
         packs: BTreeSet<PackName>,
         rests: Rests<'_>,
         told: &mut BackupSync,
     ) -> Result<u64, Trouble> {
         let what = format!("backup {label}");
+        let part = |backup, packs: &[PackName]| CopyObjects::Packs { label, backup, packs: packs.to_vec() };
         let mut stored = 0;
         let (mut failures, mut differs) = (Vec::new(), false);
         for wave in waves(packs) {
-            let moved = self.source.each(&what, &wave, |name| self.gathered(self.pack(*name, rests)))?;
+            let one = |name: &PackName, _| self.gathered(self.pack(*name, rests));
+            // Others do not see what relies on these.
+            let moved = match rests.relying {
+                [] => self.each_shared(&what, &wave, |packs| part(backup, packs), one)?,
+                _ => self.source.each(&what, &wave, |name| one(name, Said::Nothing))?,
+            };
             for (_, moved) in moved {
                 match moved {
                     Ok(moved) => {

@@ -1,6 +1,7 @@
 //! Packs: every block proved by its hash, every borrowed block looked up in the target's own packs.
 
 use super::Sync;
+use super::crew::Outcome;
 use super::object::{Proof, Put};
 use super::trouble::Trouble;
 use crate::error::RepositoryError;
@@ -22,6 +23,17 @@ pub(super) struct Moved {
     pub(super) is_new: bool,
     /// What it takes there.
     pub(super) bytes: u64,
+}
+
+impl Outcome for Moved {
+    fn new_bytes(&self) -> Option<u64> {
+        self.is_new.then_some(self.bytes)
+    }
+
+    fn credit(&mut self) -> Option<u64> {
+        self.is_new = true;
+        Some(self.bytes)
+    }
 }
 
 /// What a pack's backup has to do with others.

@@ -1,6 +1,7 @@
 //! WAL: histories, segments, what was streamed of segments, and records of what was given up.
 
 use super::Sync;
+use super::crew::{Outcome, Said};
 use super::object::{Proof, Put};
 use super::report::{ArchiveSync, SyncReport, together};
 use super::trouble::Trouble;
@@ -15,6 +16,7 @@ use pgconvoy_core::format::wal::WalBody;
 use pgconvoy_core::ids::ClusterNumber;
 use pgconvoy_core::pg::{WalFileName, WalPart, WalSegmentName, WalSegmentSize};
 use pgconvoy_core::plan::sync::{ArchiveStep, Published, SyncPlan};
+use pgconvoy_core::wire::CopyObjects;
 use sha1::{Digest, Sha1};
 use std::collections::BTreeSet;
 
@@ -109,18 +111,19 @@ impl Lacking<'_> {
         let (now, later): (Vec<_>, Vec<_>) = self.files.iter().copied().partition(is_meant);
         self.files = later;
         let id = self.id;
-        let told = sync
-            .source
-            .each(&format!("archive {id}"), &now, |file| sync.gathered(sync.wal_file(id, file)))?;
+        let part = |files: &[WalFileName]| CopyObjects::Wal { archive: id, files: files.to_vec() };
+        let told = sync.each_shared(&format!("archive {id}"), &now, part, |file, said| {
+            sync.gathered(sync.wal_file(id, file, said))
+        })?;
         for (number, copied) in told {
-            if let (Ok(Copied::New(_) | Copied::Present), WalFileName::Segment(segment)) =
+            if let (Ok(Copied::New(_) | Copied::Present(_)), WalFileName::Segment(segment)) =
                 (&copied, now[number])
             {
                 self.equal.insert(segment);
             }
             match (copied, now[number]) {
                 (Ok(Copied::New(bytes)), _) => self.told.add_file(bytes),
-                (Ok(Copied::Present), _) => self.told.present += 1,
+                (Ok(Copied::Present(_)), _) => self.told.present += 1,
                 (Ok(Copied::Gone), _) => {}
                 (Err(trouble), file) => {
                     if let WalFileName::Segment(segment) = file {
@@ -159,7 +162,7 @@ impl Lacking<'_> {
         for (number, copied) in told {
             match copied {
                 Ok(Copied::New(bytes)) => self.told.add_part(bytes),
-                Ok(Copied::Present | Copied::Gone) => {}
+                Ok(Copied::Present(_) | Copied::Gone) => {}
                 Err(trouble) => {
                     report.add_error(trouble.told().context(format!("WAL {}", step.parts[number])));
                 }
@@ -191,11 +194,27 @@ impl Lacking<'_> {
     }
 }
 
-enum Copied {
+pub(super) enum Copied {
     New(u64),
-    Present,
+    /// With the bytes that it takes.
+    Present(u64),
     /// From the source: it was expired, or something stands for it now.
     Gone,
+}
+
+impl Outcome for Copied {
+    fn new_bytes(&self) -> Option<u64> {
+        match self {
+            Copied::New(bytes) => Some(*bytes),
+            Copied::Present(_) | Copied::Gone => None,
+        }
+    }
+
+    fn credit(&mut self) -> Option<u64> {
+        let Copied::Present(bytes) = *self else { return None };
+        *self = Copied::New(bytes);
+        Some(bytes)
+    }
 }
 
 /// The whole content, by its SHA-1.
@@ -232,10 +251,23 @@ impl Proof for DigestProof<'_> {
 }
 
 impl Sync {
-    fn wal_file(&self, archive: ArchiveId, file: &WalFileName) -> Result<Copied, Trouble> {
+    pub(super) fn wal_file(
+        &self,
+        archive: ArchiveId,
+        file: &WalFileName,
+        said: Said,
+    ) -> Result<Copied, Trouble> {
         let stanza = &self.source.stanza;
         let opened = self.source.wait(self.source.repository.open_wal(stanza, archive, file))?;
         let there = || self.target.wait(self.target.repository.open_wal(stanza, archive, file));
+        match (said, &opened) {
+            (Said::Nothing, _) | (_, None) => {}
+            (Said::Copied | Said::Present, Some(reader)) => {
+                if let Some(known) = self.known(reader, there().map_err(Trouble::of_target)?) {
+                    return known;
+                }
+            }
+        }
         self.wal_object(opened, there)
     }
 
@@ -269,15 +301,20 @@ impl Sync {
         let mut proof = DigestProof { place, object: object.name(), body, size: 0, sha1: Sha1::new() };
         match self.reseal(object, Kind::Wal, object.encoded_body(), &mut proof)? {
             Put::New(bytes) => Ok(Copied::New(bytes)),
-            Put::Exists => match there().map_err(Trouble::of_target)? {
-                Some(other) if other.body == reader.body => Ok(Copied::Present),
-                Some(_) => Err(RepositoryError::Duplicate {
-                    place: self.target.repository.describe(),
-                    name: reader.body.name.clone(),
-                }
-                .into()),
-                None => Err(RepositoryError::Interrupted { what: "comparing a WAL file" }.into()),
-            },
+            Put::Exists => {
+                let gone = || RepositoryError::Interrupted { what: "comparing a WAL file" }.into();
+                self.known(&reader, there().map_err(Trouble::of_target)?).unwrap_or_else(|| Err(gone()))
+            }
         }
+    }
+
+    /// What the target has under the name; `None`: nothing.
+    fn known(&self, reader: &WalReader, there: Option<WalReader>) -> Option<Result<Copied, Trouble>> {
+        let there = there?;
+        if there.body == reader.body {
+            return Some(Ok(Copied::Present(there.object.size())));
+        }
+        let place = self.target.repository.describe();
+        Some(Err(RepositoryError::Duplicate { place, name: reader.body.name.clone() }.into()))
     }
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod informing;
 mod plain;
 mod publishing;
+mod sharing;
 mod stopping;
 mod support;
 mod syncing;

@@ -72,6 +72,7 @@ pub(crate) fn options(set: Option<&str>) -> SyncOptions {
         now: Timestamp::from_seconds(1_796_000_000),
         watch: Watch { lock, process_runs: |_| true, window: Duration::from_millis(400) },
         cancel: CancellationToken::new(),
+        crew: None,
     }
 }
 

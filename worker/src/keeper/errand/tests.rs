@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+use crate::desk::Desk;
 use crate::errand::Errands;
 use crate::job::testing::{Site, stanza};
-use crate::restore::Desk;
 use async_trait::async_trait;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::job::{JobKind, JobOptions};
-use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder, OrderBody, ReportBody};
+use pgconvoy_core::wire::{AssistOrder, CopyOrder, ErrandEnd, ErrandOrder, OrderBody, ReportBody};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -26,12 +26,11 @@ impl Errands for Talkative {
         }
     }
 
-    async fn restore(
-        &self,
-        _: ErrandOrder,
-        _: Arc<Desk>,
-        _: CancellationToken,
-    ) -> Result<ErrandEnd, Failure> {
+    async fn lead(&self, _: ErrandOrder, _: Arc<Desk>, _: CancellationToken) -> Result<ErrandEnd, Failure> {
+        panic!("nobody ordered that")
+    }
+
+    async fn copy(&self, _: CopyOrder, _: Arc<Desk>, _: CancellationToken) -> Result<(), Failure> {
         panic!("nobody ordered that")
     }
 

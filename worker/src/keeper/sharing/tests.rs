@@ -6,7 +6,7 @@ use crate::keeper::KeeperHandle;
 use async_trait::async_trait;
 use pgconvoy_core::format::BlockHash;
 use pgconvoy_core::job::{JobKind, JobOptions};
-use pgconvoy_core::wire::{AssistOrder, ErrandEnd, ErrandOrder, OrderBody};
+use pgconvoy_core::wire::{AssistOrder, CopyOrder, ErrandEnd, ErrandOrder, OrderBody};
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 
@@ -22,7 +22,7 @@ impl Errands for Parts {
         panic!("nobody ordered that")
     }
 
-    async fn restore(
+    async fn lead(
         &self,
         _: ErrandOrder,
         desk: Arc<Desk>,
@@ -31,6 +31,10 @@ impl Errands for Parts {
         desk.say(ShareReport::Admitted { mate: worker(), staging: Identity::default() });
         self.may_end.acquire().await.unwrap().forget();
         Ok(end())
+    }
+
+    async fn copy(&self, _: CopyOrder, _: Arc<Desk>, _: CancellationToken) -> Result<(), Failure> {
+        panic!("nobody ordered that")
     }
 
     async fn assist(

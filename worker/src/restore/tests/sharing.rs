@@ -200,13 +200,13 @@ fn what_the_main_worker_does_not_find_whole_is_refused_and_done_by_itself() {
     let site = Site::new();
     let (mut main, leading) = site.main(site.order());
     let staging = admitted(&mut main);
-    let missing = StagedShare { share: ShareId(0), crcs: Vec::new() };
+    let missing = StagedShare::new(ShareId(0), Vec::new());
     let failure = adopt(&mut main, staging, &missing).unwrap_err();
     assert!(failure.message.contains("worker mate"), "{failure}");
     let place = site.tablespace().join(STAGING).join(staging.to_string());
     let number = site_file_number(&site, IN_TABLESPACE);
     std::fs::write(place.join(number), "short").unwrap();
-    let short = StagedShare { share: ShareId(1), crcs: Vec::new() };
+    let short = StagedShare::new(ShareId(1), Vec::new());
     assert_eq!(adopt(&mut main, staging, &short).unwrap_err().code, ErrorCode::FileInvalid);
     take(&main, &leading, all(&leading));
     main.ends().unwrap();

@@ -1,7 +1,8 @@
-//! Where the shares of a restore stand.
+//! Where the shares of a job stand.
 
+use super::told::Told;
 use crate::ids::{Identity, ShareId, WorkerName};
-use crate::wire::{Leading, StagedShare};
+use crate::wire::StagedShare;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ enum State {
 
 #[derive(Debug, Default)]
 pub struct Board {
+    /// The number of the first share.
+    first: u32,
     states: Vec<State>,
     bytes: Vec<u64>,
     free: BTreeSet<ShareId>,
@@ -24,10 +27,15 @@ pub struct Board {
 }
 
 impl Board {
-    pub(super) fn new(bytes: Vec<u64>) -> Board {
+    pub(super) fn new(first: ShareId, bytes: Vec<u64>) -> Board {
         let states = vec![State::Free; bytes.len()];
-        let free = (0..).map(ShareId).take(bytes.len()).collect();
-        Board { states, bytes, free, ..Board::default() }
+        let free = (first.0..).map(ShareId).take(bytes.len()).collect();
+        Board { first: first.0, states, bytes, free, ..Board::default() }
+    }
+
+    /// How many were settled before these.
+    pub fn before(&self) -> u32 {
+        self.first
     }
 
     pub fn total(&self) -> u32 {
@@ -59,9 +67,9 @@ impl Board {
     }
 
     /// The main worker's own books outrank everything that was thought here.
-    pub(super) fn believe(&mut self, main: &WorkerName, told: &Leading) {
-        told.done.iter().flat_map(|(_, shares)| shares).for_each(|share| self.finish(*share));
-        self.take_for(main, &told.taken);
+    pub(super) fn believe(&mut self, main: &WorkerName, told: &Told) {
+        told.done().iter().flat_map(|(_, shares)| shares).for_each(|share| self.finish(*share));
+        self.take_for(main, told.taken());
     }
 
     /// The worker says that it has these. What is another's already stays so.
@@ -81,7 +89,7 @@ impl Board {
 
     /// A mate says that it has staged a share. `false`: that is not its business, or known.
     pub(super) fn stage(&mut self, mate: &WorkerName, staging: Identity, staged: StagedShare) -> bool {
-        let is_its = match self.states.get(staged.share.0 as usize) {
+        let is_its = match self.state(staged.share) {
             Some(State::Free) => true,
             Some(State::Held(holder)) => holder == mate,
             _ => false,
@@ -105,7 +113,7 @@ impl Board {
 
     /// The main worker could not adopt it. `false`: it was not to.
     pub(super) fn take_back(&mut self, share: ShareId, mate: &WorkerName, staging: Identity) -> bool {
-        let state = self.states.get(share.0 as usize);
+        let state = self.state(share);
         let is_its = matches!(state, Some(State::Staged(by, from, _)) if by == mate && *from == staging);
         if is_its {
             self.put(share, State::Free);
@@ -118,15 +126,23 @@ impl Board {
         self.held_by(worker).into_iter().for_each(|share| self.put(share, State::Free));
     }
 
+    /// `None`: it is none of these, but of an earlier part.
+    fn at(&self, share: ShareId) -> Option<usize> {
+        share.0.checked_sub(self.first).map(|at| at as usize)
+    }
+
+    fn state(&self, share: ShareId) -> Option<&State> {
+        self.states.get(self.at(share)?)
+    }
+
     fn is_free(&self, share: ShareId) -> bool {
-        self.states.get(share.0 as usize) == Some(&State::Free)
+        self.state(share) == Some(&State::Free)
     }
 
     /// What is done stays done, and a number that no share has is nobody's.
     fn put(&mut self, share: ShareId, next: State) {
-        let Some(state) = self.states.get_mut(share.0 as usize).filter(|state| **state != State::Done) else {
-            return;
-        };
+        let Some(at) = self.at(share) else { return };
+        let Some(state) = self.states.get_mut(at).filter(|state| **state != State::Done) else { return };
         let old = std::mem::replace(state, next);
         match old {
             State::Free => {
@@ -140,7 +156,7 @@ impl Board {
             }
             State::Staged(..) | State::Done => {}
         }
-        match &self.states[share.0 as usize] {
+        match &self.states[at] {
             State::Free => {
                 self.free.insert(share);
             }
@@ -150,7 +166,7 @@ impl Board {
             State::Staged(..) => {}
             State::Done => {
                 self.done += 1;
-                self.bytes_done += self.bytes[share.0 as usize];
+                self.bytes_done += self.bytes[at];
             }
         }
     }

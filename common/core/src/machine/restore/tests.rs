@@ -1,9 +1,11 @@
 //! Whole restores on paper: workers that do what they are told, and what may happen to them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod copying;
 mod world;
 
 use super::*;
+use crate::failure::ErrorCode;
 use crate::format::BlockHash;
 use crate::job::{JobKind, JobOptions};
 use proptest::prelude::*;
@@ -20,7 +22,13 @@ fn spec(named: &[&str]) -> RestoreSpec {
     let (stanza, options) = ("main".parse().unwrap(), JobOptions::default());
     let errand = ErrandOrder { kind: JobKind::Restore, stanza, options };
     let named = named.iter().map(|text| name(text)).collect();
-    RestoreSpec { errand, named, main: None, patience_ms: PATIENCE_MS }
+    RestoreSpec {
+        errand,
+        crew: Crew::Named(named),
+        main: None,
+        patience_ms: PATIENCE_MS,
+        stop_patience_ms: 0,
+    }
 }
 
 fn failure() -> Failure {
@@ -88,7 +96,7 @@ fn a_report_of_an_earlier_incarnation_counts_for_nothing() {
     world.comes("b");
     assert_ne!(world.staging("b"), Some(old));
     let share = world.taken("b")[0];
-    let staged = StagedShare { share, crcs: Vec::new() };
+    let staged = StagedShare::new(share, Vec::new());
     let stale = ShareReport::Staged { staging: old, staged };
     assert_eq!(world.says("b", stale), []);
     let stale = ShareReport::AssistFailed { staging: old, failure: failure() };

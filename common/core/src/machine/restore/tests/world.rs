@@ -1,6 +1,7 @@
 //! Workers that obey, on paper. The main worker's books are checked as they grow: a share that is done twice is a panic.
 
 use super::*;
+use crate::wire::Leading;
 use std::collections::VecDeque;
 
 const SLOTS: u16 = 2;
@@ -26,6 +27,7 @@ pub(super) struct World {
     /// How often the main worker began.
     pub(super) begun: usize,
     spec: RestoreSpec,
+    named: Vec<WorkerName>,
     shares: u32,
     here: BTreeSet<WorkerName>,
     main: Option<MainSide>,
@@ -44,6 +46,7 @@ impl World {
             machine: RestoreMachine::start(NOW, spec.clone()),
             begun: 0,
             spec,
+            named: named.iter().map(|text| name(text)).collect(),
             shares,
             here: BTreeSet::new(),
             main: None,
@@ -56,7 +59,7 @@ impl World {
     }
 
     pub(super) fn all_come(&mut self) {
-        for worker in self.spec.named.clone() {
+        for worker in self.named.clone() {
             self.comes(worker.as_str());
         }
     }
@@ -130,7 +133,7 @@ impl World {
             self.disk.insert((staging, share));
         }
         if self.here.contains(&worker) {
-            let staged = StagedShare { share, crcs: Vec::new() };
+            let staged = StagedShare::new(share, Vec::new());
             self.says(mate, ShareReport::Staged { staging, staged });
         }
         self.end_if_whole();
@@ -141,7 +144,7 @@ impl World {
     }
 
     pub(super) fn run_to_the_end(&mut self) {
-        for worker in self.spec.named.clone() {
+        for worker in self.named.clone() {
             if worker == name("a") && !self.here.contains(&worker) {
                 self.returns("a");
             }
@@ -149,7 +152,7 @@ impl World {
         for _ in 0..200 {
             self.end_if_whole();
             self.write_one();
-            for worker in self.spec.named.clone() {
+            for worker in self.named.clone() {
                 self.stage_one(worker.as_str());
             }
             if let Some(end) = &self.finished {
@@ -232,6 +235,7 @@ impl World {
                 let taken = side.taken.iter().copied().collect();
                 vec![ShareReport::Assisting { staging: assist.staging, slots: SLOTS, taken }]
             }
+            ShareOrder::Copy(_) => panic!("that is no restore"),
             ShareOrder::Take { within, shares } if *worker == name("a") => self.take(within, &shares),
             ShareOrder::Take { within, shares } => {
                 let Some(side) = self.mates.get_mut(worker).filter(|side| side.staging == within) else {
@@ -240,7 +244,7 @@ impl World {
                 let (staged, new): (Vec<ShareId>, Vec<ShareId>) =
                     shares.into_iter().partition(|share| side.staged.contains(share));
                 side.taken.extend(new);
-                let again = |share| StagedShare { share, crcs: Vec::new() };
+                let again = |share| StagedShare::new(share, Vec::new());
                 let staged = staged.into_iter().map(again);
                 staged.map(|staged| ShareReport::Staged { staging: within, staged }).collect()
             }

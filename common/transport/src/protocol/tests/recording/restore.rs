@@ -27,7 +27,7 @@ fn backup() -> Identity {
 }
 
 fn staged() -> StagedShare {
-    StagedShare { share: SHARE, crcs: vec![0xdead_beef] }
+    StagedShare::new(SHARE, vec![0xdead_beef])
 }
 
 pub(super) fn orders() -> Vec<(&'static str, OrderBody)> {

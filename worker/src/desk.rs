@@ -1,4 +1,4 @@
-//! The line between one worker's part of a restore and the coordinator that shares the restore out.
+//! The line between one worker's part of a shared job and the coordinator that shares the job out.
 //!
 //! Its queues are bounded by what is said over them: at most one message per share and event.
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// How soon whoever waits here, or for shares, notices that all is to end.
-pub(super) const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// Orders come in, reports go out; both ends are used from any thread.
 #[derive(Debug)]
@@ -38,14 +38,25 @@ impl Desk {
         let _ = self.reports.send(report);
     }
 
-    pub(super) fn worker(&self) -> &WorkerName {
+    pub(crate) fn worker(&self) -> &WorkerName {
         &self.worker
     }
 
     /// The next order; `None` now and then, so that whoever waits can look around.
-    pub(super) fn next(&self) -> Option<ShareOrder> {
+    pub(crate) fn next(&self) -> Option<ShareOrder> {
+        self.next_unless(|| false)
+    }
+
+    /// The same, and at once when [`Self::wake`] is called and there is nothing more to wait for.
+    pub(crate) fn next_unless(&self, is_over: impl Fn() -> bool) -> Option<ShareOrder> {
         let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(orders, POLL, |orders| orders.is_empty());
+        let waited = self.changed.wait_timeout_while(orders, POLL, |orders| orders.is_empty() && !is_over());
         waited.unwrap_or_else(PoisonError::into_inner).0.pop_front()
+    }
+
+    pub(crate) fn wake(&self) {
+        // Whoever is about to wait has looked around with this lock held.
+        drop(self.orders.lock());
+        self.changed.notify_all();
     }
 }
