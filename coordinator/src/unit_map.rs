@@ -99,12 +99,13 @@ fn letter_of(attempt: Option<Attempt>) -> u8 {
 mod tests {
     use super::*;
     use pgconvoy_core::plan::backup::{BackupPlan, Source, Unit, Work};
+    use pgconvoy_core::plan::homes::Homes;
 
     #[test]
     fn units_that_nobody_began_are_pending() {
         let unit = |bytes| Unit { work: Work::Files(Vec::new()), bytes, source: Source::Any, last: false };
         let plan = BackupPlan { units: (1..=3).map(unit).collect(), ..BackupPlan::default() };
-        let map = UnitMap::of_board(&UnitBoard::new(plan, 0));
+        let map = UnitMap::of_board(&UnitBoard::new(plan, Homes::default(), 0));
         assert_eq!(map.states, b"ppp");
         assert!(map.held.is_empty() && map.workers.is_empty());
     }

@@ -66,12 +66,13 @@ pub(crate) fn list(board: &UnitBoard, from: UnitId, count: usize) -> Vec<UnitVie
 mod tests {
     use super::*;
     use pgconvoy_core::plan::backup::{BackupPlan, Source, Unit, Work};
+    use pgconvoy_core::plan::homes::Homes;
 
     #[test]
     fn units_are_listed_in_pages() {
         let unit = |bytes| Unit { work: Work::Files(Vec::new()), bytes, source: Source::Any, last: false };
         let plan = BackupPlan { units: (1..=5).map(unit).collect(), ..BackupPlan::default() };
-        let board = UnitBoard::new(plan, 0);
+        let board = UnitBoard::new(plan, Homes::default(), 0);
         let page = |from, count| -> Vec<(u32, u64)> {
             list(&board, UnitId(from), count).iter().map(|unit| (unit.id.0, unit.bytes)).collect()
         };

@@ -18,8 +18,9 @@ pub(super) struct Openings(Mutex<Vec<(PackName, Opening)>>);
 impl Openings {
     pub(super) fn begin(&self, runtime: &Handle, chosen: &Chosen, pack: PackName) {
         let mut begun = self.lock();
-        if chosen.origin.is_away() || chosen.origin.is_slow() || begun.iter().any(|(other, _)| *other == pack)
-        {
+        // While it holds the restore up, the next pack is another one's, if there is another one.
+        let is_passed_over = chosen.origin.is_slow() && !chosen.others.known().is_empty();
+        if chosen.origin.is_away() || is_passed_over || begun.iter().any(|(other, _)| *other == pack) {
             return;
         }
         let (origin, stanza) = (chosen.origin.clone(), chosen.stanza.clone());
