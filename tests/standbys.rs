@@ -11,7 +11,7 @@ use support::fleet::{Fleet, FleetOptions};
 use support::middle::{SLOW, is_done, restores_from_each, site, source_of};
 use support::site::copy_overrides;
 use support::units::in_manifest;
-use support::{Cluster, Context, Json, Result, Site, data, ensure, limits, note, same_data};
+use support::{Cluster, Context, Json, Random, Result, Site, data, ensure, limits, note, same_data};
 
 const PREFER: &str = "--backup-standby=prefer";
 
@@ -274,4 +274,77 @@ fn after_a_failover_the_next_backup_begins_on_the_server_that_took_over() -> Res
     let copy = site.restore("copy", &["--type=immediate", "--target-action=promote"])?;
     copy.start_and_recover()?;
     same_data(&copy, &data::fingerprint(&standby)?)
+}
+
+/// Rounds of chance: few in the short form, as many as are asked for in the long one.
+const ROUNDS: &str = "PGCONVOY_STANDBY_ROUNDS";
+const ROUNDS_SHORT: u64 = 3;
+
+/// What may become of a standby, or of its worker.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Promoted,
+    Crashed,
+    MadeAnew,
+    Behind,
+    CutOff,
+    WorkerKilled,
+}
+
+const FATES: [Fate; 6] =
+    [Fate::Promoted, Fate::Crashed, Fate::MadeAnew, Fate::Behind, Fate::CutOff, Fate::WorkerKilled];
+
+impl Copies {
+    fn meets(&mut self, fate: Fate, number: usize) -> Result<()> {
+        let worker = number + 1;
+        match fate {
+            Fate::Promoted => self.standbys[number].psql("select pg_promote()").map(drop),
+            Fate::Crashed => self.standbys[number].crash(),
+            Fate::MadeAnew => self.mend(number),
+            Fate::Behind => self.standbys[number].psql("select pg_wal_replay_pause()").map(drop),
+            Fate::CutOff => self.fleet.cut(worker),
+            Fate::WorkerKilled => self.fleet.workers[worker].signal(Signal::KILL),
+        }
+    }
+
+    /// All stands as before the round.
+    fn recovers_from(&mut self, fate: Fate, number: usize) -> Result<()> {
+        let worker = number + 1;
+        match fate {
+            Fate::MadeAnew => return Ok(()),
+            Fate::Promoted => self.mend(number)?,
+            Fate::Crashed => self.standbys[number].start()?,
+            Fate::Behind => drop(self.standbys[number].psql("select pg_wal_replay_resume()")?),
+            Fate::CutOff => self.fleet.heal(worker)?,
+            Fate::WorkerKilled => {
+                self.fleet.workers[worker].kill()?;
+                self.fleet.workers[worker].start()?;
+            }
+        }
+        self.fleet.await_workers(3)
+    }
+}
+
+#[test]
+fn whichever_standby_meets_whatever_fate_at_whatever_time_the_backup_ends_whole() -> Result<()> {
+    /// Units done by then; a backup has some seventy.
+    const LATEST: u64 = 40;
+    let rounds = match std::env::var(ROUNDS) {
+        Ok(text) => text.parse().context(ROUNDS)?,
+        Err(_) => ROUNDS_SHORT,
+    };
+    let mut random = Random::from_environment()?;
+    let mut copies = Copies::start("1536KiB")?;
+    for round in 0..rounds {
+        let number = usize::try_from(random.below(2))?;
+        let fate = FATES[usize::try_from(random.below(FATES.len() as u64))?];
+        let units = random.below(LATEST);
+        note(format!("round {round}: after {units} units standby {number}: {fate:?}"));
+        let id = copies.begin()?;
+        copies.fleet.await_units(&id, units)?;
+        copies.meets(fate, number)?;
+        copies.ends_whole(&id)?;
+        copies.recovers_from(fate, number)?;
+    }
+    Ok(())
 }

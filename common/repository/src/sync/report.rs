@@ -280,6 +280,13 @@ pub fn json_to_text(result: &Value) -> String {
     if text.is_empty() {
         text.push_str("nothing to copy\n");
     }
+    for worker in each("workers") {
+        let name = worker["name"].as_str().unwrap_or_default();
+        let _ = writeln!(text, "worker {name}: {} objects, {}", worker["objects"], bytes(worker));
+    }
+    for warning in each("warnings").iter().filter_map(Value::as_str) {
+        let _ = writeln!(text, "warning: {warning}");
+    }
     text
 }
 

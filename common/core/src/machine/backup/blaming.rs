@@ -64,12 +64,15 @@ impl BackupMachine {
         let convicted: Vec<_> = convicted
             .map(|((repository, suspect), (_, failure))| (*repository, suspect.clone(), failure.clone()))
             .collect();
+        let is_anybody = !convicted.is_empty();
         for (repository, suspect, failure) in convicted {
             if self.takes_units(&suspect) {
                 self.dismiss(&suspect, failure.context(format!("repo {repository}")), effects);
             }
         }
-        self.set_fares(now);
+        if is_anybody {
+            self.set_fares(now);
+        }
     }
 
     /// After every change in who is here, what they may be given, and which repositories are left.
