@@ -1,8 +1,9 @@
-//! A conversation of protocol version 1, as bytes that never change: a backup with one source, a shared restore, and what
-//! standbys and compute workers add to a backup.
+//! A conversation of protocol version 1, as bytes that never change: a backup with one source, a shared restore, what
+//! standbys and compute workers add to a backup, and a shared `repo-sync`.
 //!
 //! `testdata/protocol/README.md` says how the recording of a new version is made.
 
+mod copying;
 mod restore;
 mod sources;
 
@@ -84,7 +85,13 @@ fn orders() -> Vec<(&'static str, Order)> {
         ("end", OrderBody::End),
     ];
     let order = |(name, body)| (name, Order { epoch: Epoch(7), job: job(), body });
-    bodies.into_iter().chain(restore::orders()).chain(sources::orders()).map(order).collect()
+    bodies
+        .into_iter()
+        .chain(restore::orders())
+        .chain(sources::orders())
+        .chain(copying::orders())
+        .map(order)
+        .collect()
 }
 
 fn options() -> SourceOptions {
@@ -188,7 +195,8 @@ fn reports() -> Vec<(&'static str, Report)> {
     let of_the_job = of_the_job.map(|(name, body)| (name, Some(job()), body));
     let report = |(name, job, body)| (name, Report { job, body });
     let again = ("hello-of-a-standby", None, ReportBody::Hello(Box::new(sources::hello_of_a_standby())));
-    of_no_job.into_iter().chain(of_the_job).chain([again]).map(report).collect()
+    let of_copies = copying::reports().into_iter().map(|(name, body)| (name, Some(job()), body));
+    of_no_job.into_iter().chain(of_the_job).chain([again]).chain(of_copies).map(report).collect()
 }
 
 fn hello() -> Hello {
