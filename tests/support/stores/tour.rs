@@ -2,7 +2,7 @@
 
 use super::super::{Pgconvoy, Result, Site, data, ensure, labels, same_data};
 
-/// Full and incremental backup to both repositories, WAL, verify, and a restore by a program that knows repository 2 only.
+/// Full and incremental backup of a busy cluster to both repositories, WAL, verify, and a restore by a program that knows repository 2 only.
 pub fn goes_there_and_comes_back(site: &Site, alone: &Pgconvoy) -> Result<()> {
     came_back(site, alone).map(drop)
 }
@@ -13,6 +13,7 @@ pub fn came_back(site: &Site, alone: &Pgconvoy) -> Result<String> {
     site.pgconvoy.run(["stanza-create"])?.ok()?;
     data::seed_small(&site.cluster)?;
     site.pgconvoy.run(["check"])?.ok()?;
+    let load = site.cluster.load(2, 40)?;
     let label = site.backup_label(&[])?;
     for repo in [1, 2] {
         ensure!(labels(&site.pgconvoy, repo)? == std::slice::from_ref(&label), "repository {repo}");
@@ -21,6 +22,7 @@ pub fn came_back(site: &Site, alone: &Pgconvoy) -> Result<String> {
     site.cluster.switch_and_archive()?;
     let second = site.pgconvoy.run(["backup", "--type=incr", "--output=json"])?.ok()?.json()?;
     ensure!(second["status"] == "ok" && second["type"] == "incr", "{second}");
+    load.kill_and_wait()?;
     site.cluster.psql("insert into later values (0)")?;
     site.cluster.switch_and_archive()?;
     site.pgconvoy.run(["verify"])?.ok()?;
