@@ -93,6 +93,17 @@ fn at_a_second_signal_a_worker_ends_at_once_and_says_so() -> Result<()> {
     Ok(())
 }
 
+/// A backup whose session is worker 0's; worker 1 comes when it is under way.
+fn begun_by_worker_0(fleet: &mut Fleet) -> Result<String> {
+    fleet.coordinators.iter_mut().try_for_each(|coordinator| coordinator.start())?;
+    fleet.workers[0].start()?;
+    fleet.await_workers(1)?;
+    let id = fleet.submit_backup(&SLOW)?;
+    fleet.await_units(&id, 5)?;
+    fleet.workers[1].start()?;
+    Ok(id)
+}
+
 #[test]
 fn a_worker_that_means_other_repositories_stores_nothing_in_them() -> Result<()> {
     let site = site()?;
@@ -101,12 +112,7 @@ fn a_worker_that_means_other_repositories_stores_nothing_in_them() -> Result<()>
     let [one, two] = &site.repos[..] else { panic!("two repositories") };
     let swapped = [Repo { number: one.number, ..two.clone() }, Repo { number: two.number, ..one.clone() }];
     fleet.configure_worker(&site, 1, &site.config.clone().repos(&swapped))?;
-    fleet.coordinators.iter_mut().try_for_each(|coordinator| coordinator.start())?;
-    fleet.workers[0].start()?;
-    fleet.await_workers(1)?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 5)?;
-    fleet.workers[1].start()?;
+    let id = begun_by_worker_0(&mut fleet)?;
     let end = fleet.await_end(&id)?;
     is_done(&end)?;
     let warnings = end["result"]["warnings"].to_string();
@@ -126,12 +132,7 @@ fn a_worker_that_loses_its_way_to_a_repository_leaves_the_rest_to_the_others() -
     symlink(&two.path, &way)?;
     let config = site.config.clone().repos(&[one.clone(), two.clone().at(&way)]);
     fleet.configure_worker(&site, 1, &config)?;
-    fleet.coordinators.iter_mut().try_for_each(|coordinator| coordinator.start())?;
-    fleet.workers[0].start()?;
-    fleet.await_workers(1)?;
-    let id = fleet.submit_backup(&SLOW)?;
-    fleet.await_units(&id, 5)?;
-    fleet.workers[1].start()?;
+    let id = begun_by_worker_0(&mut fleet)?;
     limits::wait_for("units of worker 1", limits::SOON, || {
         Ok((of_worker(&fleet, &site, &id, "worker-1")?.0 > 2).then_some(()))
     })?;

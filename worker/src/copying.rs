@@ -14,6 +14,7 @@ mod tasks;
 pub use mate::help;
 
 use crate::desk::Desk;
+use crate::random;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};
 use pgconvoy_core::wire::{CopyPart, Copying, ShareOrder, ShareReport, StagedShare};
@@ -79,7 +80,8 @@ impl Crew for Team {
                 .ok_or_else(|| Failure::new(ErrorCode::Assert, "more objects than can be numbered"))?;
             first
         };
-        let (run, books, tasks) = (random_identity()?, Mutex::default(), Tasks::default());
+        let (run, books, tasks) =
+            (Identity::from_random_bytes(random::bytes()?), Mutex::default(), Tasks::default());
         let shift = Shift { team: self, part, hands, run, first, count, books, tasks };
         std::thread::scope(|scope| {
             for _ in 0..self.slots.min(count as usize) {
@@ -89,14 +91,6 @@ impl Crew for Team {
         });
         Ok(())
     }
-}
-
-fn random_identity() -> Result<Identity, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
-    })?;
-    Ok(Identity::from_random_bytes(bytes))
 }
 
 /// An object that the main worker is to copy, or to look at.
@@ -188,7 +182,7 @@ impl Shift<'_> {
         if let Some(known) = roll.mates.get(mate) {
             return Ok(*known);
         }
-        let staging = random_identity()?;
+        let staging = Identity::from_random_bytes(random::bytes()?);
         tracing::info!("worker {mate} helps with the repo-sync");
         roll.mates.insert(mate.clone(), staging);
         Ok(staging)

@@ -23,6 +23,7 @@ pub mod job;
 pub mod keeper;
 mod lease;
 mod outbox;
+mod random;
 pub mod restore;
 pub mod serving;
 pub mod slots;

@@ -148,11 +148,7 @@ impl Hub {
 
     /// Serves the job's files from now on, until the door is dropped.
     pub(crate) fn open(self: &Arc<Self>, job: JobId, context: Arc<JobContext>) -> Result<Door, Failure> {
-        let mut bytes = [0; TicketSecret::BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
-        })?;
-        let secret = TicketSecret::from_random_bytes(bytes);
+        let secret = TicketSecret::from_random_bytes(crate::random::bytes()?);
         let open = Arc::new(OpenJob { context, secret: secret.clone() });
         self.jobs().insert(job, open.clone());
         let serving = Serving { address: self.address.clone(), secret };

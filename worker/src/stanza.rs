@@ -121,10 +121,7 @@ pub async fn create(
 }
 
 fn new_cluster(control: &ControlFile, now: Timestamp) -> Result<ClusterBody, Failure> {
-    let mut secret = [0; HashSecret::BYTES];
-    getrandom::fill(&mut secret).map_err(|error| {
-        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
-    })?;
+    let secret: [u8; HashSecret::BYTES] = crate::random::bytes()?;
     Ok(ClusterBody {
         number: ClusterNumber(1),
         system_id: control.system_id,

@@ -17,6 +17,7 @@ use super::stock::{InHand, Part, Stock, share_of};
 use super::sync::{Job, SyncQueue};
 use super::{RestoreOrder, Surroundings, Team, files, staging};
 use crate::desk::Desk;
+use crate::random;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::{Identity, ShareId, WorkerName};
 use pgconvoy_core::plan::restore::PlannedFile;
@@ -68,7 +69,7 @@ pub(super) fn write(
         shares: &shares,
         stock: &stock,
         desk: around.desk.as_deref(),
-        run: random_identity()?,
+        run: Identity::from_random_bytes(random::bytes()?),
         roots: staging::roots(&chosen.plan, places),
         books: Mutex::new(Books::default()),
     };
@@ -77,14 +78,6 @@ pub(super) fn write(
     lead.roots.iter().try_for_each(|root| staging::remove_all(root))?;
     let team = lead.team();
     Ok(Written { crcs: ledger.close()?, team })
-}
-
-fn random_identity() -> Result<Identity, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Failure::new(ErrorCode::Crypto, format!("the system gives no random bytes: {error}"))
-    })?;
-    Ok(Identity::from_random_bytes(bytes))
 }
 
 #[derive(Default)]
@@ -214,7 +207,7 @@ impl Lead<'_> {
         if let Some(known) = self.lock().mates.get(mate) {
             return Ok(*known);
         }
-        let staging = random_identity()?;
+        let staging = Identity::from_random_bytes(random::bytes()?);
         staging::make(&self.roots, staging)?;
         tracing::info!("worker {mate} helps with the restore");
         self.lock().mates.insert(mate.clone(), staging);
