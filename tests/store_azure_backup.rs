@@ -55,6 +55,13 @@ fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 #[test]
+fn without_encryption_it_comes_back_from_azure_as_well() -> Result<()> {
+    let AzureSite { site, server: _server } = AzureSite::prepare()?;
+    let site = site.without_keys()?;
+    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)
+}
+
+#[test]
 fn a_backup_goes_to_a_directory_and_to_azure_at_once_and_restores_from_azure_alone() -> Result<()> {
     let azure = AzureSite::prepare()?;
     let alone = azure.alone("azure-alone.toml", &azure.server.table(CONTAINER, &sas_lines("rl")?))?;

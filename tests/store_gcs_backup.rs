@@ -60,6 +60,13 @@ fn one_backup_goes_to_a_local_repository_and_a_bucket_and_restores_from_the_buck
 }
 
 #[test]
+fn without_encryption_it_comes_back_from_the_bucket_as_well() -> Result<()> {
+    let Stage { server: _server, site, .. } = Stage::prepare(|server| Ok(server.endpoint()))?;
+    let site = site.without_keys()?;
+    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)
+}
+
+#[test]
 fn all_that_lasts_is_retained_also_where_a_compose_forgets_it() -> Result<()> {
     let stage = Stage::prepare(|server| Ok(server.endpoint()))?;
     let Stage { server, site, .. } = stage;

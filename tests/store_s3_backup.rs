@@ -43,6 +43,13 @@ fn a_backup_to_a_directory_and_to_s3_at_once_comes_back_from_s3_alone() -> Resul
 }
 
 #[test]
+fn without_encryption_it_comes_back_from_s3_as_well() -> Result<()> {
+    let server = Seaweed::start()?;
+    let site = site(&server.endpoint(), SECRET_KEY)?.without_keys()?;
+    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)
+}
+
+#[test]
 fn a_network_that_fails_every_fifth_request_only_costs_time() -> Result<()> {
     let server = Seaweed::start()?;
     let proxy = HttpProxy::before(server.address(), Random::from_environment()?)?;

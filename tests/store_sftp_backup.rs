@@ -47,6 +47,13 @@ fn one_backup_goes_to_a_local_and_an_sftp_repository_and_restores_from_the_serve
 }
 
 #[test]
+fn without_encryption_it_comes_back_from_the_server_as_well() -> Result<()> {
+    let Stage { sshd: _sshd, site, .. } = Stage::prepare()?;
+    let site = site.without_keys()?;
+    goes_there_and_comes_back(&site, &site.only_repos(&[2])?)
+}
+
+#[test]
 fn a_server_that_dies_and_comes_back_is_an_error_and_then_a_repository_again() -> Result<()> {
     let mut stage = Stage::start()?;
     stage.sshd.kill()?;

@@ -78,6 +78,12 @@ impl Site {
         Ok(self)
     }
 
+    /// The same repositories, none of them encrypted. To be called before they are made.
+    pub fn without_keys(self) -> Result<Site> {
+        let repos = self.repos.iter().map(|repo| Repo { key_file: None, ..repo.clone() }).collect();
+        self.with_repos(repos)
+    }
+
     pub fn backup(&self, more: &[&str]) -> Result<Json> {
         self.try_backup(more)?.ok()?.json()
     }
