@@ -302,12 +302,7 @@ impl Fleet {
         // A main worker that a new leader knows and that is not here is not waited for longer.
         self.tell_at(Timestamp(NOW.0 + 30_000), Event::Ticked);
         for _ in 0..200 {
-            for worker in ["a", "b", "c"] {
-                if self.here.contains(&name(worker)) {
-                    self.copies_one(worker);
-                    self.goes_on(&name(worker));
-                }
-            }
+            self.everyone_copies_one();
             if let Some(end) = &self.finished {
                 assert!(end.is_ok(), "{end:?}");
                 assert_eq!(self.target.len(), total() as usize);
@@ -315,6 +310,26 @@ impl Fleet {
             }
         }
         panic!("it does not come to an end");
+    }
+
+    /// Who leads looks for itself whether all of its part is there: the last object may be a mate's.
+    fn everyone_copies_one(&mut self) {
+        for worker in ["a", "b", "c"].map(name) {
+            if self.here.contains(&worker) {
+                self.copies_one(worker.as_str());
+                self.goes_on(&worker);
+            }
+        }
+    }
+
+    fn comes_to_the_second_part(&mut self) {
+        for _ in 0..200 {
+            if self.target.len() > PARTS[0] as usize {
+                return;
+            }
+            self.everyone_copies_one();
+        }
+        panic!("it stays in the first part");
     }
 
     fn identity(&mut self) -> Identity {
@@ -338,9 +353,7 @@ impl Fleet {
 fn all_workers_copy_and_a_mate_keeps_its_admission_from_part_to_part() {
     let mut fleet = Fleet::start(&["a", "b", "c"]);
     let staging = fleet.staging("b").unwrap();
-    while fleet.target.len() <= PARTS[0] as usize {
-        ["a", "b", "c"].iter().for_each(|worker| fleet.copies_one(worker));
-    }
+    fleet.comes_to_the_second_part();
     assert_eq!(fleet.staging("b"), Some(staging));
     fleet.run_to_the_end();
     let who: BTreeSet<&WorkerName> = fleet.copied.iter().map(|(worker, _)| worker).collect();
@@ -396,9 +409,7 @@ fn a_new_leader_takes_another_main_worker_for_one_that_does_not_come_back() {
 fn what_is_said_of_an_earlier_part_means_nothing() {
     let mut fleet = Fleet::start(&["a", "b"]);
     let staging = fleet.staging("b").unwrap();
-    while fleet.target.len() <= PARTS[0] as usize {
-        ["a", "b"].iter().for_each(|worker| fleet.copies_one(worker));
-    }
+    fleet.comes_to_the_second_part();
     let staged = StagedShare::new(ShareId(0), Vec::new());
     let late = Event::Reported { worker: name("b"), report: ShareReport::Staged { staging, staged } };
     assert_eq!(fleet.tell(late), []);
