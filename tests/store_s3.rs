@@ -137,22 +137,13 @@ async fn an_upload_in_parts_comes_back_whole_and_leaves_nothing_unfinished() -> 
     let proxy = HttpProxy::before(server.address(), Random::from_environment()?)?;
     let store = tenacious(&config(&proxy.endpoint()), "/parts")?;
     let body = noise(60 * MIB + 12_345);
-    let faults = bad_weather();
-    // An answer that is lost when an upload begins leaves one that nobody knows: that is what sweeping is for.
-    let known: Vec<Fault> = faults
-        .iter()
-        .filter(|fault| !matches!(fault, Fault::LoseAnswer | Fault::ResetInAnswer | Fault::CutAnswer))
-        .cloned()
-        .collect();
-    for (name, faults) in [("a", known), ("b", faults)] {
-        proxy.set(Weather { faults, percent: 20, ..Weather::default() });
-        upload(&*store, &key(name), PutMode::Create, &body).await?;
-        let stored = store.get(&key(name), 100 << 20).await?;
-        ensure!(stored == body, "{name} came back changed");
-        if name == "a" {
-            assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
-        }
-    }
+    proxy.set(Weather { faults: bad_weather(), percent: 20, ..Weather::default() });
+    // An upload that is known only to the server, too.
+    proxy.order(|head| head.contains("?uploads"), Fault::LoseAnswer);
+    upload(&*store, &key("a"), PutMode::Create, &body).await?;
+    let stored = store.get(&key("a"), 100 << 20).await?;
+    ensure!(stored == body, "it came back changed");
+    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
     note(format!("{:?}", proxy.seen()));
     proxy.set(Weather::default());
     let again = upload(&*store, &key("a"), PutMode::Create, &body).await;

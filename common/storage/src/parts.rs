@@ -10,7 +10,9 @@
 //!    no more parts under way than its [`PartSlots`].
 //! 3. A join whose answer was lost is told from somebody else's object by [`PartStore::is_joined`], never by its size. An upload
 //!    that is gone is no absence of an object: who finds the object there was overtaken, anybody else may begin again.
-//! 4. An upload that is not finished discards its parts: in `abort` and a `finish` that fails before they return, else in the
+//! 4. A beginning whose answer was lost leaves an upload that nobody knows. It is removed once an object that was to be created is
+//!    there, since whoever else is still uploading to that key was overtaken; where the object never comes, a sweep removes it.
+//! 5. An upload that is not finished discards its parts: in `abort` and a `finish` that fails before they return, else in the
 //!    background.
 
 use crate::decorate::retry::{RetryPolicy, Tries};
@@ -61,6 +63,12 @@ pub trait PartStore: Storage + Clone + 'static {
 
     /// Removes the parts of an upload that was given up, as far as possible.
     async fn discard_parts(&self, ticket: &Self::Ticket);
+
+    /// Removes every other upload to this key, as far as possible; asked for only once none of them can create the object any more.
+    /// A store that keeps nothing of a beginning has nothing to do.
+    async fn discard_strays(&self, key: &ObjectKey) {
+        let _ = key;
+    }
 }
 
 /// How an upload is cut, and how hard it tries.
@@ -114,6 +122,8 @@ pub struct PartedUpload<S: PartStore> {
 
 struct Begun<S: PartStore> {
     ticket: Arc<S::Ticket>,
+    /// An earlier try to begin may have worked as well.
+    may_have_strays: bool,
     next: u32,
     under_way: JoinSet<Result<(u32, S::Part), StorageError>>,
     done: Vec<(u32, S::Part)>,
@@ -156,14 +166,24 @@ impl<S: PartStore> PartedUpload<S> {
         Tries::new(self.limits.retry, self.place())
     }
 
+    async fn begin(&self) -> Result<Begun<S>, StorageError> {
+        let mut tries = self.tries();
+        let ticket = loop {
+            match tries.once(self.store.begin_parts(&self.key, self.mode)).await {
+                Ok(ticket) => break Arc::new(ticket),
+                Err(error) => tries.judge(error).await?,
+            }
+        };
+        let may_have_strays = tries.is_repeated();
+        Ok(Begun { ticket, may_have_strays, next: 0, under_way: JoinSet::new(), done: Vec::new() })
+    }
+
     /// Puts the filled part on its way.
     async fn send_part(&mut self) -> Result<(), StorageError> {
         let body = std::mem::take(&mut self.filling).freeze();
         let at = self.place();
         if self.begun.is_none() {
-            let ticket = self.tries().repeat(|| self.store.begin_parts(&self.key, self.mode)).await?;
-            let ticket = Arc::new(ticket);
-            self.begun = Some(Begun { ticket, next: 0, under_way: JoinSet::new(), done: Vec::new() });
+            self.begun = Some(self.begin().await?);
         }
         let begun = self.begun.as_mut().expect("it was begun above");
         begun.settle(self.limits.in_flight_max, &at).await?;
@@ -274,15 +294,22 @@ impl<S: PartStore> Upload for PartedUpload<S> {
         if self.begun.is_none() {
             return self.put_whole().await;
         }
-        if let Err(error) = self.join().await {
-            // A command may end right after this, and with it what is left to the background.
-            if let Some(begun) = self.begun.take() {
-                let _ = timeout(DISCARD_MAX, discard(self.store.clone(), begun)).await;
+        let joined = self.join().await;
+        let Some(begun) = self.begun.take() else { return joined };
+        let is_decided = self.mode == PutMode::Create
+            && joined.as_ref().map_or_else(StorageError::is_already_exists, |()| true);
+        let has_strays = is_decided && begun.may_have_strays;
+        // A command may end right after this, and with it what is left to the background.
+        let tidy = async {
+            if joined.is_err() {
+                discard(self.store.clone(), begun).await;
             }
-            return Err(error);
-        }
-        self.begun = None;
-        Ok(())
+            if has_strays {
+                self.store.discard_strays(&self.key).await;
+            }
+        };
+        let _ = timeout(DISCARD_MAX, tidy).await;
+        joined
     }
 
     async fn abort(mut self: Box<Self>) {

@@ -5,7 +5,7 @@ use crate::lock::headers;
 use crate::request::{UPLOAD_OF_OBJECT, content_md5_aside};
 use crate::store::{S3Storage, create_only};
 use async_trait::async_trait;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MultipartUpload};
 use bytes::Bytes;
 use pgconvoy_storage::decorate::retry::Tries;
 use pgconvoy_storage::parts::{PartStore, TIDYING};
@@ -125,6 +125,15 @@ impl PartStore for S3Storage {
             tracing::warn!(%error, "an upload that was given up stays unfinished until it is swept");
         }
     }
+
+    async fn discard_strays(&self, key: &ObjectKey) {
+        let at = self.place(Some(key));
+        let name = self.name(key);
+        let end = || self.end_uploads(&at, &name, |upload| upload.key() == Some(&name));
+        if let Err(error) = Tries::new(TIDYING, at.clone()).repeat(end).await {
+            tracing::warn!(%error, "an upload whose beginning lost its answer stays unfinished until it is swept");
+        }
+    }
 }
 
 impl S3Storage {
@@ -145,14 +154,25 @@ impl S3Storage {
     }
 
     /// Ends unfinished uploads under `prefix` that were begun so long ago.
-    pub(crate) async fn end_uploads(
+    pub(crate) async fn end_uploads_since(
         &self,
         prefix: Option<&ObjectKey>,
         older_than: Duration,
     ) -> Result<u64, StorageError> {
         // A span longer than the clock's whole past leaves everything in place.
         let limit = SystemTime::now().checked_sub(older_than).unwrap_or(SystemTime::UNIX_EPOCH);
-        let at = self.place(prefix);
+        let begun = |upload: &MultipartUpload| SystemTime::try_from(*upload.initiated()?).ok();
+        let is_old = |upload: &MultipartUpload| begun(upload).is_some_and(|begun| begun <= limit);
+        self.end_uploads(&self.place(prefix), &self.names_under(prefix), is_old).await
+    }
+
+    /// Ends the unfinished uploads to names that begin so and are to end, and says how many.
+    async fn end_uploads(
+        &self,
+        at: &Place,
+        names: &str,
+        is_to_end: impl Fn(&MultipartUpload) -> bool,
+    ) -> Result<u64, StorageError> {
         let mut ended = 0;
         let (mut key_marker, mut upload_marker) = (None, None);
         loop {
@@ -160,15 +180,14 @@ impl S3Storage {
                 .client
                 .list_multipart_uploads()
                 .bucket(&self.asker.bucket)
-                .prefix(self.names_under(prefix))
+                .prefix(names)
                 .set_key_marker(key_marker.take())
                 .set_upload_id_marker(upload_marker.take())
                 .set_request_payer(self.payer.clone());
-            let page = self.ask(&at, IoAction::List, Box::pin(request.send())).await?;
-            for upload in page.uploads() {
+            let page = self.ask(at, IoAction::List, Box::pin(request.send())).await?;
+            for upload in page.uploads().iter().filter(|upload| is_to_end(upload)) {
                 let (Some(name), Some(id)) = (upload.key(), upload.upload_id()) else { continue };
-                let begun = upload.initiated().and_then(|time| SystemTime::try_from(*time).ok());
-                if begun.is_some_and(|begun| begun <= limit) && self.end_upload(&at, name, id).await? {
+                if self.end_upload(at, name, id).await? {
                     ended += 1;
                 }
             }

@@ -445,7 +445,7 @@ impl Storage for S3Storage {
         prefix: Option<&ObjectKey>,
         older_than: Duration,
     ) -> Result<u64, StorageError> {
-        self.end_uploads(prefix, older_than).await
+        self.end_uploads_since(prefix, older_than).await
     }
 
     async fn prove_lock(&self) -> Result<LockProof, StorageError> {

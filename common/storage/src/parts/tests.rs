@@ -33,6 +33,9 @@ struct Parts {
 #[derive(Debug, Default)]
 struct State {
     begun: u32,
+    /// Begun by requests whose answer was lost.
+    strays: u32,
+    loses_answers_of_beginnings: u32,
     /// By upload and number.
     parts: BTreeMap<(u32, u32), Bytes>,
     /// Which upload an object was joined by.
@@ -99,6 +102,11 @@ impl PartStore for Parts {
     async fn begin_parts(&self, key: &ObjectKey, mode: PutMode) -> Result<Ticket, StorageError> {
         let mut state = self.state();
         state.begun += 1;
+        if state.loses_answers_of_beginnings > 0 {
+            state.loses_answers_of_beginnings -= 1;
+            state.strays += 1;
+            return Err(self.unavailable());
+        }
         Ok(Ticket { number: state.begun, key: key.clone(), mode })
     }
 
@@ -148,6 +156,10 @@ impl PartStore for Parts {
         let mut state = self.state();
         state.parts.retain(|(upload, _), _| *upload != ticket.number);
         state.discarded += 1;
+    }
+
+    async fn discard_strays(&self, _key: &ObjectKey) {
+        self.state().strays = 0;
     }
 }
 
@@ -311,6 +323,36 @@ async fn a_join_whose_answer_was_lost_is_known_as_ones_own() {
     upload.write(pattern(25)).await.unwrap();
     upload.finish().await.unwrap();
     assert_eq!(body_of(&store, "a").await, pattern(25));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_whose_answer_was_lost_leaves_nothing_once_the_object_is_there() {
+    let store = Parts::default();
+    for is_refused in [false, true] {
+        store.state().loses_answers_of_beginnings = 2;
+        let mut upload = store.upload("a", PutMode::Create);
+        upload.write(pattern(25)).await.unwrap();
+        assert_eq!(store.state().strays, 2);
+        assert_eq!(upload.finish().await.is_err(), is_refused);
+        assert_eq!(store.state().strays, 0);
+    }
+}
+
+/// Another's upload to the same key may yet win, or replace what is there.
+#[tokio::test(start_paused = true)]
+async fn strays_stay_while_any_other_upload_can_still_win() {
+    let store = Parts::default();
+    store.state().loses_answers_of_beginnings = 1;
+    let mut upload = store.upload("a", PutMode::Overwrite);
+    upload.write(pattern(25)).await.unwrap();
+    upload.finish().await.unwrap();
+    assert_eq!(store.state().strays, 1);
+    store.state().loses_answers_of_beginnings = 1;
+    let mut upload = store.upload("b", PutMode::Create);
+    upload.write(pattern(25)).await.unwrap();
+    store.state().failures = u32::MAX;
+    assert!(upload.finish().await.is_err());
+    assert_eq!(store.state().strays, 2);
 }
 
 #[tokio::test(start_paused = true)]
