@@ -30,7 +30,7 @@ mod stream;
 pub use dialer::{DialConfig, QuicConnector, QuicDialer};
 pub use listener::{ListenConfig, QuicListener, Refusals};
 pub use settings::{
-    HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_OF_HOST_MAX, KEEP_ALIVE_INTERVAL, UNPROVED_MAX,
+    HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_OF_HOST_MAX, KEEP_ALIVE_INTERVAL, Load, UNPROVED_MAX,
 };
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_lease::{FleetKeys, LeaseStore};
 use pgconvoy_transport::Role;
 use pgconvoy_transport::pki::{Credentials, Revoked};
-use pgconvoy_transport::quic::{ListenConfig, QuicListener};
+use pgconvoy_transport::quic::{ListenConfig, Load, QuicListener};
 use pgconvoy_transport::tls::{Admission, Shown, https_client_config, https_server_config};
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -174,6 +174,7 @@ fn listen(
         credentials: credentials.clone(),
         admits: Admission::of([Role::Worker]),
         revoked,
+        load: Load::Messages,
         runtime: Handle::current(),
     });
     listener.map(Arc::new).map_err(|error| {

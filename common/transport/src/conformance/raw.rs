@@ -3,7 +3,7 @@
 use crate::Role;
 use crate::pki::{Credentials, Revoked};
 use crate::protocol::{VERSIONS, encode_preface};
-use crate::quic::settings::transport;
+use crate::quic::settings::{Load, transport};
 use crate::quic::socket::{client_endpoint, endpoint};
 use crate::tls::{Admission, quic_client_config};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -34,7 +34,7 @@ impl RawPeer {
             quic_client_config(credentials, Admission::of([Role::Coordinator]), &Revoked::default());
         tls.alpn_protocols = vec![alpn.to_vec()];
         let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        client.transport_config(transport(true));
+        client.transport_config(transport(true, Load::Messages));
         RawPeer { endpoint, client }
     }
 

@@ -1,6 +1,6 @@
 //! The connecting side: one UDP socket, any number of peers.
 
-use super::settings::{HANDSHAKE_TIMEOUT, transport};
+use super::settings::{HANDSHAKE_TIMEOUT, Load, transport};
 use super::{control, failures, handshake, socket};
 use crate::connection::{Connection, Connector};
 use crate::error::TransportError;
@@ -43,7 +43,7 @@ fn client_config(credentials: &Credentials, expects: &Admission, revoked: &Revok
     let tls = quic_client_config(credentials, expects.clone(), revoked);
     let crypto = QuicClientConfig::try_from(tls).expect("the provider has the cipher that QUIC begins with");
     let mut client = ClientConfig::new(Arc::new(crypto));
-    client.transport_config(transport(true));
+    client.transport_config(transport(true, Load::Messages));
     client
 }
 

@@ -4,7 +4,7 @@
 //! queue for `accept`; while that is full, ready peers count as handshakes that are under way.
 
 use super::crowd::{Crowd, Place};
-use super::settings::{HANDSHAKE_TIMEOUT, PENDING_BYTES_MAX, PENDING_MAX, UNPROVED_MAX, transport};
+use super::settings::{HANDSHAKE_TIMEOUT, Load, PENDING_BYTES_MAX, PENDING_MAX, UNPROVED_MAX, transport};
 use super::{control, failures, handshake, socket};
 use crate::connection::{Connection, Listener};
 use crate::error::{CloseKind, CloseReason, TransportError};
@@ -32,6 +32,7 @@ pub struct ListenConfig {
     /// Who may connect.
     pub admits: Admission,
     pub revoked: Revoked,
+    pub load: Load,
     pub runtime: Handle,
 }
 
@@ -60,12 +61,13 @@ pub struct QuicListener {
     refusals: watch::Receiver<Refusals>,
     admits: Admission,
     revoked: Revoked,
+    load: Load,
 }
 
 impl QuicListener {
     pub fn bind(config: ListenConfig) -> io::Result<QuicListener> {
-        let ListenConfig { address, credentials, admits, revoked, runtime } = config;
-        let server = server_config(&credentials, &admits, &revoked);
+        let ListenConfig { address, credentials, admits, revoked, load, runtime } = config;
+        let server = server_config(&credentials, &admits, &revoked, load);
         let endpoint = socket::endpoint(address, Some(server), &runtime)?;
         let (ready, backlog) = mpsc::channel(BACKLOG_MAX);
         let phase = watch::Sender::new(Phase::Open);
@@ -79,7 +81,7 @@ impl QuicListener {
             runtime: runtime.clone(),
         };
         runtime.spawn(Arc::new(door).keep(endpoint.clone(), phase.subscribe()));
-        Ok(QuicListener { endpoint, backlog: Mutex::new(backlog), phase, refusals, admits, revoked })
+        Ok(QuicListener { endpoint, backlog: Mutex::new(backlog), phase, refusals, admits, revoked, load })
     }
 
     pub fn local_address(&self) -> io::Result<SocketAddr> {
@@ -88,7 +90,7 @@ impl QuicListener {
 
     /// Shows another certificate to peers that connect from now on.
     pub fn renew(&self, credentials: &Credentials) {
-        let server = server_config(credentials, &self.admits, &self.revoked);
+        let server = server_config(credentials, &self.admits, &self.revoked, self.load);
         self.endpoint.set_server_config(Some(server));
     }
 
@@ -128,12 +130,17 @@ impl Drop for QuicListener {
     }
 }
 
-fn server_config(credentials: &Credentials, admits: &Admission, revoked: &Revoked) -> ServerConfig {
+fn server_config(
+    credentials: &Credentials,
+    admits: &Admission,
+    revoked: &Revoked,
+    load: Load,
+) -> ServerConfig {
     let tls = quic_server_config(credentials, admits.clone(), revoked);
     let crypto = QuicServerConfig::try_from(tls).expect("the provider has the cipher that QUIC begins with");
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
-        .transport_config(transport(false))
+        .transport_config(transport(false, load))
         .max_incoming(PENDING_MAX)
         .incoming_buffer_size(PENDING_BYTES_MAX)
         .incoming_buffer_size_total(PENDING_BYTES_MAX * PENDING_MAX as u64);

@@ -1,7 +1,8 @@
 //! UDP sockets with room for bursts.
 
 use super::runtime::OnHandle;
-use quinn::{Endpoint, EndpointConfig, ServerConfig};
+use super::settings;
+use quinn::{Endpoint, ServerConfig};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -28,7 +29,7 @@ pub(crate) fn client_endpoint(runtime: &Handle) -> io::Result<Endpoint> {
 }
 
 fn endpoint_on(socket: UdpSocket, server: Option<ServerConfig>, runtime: &Handle) -> io::Result<Endpoint> {
-    Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(OnHandle(runtime.clone())))
+    Endpoint::new(settings::endpoint(), server, socket, Arc::new(OnHandle(runtime.clone())))
 }
 
 fn bind(address: SocketAddr) -> io::Result<UdpSocket> {

@@ -9,6 +9,7 @@ use crate::conformance::Fixture;
 use crate::conformance::proxy::UdpProxy;
 use crate::connection::Connection;
 use crate::identity::PeerIdentity;
+use crate::quic::Load;
 use async_trait::async_trait;
 use fleet::Fleet;
 use std::time::Duration;
@@ -45,6 +46,13 @@ mod on_several_threads {
     crate::transport_conformance!(
         [#[tokio::test(flavor = "multi_thread", worker_threads = 2)]],
         super::Quic { fleet: super::Fleet::new(), is_bad: false }
+    );
+}
+
+mod from_who_sends_files {
+    crate::transport_conformance!(
+        [#[tokio::test(flavor = "multi_thread", worker_threads = 2)]],
+        super::Quic { fleet: super::Fleet { load: super::Load::Files, ..super::Fleet::new() }, is_bad: false }
     );
 }
 

@@ -4,7 +4,7 @@ use crate::host::writer;
 use pgconvoy_core::config::{Compute, Config, WorkerConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_transport::pki::{Credentials, Revoked};
-use pgconvoy_transport::quic::{DialConfig, ListenConfig, QuicDialer, QuicListener};
+use pgconvoy_transport::quic::{DialConfig, ListenConfig, Load, QuicDialer, QuicListener};
 use pgconvoy_transport::tls::Admission;
 use pgconvoy_transport::{Dial, Listener, Role};
 use pgconvoy_worker::serving::Hub;
@@ -78,6 +78,7 @@ fn listener(
         credentials: credentials.clone(),
         admits: Admission::of([Role::Worker]),
         revoked: revoked.clone(),
+        load: Load::Files,
         runtime: Handle::current(),
     });
     listener.map(Arc::new).map_err(|error| {

@@ -9,7 +9,7 @@ use crate::identity::Role;
 use crate::pki::authority::MEMBER_VALIDITY;
 use crate::pki::{Authority, Revoked};
 use crate::quic::socket::client_endpoint;
-use crate::quic::{DialConfig, ListenConfig, QuicDialer, QuicListener};
+use crate::quic::{DialConfig, ListenConfig, Load, QuicDialer, QuicListener};
 use crate::tls::Admission;
 use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
 use pgconvoy_core::units::Timestamp;
@@ -67,7 +67,8 @@ async fn an_expired_certificate_is_refused_with_the_time_of_its_end() {
     let end = Timestamp::from_seconds(long_ago.seconds() + i64::try_from(MEMBER_VALIDITY.as_secs()).unwrap());
     let old = Authority::create(&"prod".parse().unwrap(), long_ago).unwrap();
     let expired = member_at(&old, Role::Worker, "w-1", long_ago);
-    let listener_of_old = listen_as(&member(&old, Role::Coordinator, "c-1"), &Revoked::default());
+    let listener_of_old =
+        listen_as(&member(&old, Role::Coordinator, "c-1"), &Revoked::default(), Load::Messages);
     let both =
         refusal(&connector_of(&expired, listener_of_old.local_address().unwrap()), &listener_of_old).await;
     let words = format!("the certificate expired at {end}");
@@ -77,7 +78,8 @@ async fn an_expired_certificate_is_refused_with_the_time_of_its_end() {
 #[tokio::test]
 async fn a_worker_cannot_pose_as_a_coordinator() {
     let fleet = Fleet::new();
-    let impostor = listen_as(&member(&fleet.authority, Role::Worker, "w-2"), &Revoked::default());
+    let impostor =
+        listen_as(&member(&fleet.authority, Role::Worker, "w-2"), &Revoked::default(), Load::Messages);
     let words = "the certificate is that of worker w-2, a coordinator is expected";
     let both = refusal(&fleet.connector(impostor.local_address().unwrap()), &impostor).await;
     check(&both, words, &format!("the peer did not accept this side's certificate: {words}"));
@@ -187,6 +189,7 @@ async fn workers_reach_workers_where_nobody_else_is_let_in() {
         credentials: member(&fleet.authority, Role::Worker, "w-2"),
         admits: Admission::of([Role::Worker]),
         revoked: Revoked::default(),
+        load: Load::Files,
         runtime: Handle::current(),
     });
     let source = source.unwrap();

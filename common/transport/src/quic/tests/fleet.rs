@@ -5,7 +5,7 @@ use crate::error::TransportError;
 use crate::identity::Role;
 use crate::pki::authority::MEMBER_VALIDITY;
 use crate::pki::{Authority, Credentials, IssueRequest, Revoked};
-use crate::quic::{DialConfig, ListenConfig, QuicConnector, QuicDialer, QuicListener, Refusals};
+use crate::quic::{DialConfig, ListenConfig, Load, QuicConnector, QuicDialer, QuicListener, Refusals};
 use crate::tls::Admission;
 use pgconvoy_core::units::Timestamp;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,6 +32,8 @@ pub(super) struct Fleet {
     pub(super) coordinator: Credentials,
     pub(super) worker: Credentials,
     pub(super) revoked: Revoked,
+    /// Of whom the worker connects to.
+    pub(super) load: Load,
 }
 
 impl Fleet {
@@ -39,12 +41,12 @@ impl Fleet {
         let authority = Authority::create(&"prod".parse().unwrap(), now()).unwrap();
         let coordinator = member(&authority, Role::Coordinator, "c-1");
         let worker = member(&authority, Role::Worker, "w-1");
-        Fleet { authority, coordinator, worker, revoked: Revoked::default() }
+        Fleet { authority, coordinator, worker, revoked: Revoked::default(), load: Load::Messages }
     }
 
     /// The coordinator, where workers and clients may connect.
     pub(super) fn listen(&self) -> QuicListener {
-        listen_as(&self.coordinator, &self.revoked)
+        listen_as(&self.coordinator, &self.revoked, self.load)
     }
 
     /// The worker's way to a coordinator.
@@ -64,12 +66,13 @@ impl Fleet {
     }
 }
 
-pub(super) fn listen_as(credentials: &Credentials, revoked: &Revoked) -> QuicListener {
+pub(super) fn listen_as(credentials: &Credentials, revoked: &Revoked, load: Load) -> QuicListener {
     QuicListener::bind(ListenConfig {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         credentials: credentials.clone(),
         admits: Admission::of([Role::Worker, Role::Client]),
         revoked: revoked.clone(),
+        load,
         runtime: Handle::current(),
     })
     .unwrap()
