@@ -226,7 +226,9 @@ fn who_has_no_ticket_gets_nothing(fleet: &OffloadFleet, job: &str) -> Result<()>
         let (job, unit, attempt) = (JobId(job.parse()?), UnitId(1), Attempt(1));
         let admits = Admits { job, unit, attempt, worker: &worker, parts: &parts };
         let ticket = TicketSecret::from_random_bytes([0; TicketSecret::BYTES]).sign(&admits);
-        writer.write(encode(&Claim { job, unit, attempt, parts, reads_all: false, ticket })?).await?;
+        writer
+            .write(encode(&Claim { job, unit, attempt, parts, reads_all: false, squeezes: false, ticket })?)
+            .await?;
         writer.write(encode(&Ask::Open { part: 0 })?).await?;
         writer.write(encode(&Ask::Rest)?).await?;
         let mut intake = Intake::new(reader, "the source".to_owned());

@@ -1,7 +1,7 @@
 //! The compute worker's side of offloading: gets the bytes of a unit from the source that its order names.
 //!
 //! Code map: this file keeps one connection for each source of a job, shared by all slots; `line` is a stream on it for a thread
-//! that waits, `ahead` decides what to ask for before it is needed, `fetch` is what the pipeline reads from. The other side
+//! that waits, `ahead` decides what to ask for before it is needed, `thrift` whether it comes as lz4, `fetch` is what the pipeline reads from. The other side
 //! is [`serving`](crate::serving), which has the protocol too.
 //!
 //! Invariants
@@ -13,6 +13,7 @@
 mod ahead;
 mod fetch;
 mod line;
+mod thrift;
 
 pub(crate) use fetch::Fetch;
 
@@ -25,8 +26,9 @@ use pgconvoy_transport::{
 };
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use thrift::Thrift;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +42,14 @@ const FAILURE_HOLDS: Duration = Duration::from_secs(1);
 /// A connection. It ends when this is dropped.
 pub(crate) struct Peer {
     sender: Arc<dyn Sender>,
+    thrift: Mutex<Thrift>,
     _others: Mutex<(Box<dyn Receiver>, Box<dyn Incoming>)>,
+}
+
+impl Peer {
+    fn thrift(&self) -> MutexGuard<'_, Thrift> {
+        self.thrift.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -173,7 +182,8 @@ impl RemoteSources {
                 _ = closing.closed() => {}
             }
         });
-        Arc::new(Peer { sender, _others: Mutex::new((receiver, incoming)) })
+        let _others = Mutex::new((receiver, incoming));
+        Arc::new(Peer { sender, thrift: Mutex::default(), _others })
     }
 }
 

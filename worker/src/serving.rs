@@ -9,7 +9,7 @@
 //! 1. Nothing is opened before the claim was found good: the job is open here, its secret has signed the ticket, the peer's
 //!    certificate is that of the worker in it. Nothing is read that the ticket's parts do not cover.
 //! 2. A stream ends with its job, and a peer that neither asks nor takes is let go; between two wishes it holds no thread.
-//! 3. Streams of one peer and chunks in memory are bounded, whatever peers do.
+//! 3. Streams of one peer and helpings in memory are bounded, whatever peers do.
 //!
 //! Failure story: a stream that breaks moves its unit, and nothing else; the ticket is good for the same attempt until the job
 //! ends. A hub that restarts has new secrets: old tickets open nothing.
@@ -40,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Attempts of one compute worker at a time; as many as one connection may have streams.
 pub const STREAMS_OF_PEER_MAX: usize = 64;
-/// Chunks in memory at a time, for all streams together: 30 MiB of the source's budget.
-const CHUNKS_MAX: usize = 128;
+/// Helpings in memory at a time, for all streams together: 30 MiB of the source's budget.
+const HELPINGS_MAX: usize = 64;
 
 /// What is served of one job.
 pub(crate) struct OpenJob {
@@ -54,7 +54,7 @@ pub struct Hub {
     address: String,
     jobs: Mutex<BTreeMap<JobId, Arc<OpenJob>>>,
     streams: Mutex<BTreeMap<WorkerName, usize>>,
-    chunks: Arc<Semaphore>,
+    helpings: Arc<Semaphore>,
     closing: CancellationToken,
     runtime: Handle,
 }
@@ -66,7 +66,7 @@ impl Hub {
             address,
             jobs: Mutex::default(),
             streams: Mutex::default(),
-            chunks: Arc::new(Semaphore::new(CHUNKS_MAX)),
+            helpings: Arc::new(Semaphore::new(HELPINGS_MAX)),
             closing: CancellationToken::new(),
             runtime,
         })
@@ -131,7 +131,7 @@ impl Hub {
 
     /// Waits for room for a chunk.
     async fn room(&self) -> OwnedSemaphorePermit {
-        let room = self.chunks.clone().acquire_owned().await;
+        let room = self.helpings.clone().acquire_owned().await;
         room.expect("the semaphore of a hub is never closed")
     }
 

@@ -5,7 +5,7 @@
 //! 2. What was asked for and not used yet is bounded in bytes and in number.
 //! 3. Of a part that may be left unread in places nothing is asked for before it is known what.
 
-use crate::serving::protocol::{AHEAD_BYTES_MAX, Ask, CHUNK_BYTES};
+use crate::serving::protocol::{AHEAD_BYTES_MAX, Ask, CHUNK_BYTES, HELPING_BYTES};
 use pgconvoy_core::wire::UnitPart;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -79,9 +79,9 @@ impl Ahead {
         self.bytes -= bytes;
     }
 
-    /// Whether so much may be asked for that it is worth saying.
+    /// Whether so much may be asked for that it is worth saying: each time a source is asked wakes several of its threads.
     pub(super) fn has_room(&self, under_way: usize) -> bool {
-        self.bytes + u64::from(CHUNK_BYTES) <= AHEAD_BYTES_MAX && under_way + ASKS_AT_ONCE <= ASKS_MAX
+        self.bytes + HELPING_BYTES <= AHEAD_BYTES_MAX && under_way + ASKS_AT_ONCE <= ASKS_MAX
     }
 
     /// What to ask for next, while so many wishes are under way.

@@ -55,15 +55,16 @@ impl Fetch {
     ) -> Result<Fetch, Failure> {
         let may_skip = context.units.summaries.is_some() && !context.units.file_sha1 && !order.reads_all;
         let wanted = |part: &UnitPart| Wanted::of(part, may_skip && part.prior_size.is_some());
+        let mut line = Line::open(context, remote)?;
         let claim = Claim {
             job: context.remote.job(),
             unit: order.unit,
             attempt: order.attempt,
             parts: order.parts.clone(),
             reads_all: order.reads_all,
+            squeezes: line.is_squeezed(),
             ticket: remote.ticket,
         };
-        let mut line = Line::open(context, remote)?;
         line.say(encode(&claim)?)?;
         Ok(Fetch {
             line,
@@ -273,4 +274,41 @@ fn copy(pieces: &mut VecDeque<Bytes>, buffer: &mut [u8]) -> usize {
         }
     }
     copied
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+    use crate::job::testing::{ONE, PATIENCE, Site, order, part};
+    use crate::serving::testing::Source;
+    use std::time::Duration;
+
+    const BYTES: usize = 6 << 20;
+
+    fn fetched(context: &JobContext, order: &UnitOrder) -> (bool, Vec<u8>) {
+        let mut fetch = Fetch::begin(context, order, order.source.as_ref().unwrap()).unwrap();
+        assert!(fetch.open(0, &order.parts[0]).unwrap());
+        let mut bytes = vec![0; BYTES];
+        assert_eq!(fetch.fill(&mut bytes).unwrap(), BYTES);
+        (fetch.line.is_squeezed(), bytes)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slot_that_starves_again_and_again_asks_for_lz4_and_gets_the_same_bytes() {
+        let site = Site::new().await;
+        let content: Vec<u8> = (0..BYTES).map(|at| u8::try_from(at / 1000 % 251).unwrap()).collect();
+        site.write("base/5/16384", &content);
+        let source = Source::of(&site.context(PATIENCE).await);
+        let there = source.computer(&site, PATIENCE).await;
+        source.network.delay(Duration::from_millis(50));
+        for (unit, squeezes) in [(1, false), (2, false), (3, false), (4, true)] {
+            let order = source.serves(order(unit, &[ONE], &[part("base/5/16384", BYTES)]));
+            let context = there.clone();
+            let work = tokio::task::spawn_blocking(move || fetched(&context, &order));
+            let (is_squeezed, bytes) = work.await.unwrap();
+            assert_eq!(is_squeezed, squeezes);
+            assert!(bytes == content, "unit {unit} came back changed");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A stream to a source, for a thread that waits for it: with a limit, and no longer than the job lasts.
 
+use super::thrift::Passage;
 use super::{Peer, RemoteSources, unreached};
 use crate::job::{JobContext, job_over};
 use crate::serving::protocol::{Answer, CHUNK_BYTES, Intake};
@@ -14,15 +15,17 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub(super) struct Line {
     writer: Box<dyn StreamWriter>,
     intake: Intake,
     /// Keeps the connection.
-    _peer: Arc<Peer>,
+    peer: Arc<Peer>,
     waiter: Waiter,
+    begun: Instant,
+    passage: Passage,
 }
 
 struct Waiter {
@@ -51,7 +54,13 @@ impl Line {
         let Stream { writer, reader } = stream;
         let intake = Intake::new(reader, format!("worker {}", remote.worker));
         let waiter = Waiter { remote: remote.clone(), runtime, patience, ended };
-        Ok(Line { writer, intake, _peer: peer, waiter })
+        let passage = Passage { is_squeezed: peer.thrift().squeezes(), ..Passage::default() };
+        Ok(Line { writer, intake, peer, waiter, begun: Instant::now(), passage })
+    }
+
+    /// Whether the bytes of this attempt are to come as lz4.
+    pub(super) fn is_squeezed(&self) -> bool {
+        self.passage.is_squeezed
     }
 
     pub(super) fn worker(&self) -> &WorkerName {
@@ -65,7 +74,8 @@ impl Line {
     /// The next answer, and the bytes that come with it.
     pub(super) fn answer(&mut self) -> Result<(Answer, VecDeque<Bytes>), Failure> {
         let intake = &mut self.intake;
-        self.waiter.wait(async move {
+        let wanted = Instant::now();
+        let (answer, body) = self.waiter.wait(async move {
             let answer: Option<Answer> = intake.message(FRAME_BYTES_MAX).await?;
             // Whoever has something to say about the end has said so.
             let answer = answer.ok_or(TransportError::StreamReset)?;
@@ -77,12 +87,24 @@ impl Line {
                 _ => VecDeque::new(),
             };
             Ok((answer, body))
-        })
+        })?;
+        self.passage.waited += wanted.elapsed();
+        if let Answer::Bytes { raw, .. } = &answer {
+            self.passage.bytes += u64::from(*raw);
+            self.passage.took = self.begun.elapsed();
+        }
+        Ok((answer, body))
     }
 
     /// It answers something that it was not asked.
     pub(super) fn nonsense(&self) -> Failure {
         let message = format!("source {} answers something that it was not asked", self.worker());
         Failure::new(ErrorCode::Protocol, message)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.peer.thrift().learn(self.passage);
     }
 }

@@ -1,11 +1,11 @@
-//! Reads what one attempt asks for. All of it blocks: it runs on blocking threads, a chunk at a time.
+//! Reads what one attempt asks for. All of it blocks: it runs on blocking threads, a helping at a time.
 //!
 //! Files are opened, judged and read by the same code as where the source computes itself; what a compute worker is told of WAL
 //! summaries was audited here, where the file is.
 //!
 //! Invariant: nothing is read that the claim's parts do not cover.
 
-use super::protocol::{Answer, Ask, CHUNK_BYTES, Claim, encode};
+use super::protocol::{Answer, Ask, CHUNK_BYTES, Claim, HELPING_BYTES, encode};
 use super::squeeze::Squeezer;
 use crate::job::JobContext;
 use crate::unit::reader::{Opened, PartReader};
@@ -40,7 +40,8 @@ pub(super) struct Desk {
     order: UnitOrder,
     open: Option<Open>,
     asks: VecDeque<Ask>,
-    squeezer: Squeezer,
+    /// Where lz4 was asked for.
+    squeezer: Option<Squeezer>,
 }
 
 /// What came of some wishes.
@@ -79,10 +80,11 @@ impl Answers {
 
 impl Desk {
     pub(super) fn new(context: Arc<JobContext>, claim: Claim) -> Result<Desk, Failure> {
-        let Claim { unit, attempt, parts, reads_all, .. } = claim;
+        let Claim { unit, attempt, parts, reads_all, squeezes, .. } = claim;
         let (token, repositories) = (FencingToken(0), Vec::new());
         let order = UnitOrder { unit, attempt, token, repositories, parts, reads_all, source: None };
-        Ok(Desk { context, order, open: None, asks: VecDeque::new(), squeezer: Squeezer::new()? })
+        let squeezer = squeezes.then(Squeezer::new).transpose()?;
+        Ok(Desk { context, order, open: None, asks: VecDeque::new(), squeezer })
     }
 
     pub(super) fn ask(&mut self, asks: impl IntoIterator<Item = Ask>) {
@@ -99,7 +101,7 @@ impl Desk {
         self.asks.len() < ASKS_MAX
     }
 
-    /// Does what was asked for, until there is a chunk's worth of answers.
+    /// Does what was asked for, until there is a helping of answers.
     pub(super) fn work(&mut self) -> Answers {
         let mut answers = Answers::default();
         let mut count = 0;
@@ -113,7 +115,7 @@ impl Desk {
                 break;
             }
             count += 1;
-            if answers.read >= u64::from(CHUNK_BYTES) || count >= ANSWERS_MAX {
+            if answers.read + u64::from(CHUNK_BYTES) > HELPING_BYTES || count >= ANSWERS_MAX {
                 break;
             }
         }
@@ -225,7 +227,10 @@ impl Desk {
 
     fn send(&mut self, raw: Vec<u8>, answers: &mut Answers) -> Result<(), Failure> {
         let length = raw.len();
-        let stored = self.squeezer.squeeze(raw)?;
+        let stored = match &mut self.squeezer {
+            Some(squeezer) => squeezer.squeeze(raw)?,
+            None => raw.into(),
+        };
         let number = |bytes: usize| u32::try_from(bytes).expect("a chunk is short");
         let head = Answer::Bytes { raw: number(length), stored: number(stored.len()) };
         answers.add(encode(&head)?);

@@ -21,6 +21,8 @@ use std::collections::VecDeque;
 pub const CHUNK_BYTES: u32 = 240 << 10;
 /// What may be asked for and not yet used. It waits in the stream while a slot computes.
 pub const AHEAD_BYTES_MAX: u64 = 4 * CHUNK_BYTES as u64;
+/// A helping: what is asked for and answered together, where there is as much. Half of what may be under way.
+pub const HELPING_BYTES: u64 = AHEAD_BYTES_MAX / 2;
 /// A claim names the parts of its order, which itself fits a frame of control.
 pub const CLAIM_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// Of one wish: a name and two numbers.
@@ -39,6 +41,9 @@ pub struct Claim {
     /// Whatever WAL summaries say, everything is read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_all: bool,
+    /// Bytes may come as lz4: the way is narrower than what is computed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub squeezes: bool,
     pub ticket: Ticket,
 }
 

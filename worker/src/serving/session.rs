@@ -1,6 +1,6 @@
 //! One attempt of a compute worker at a source: a stream from its claim to its end.
 //!
-//! Reading is done by blocking threads, a chunk at a time, and waiting by nobody: between two wishes a stream holds an open file
+//! Reading is done by blocking threads, a helping at a time, and waiting by nobody: between two wishes a stream holds an open file
 //! and no thread.
 
 use super::desk::Desk;

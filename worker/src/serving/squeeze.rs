@@ -1,4 +1,4 @@
-//! lz4 on the way from a source, where it pays.
+//! lz4 on the way from a source, where a compute worker asked for it.
 //!
 //! Compressing costs the database's host more than sending what it saves, unless it saves much. So a sample decides for each
 //! chunk: two pages of it are compressed first, and what does not shrink well goes as it is, at the price of the sample.
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 /// Two pages of the usual size.
 const SAMPLE_BYTES: usize = 16 << 10;
-/// What a sample must shrink to, in hundredths of it: a guess until `benches/offload.rs` has measured it.
+/// What a sample must shrink to, in hundredths of it.
 const PAYS_BELOW_PERCENT: usize = 50;
 
 pub(crate) struct Squeezer {

@@ -68,6 +68,7 @@ fn claim(order: &UnitOrder, ticket: Ticket) -> Claim {
         attempt: order.attempt,
         parts: order.parts.clone(),
         reads_all: false,
+        squeezes: false,
         ticket,
     }
 }
@@ -181,6 +182,26 @@ async fn nothing_is_read_that_the_parts_do_not_cover() {
         }
         let failure = wire.failure().await;
         assert_eq!(failure.code, code, "{asks:?}: {failure}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_come_as_lz4_where_that_was_asked_for_and_they_shrink() {
+    let site = Site::new().await;
+    let source = Source::of(&site.context(PATIENCE).await);
+    site.write("base/5/16385", &[7; 8192]);
+    let unit = order(1, &[ONE], &[site.relation("16384", 1), part("base/5/16385", 8192)]);
+    for squeezes in [false, true] {
+        let mut wire = Wire::to(&source.way(COMPUTER, Role::Worker)).await;
+        wire.say(&Claim { squeezes, ..good(&source, &unit) }).await;
+        for (part, shrinks) in [(0, false), (1, true)] {
+            wire.say(&Ask::Open { part }).await;
+            wire.say(&Ask::Read { offset: 0, length: 8192 }).await;
+            assert!(matches!(wire.hear().await, Ok(Some(Answer::Opened { .. }))));
+            let Ok(Some(Answer::Bytes { raw, stored })) = wire.hear().await else { panic!("no bytes") };
+            assert_eq!((raw, stored < raw), (8192, squeezes && shrinks));
+            timeout(PATIENCE, wire.intake.body(stored as usize)).await.unwrap().unwrap();
+        }
     }
 }
 

@@ -60,7 +60,7 @@ fn claim() -> Claim {
     ];
     let admits = Admits { job, unit, attempt, worker: &worker, parts: &parts };
     let ticket = TicketSecret::from_random_bytes([7; TicketSecret::BYTES]).sign(&admits);
-    Claim { job, unit, attempt, parts, reads_all: false, ticket }
+    Claim { job, unit, attempt, parts, reads_all: false, squeezes: false, ticket }
 }
 
 fn asks() -> Vec<(&'static str, Ask)> {
