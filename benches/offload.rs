@@ -33,9 +33,7 @@ fn main() -> Result<ExitCode> {
     let form = Form::from_arguments();
     let mut table = Table::default();
     let mut site = site(form.pick(SHORT_BYTES, FULL_BYTES))?;
-    cost(&mut site, form.pick(1, ROUNDS), &mut table)?;
-    drop(site);
-    let mut site = Site::start()?;
+    cost(&mut site, form.pick(3, ROUNDS), &mut table)?;
     scaling(&mut site, form, &mut table)?;
     Ok(table.end())
 }
