@@ -8,7 +8,7 @@
 //! 3. Dropping a cluster kills its nodes and removes their data.
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -63,6 +63,8 @@ pub struct EtcdCluster {
     plan: Plan,
     nodes: Vec<Node>,
     folder: TempDir,
+    /// Held as long as the ports are this cluster's, whether a node listens on them or is down.
+    _claim: File,
 }
 
 impl EtcdCluster {
@@ -85,13 +87,13 @@ impl EtcdCluster {
 
     fn try_start(plan: Plan) -> io::Result<EtcdCluster> {
         let folder = tempfile::Builder::new().prefix("pgconvoy-etcd-").tempdir()?;
-        let mut cluster = EtcdCluster { nodes: Vec::new(), folder, plan };
+        let (claim, mut ports) = claim_ports()?;
+        let mut cluster = EtcdCluster { nodes: Vec::new(), folder, plan, _claim: claim };
         if let Some(tls) = &cluster.plan.tls {
             for (name, pem) in [("ca", &tls.ca_pem), ("cert", &tls.certificate_pem), ("key", &tls.key_pem)] {
                 std::fs::write(cluster.path(name), pem)?;
             }
         }
-        let mut ports = free_ports(3 * cluster.plan.nodes)?.into_iter();
         let mut port = || ports.next().ok_or_else(|| io::Error::other("too few ports"));
         for number in 0..cluster.plan.nodes {
             let (client_port, peer_port, metrics_port) = (port()?, port()?, port()?);
@@ -308,16 +310,30 @@ impl Node {
     }
 }
 
-/// Ports that nobody listens on, looked for from a place on that other tests, of this process or another, do not use.
-fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+/// Ports that nobody listens on and no other test of this process or another has claimed. A test whose node is down for a while
+/// has its ports still: another one that took them would share a store with it.
+fn claim_ports() -> io::Result<(File, std::ops::Range<u16>)> {
     static CLUSTERS: AtomicU32 = AtomicU32::new(0);
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    let slots = u32::from((PORTS.end - PORTS.start) / PORTS_OF_A_CLUSTER);
+    let slots = (PORTS.end - PORTS.start) / PORTS_OF_A_CLUSTER;
     // Tests that run at the same time have ids close to each other, and clusters of one process are far apart.
-    let slot = std::process::id().wrapping_add(cluster.wrapping_mul(97)) % slots;
-    let begin = PORTS.start + u16::try_from(slot).unwrap_or_default() * PORTS_OF_A_CLUSTER;
-    let candidates = (begin..PORTS.end).chain(PORTS.start..begin);
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let found: Vec<u16> = candidates.filter(is_free).take(count).collect();
-    if found.len() == count { Ok(found) } else { Err(io::Error::other("no free ports")) }
+    let wanted = std::process::id().wrapping_add(cluster.wrapping_mul(97)) % u32::from(slots);
+    let wanted = u16::try_from(wanted).unwrap_or_default();
+    let folder = std::env::temp_dir().join("pgconvoy-etcd-ports");
+    std::fs::create_dir_all(&folder)?;
+    for slot in (wanted..slots).chain(0..wanted) {
+        let claim = File::options().create(true).append(true).open(folder.join(slot.to_string()))?;
+        match claim.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => continue,
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let begin = PORTS.start + slot * PORTS_OF_A_CLUSTER;
+        let ports = begin..begin + PORTS_OF_A_CLUSTER;
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        if ports.clone().all(is_free) {
+            return Ok((claim, ports));
+        }
+    }
+    Err(io::Error::other("no free ports"))
 }
