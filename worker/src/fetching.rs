@@ -1,8 +1,8 @@
 //! The compute worker's side of offloading: gets the bytes of a unit from the source that its order names.
 //!
 //! Code map: this file keeps one connection for each source of a job, shared by all slots; `line` is a stream on it for a thread
-//! that waits, `ahead` decides what to ask for before it is needed, `thrift` whether it comes as lz4, `fetch` is what the pipeline reads from. The other side
-//! is [`serving`](crate::serving), which has the protocol too.
+//! that waits, `ahead` decides what to ask for before it is needed, `thrift` whether it comes as lz4, `fetch` is what the pipeline
+//! reads from. The other side is [`serving`](crate::serving), which has the protocol too.
 //!
 //! Invariants
 //! 1. A source that cannot be reached, breaks off or says nothing for the job's `io-timeout` ends the attempt as one that may be

@@ -129,7 +129,7 @@ impl Hub {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room for a chunk.
+    /// Waits for room for a helping.
     async fn room(&self) -> OwnedSemaphorePermit {
         let room = self.helpings.clone().acquire_owned().await;
         room.expect("the semaphore of a hub is never closed")

@@ -131,7 +131,7 @@ impl PartStore for S3Storage {
         let name = self.name(key);
         let end = || self.end_uploads(&at, &name, |upload| upload.key() == Some(&name));
         if let Err(error) = Tries::new(TIDYING, at.clone()).repeat(end).await {
-            tracing::warn!(%error, "an upload whose beginning lost its answer stays unfinished until it is swept");
+            tracing::warn!(%error, "an upload whose beginning lost its answer may stay unfinished: a lifecycle rule of the bucket (AbortIncompleteMultipartUpload) ends it");
         }
     }
 }
