@@ -47,7 +47,7 @@ const PIECES_IN_FLIGHT: usize = 4;
 const PIECES_WAITING: usize = 20;
 /// How long a target whose queue is full may keep the others from their next piece.
 const LAG_MAX: Duration = Duration::from_secs(5);
-/// More threads than this wait for the one that reads, hashes and seals.
+/// Of them, the one that reads, hashes and seals; more wait for it.
 const THREADS_MAX: usize = 4;
 /// Longer than any store takes to answer, when nobody says how long to wait.
 const STALL_DEFAULT: Duration = Duration::from_secs(600);
@@ -66,7 +66,7 @@ pub struct PushManner {
     pub level: Level,
     /// Of repositories that have it otherwise.
     pub own: BTreeMap<RepoKey, (Codec, Level)>,
-    /// Those that compress: from 1 to 4 for one file.
+    /// Those that compress, the one that reads among them: from 1 to 4 for one file.
     pub threads: Threads,
     pub stall: Duration,
 }

@@ -1,13 +1,16 @@
 //! The computing side of a push: read, hash, compress on several threads, seal in order.
 //!
 //! ```text
-//! read --> SHA-1 --+--> lane 0: compress --+--> seal per repository --> [bounded queue] --> uploads
-//!                  +--> lane 1: compress --+
+//! read --> SHA-1 --+--> compress here, where no lane has room --+--> seal per repository --> [bounded queue] --> uploads
+//!                  +--> lane 0: compress ------------------------+
+//!                  +--> lane 1: compress ------------------------+
 //! ```
 //!
+//! Who reads compresses too: where several files are pushed side by side, none of them hands a frame from core to core.
+//!
 //! Invariants
-//! 1. Frames are taken back from their lanes in the order in which they were put, so they leave in the order of the file.
-//! 2. Memory is bounded: a lane holds at most [`LANE_DEPTH`] frames.
+//! 1. Frames leave in the order of the file, whoever compressed them.
+//! 2. Memory is bounded: a lane holds at most [`LANE_DEPTH`] frames, and at most [`PENDING_MAX`] wait for the oldest.
 //! 3. A further lane starts when all others are full: a history file costs one thread, not four.
 
 use super::threads::Running;
@@ -21,12 +24,14 @@ use pgconvoy_core::format::wal::WalBody;
 use sha1::{Digest, Sha1};
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::Scope;
 use tokio::sync::mpsc;
 
 /// One frame being compressed and one waiting keep a lane busy.
 const LANE_DEPTH: usize = 2;
+/// As many as all lanes hold, and as many again that were compressed beside them.
+const PENDING_MAX: usize = 2 * LANE_DEPTH * THREADS_MAX;
 
 /// One piece of the object for each target; an error ends that target's object.
 pub(super) type Pieces = Vec<(usize, Result<Bytes, RepositoryError>)>;
@@ -77,6 +82,8 @@ pub(super) fn compress(
     let mut reader = source()?;
     let mut sealing = Sealing { encoders, sender };
     let (mut size, mut sha1) = (0u64, Sha1::new());
+    let _running = manner.threads.first();
+    let mut compressor = manner.threads.compressor(manner).map_err(io::Error::other)?;
     std::thread::scope(|scope| {
         let mut lanes = Lanes::new(scope, manner);
         loop {
@@ -90,17 +97,17 @@ pub(super) fn compress(
             }
             size += read as u64;
             sha1.update(&raw);
-            if let Some(frame) = lanes.put(raw)? {
+            lanes.put(raw, &mut compressor)?;
+            while let Some(frame) = lanes.next_ready()? {
                 sealing.frame(frame)?;
             }
         }
-        while let Some(frame) = lanes.take()? {
+        while let Some(frame) = lanes.next()? {
             sealing.frame(frame)?;
         }
         manner.threads.keep_buffers(lanes.spare);
         Ok::<_, io::Error>(())
     })?;
-    let mut compressor = manner.threads.compressor(manner).map_err(io::Error::other)?;
     let plain = Plain { size, sha1: sha1.finalize().into() };
     sealing.finish(&WalBody { name, size, sha1: plain.sha1 }, &mut compressor)?;
     manner.threads.keep_compressor(manner, compressor);
@@ -124,19 +131,25 @@ struct Lane {
     _running: Running,
 }
 
-/// Compressing threads that keep the order of frames.
+/// A frame that was read and has not left yet.
+enum Pending {
+    Compressed(Frame),
+    InLane(usize),
+}
+
+/// Compressing threads beside the one that reads, which keep the order of frames.
 struct Lanes<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     manner: &'env PushManner,
     lanes: Vec<Lane>,
-    /// The lane of each frame that was put and not taken, oldest first.
-    order: VecDeque<usize>,
+    /// Oldest first.
+    pending: VecDeque<Pending>,
     spare: Vec<Vec<u8>>,
 }
 
 impl<'scope, 'env> Lanes<'scope, 'env> {
     fn new(scope: &'scope Scope<'scope, 'env>, manner: &'env PushManner) -> Self {
-        Lanes { scope, manner, lanes: Vec::new(), order: VecDeque::new(), spare: Vec::new() }
+        Lanes { scope, manner, lanes: Vec::new(), pending: VecDeque::new(), spare: Vec::new() }
     }
 
     /// A buffer whose content does not matter.
@@ -144,36 +157,64 @@ impl<'scope, 'env> Lanes<'scope, 'env> {
         self.spare.pop().unwrap_or_else(|| self.manner.threads.buffer())
     }
 
-    /// Gives a frame to a lane. Where all lanes are full, the oldest frame comes out first.
-    fn put(&mut self, raw: Vec<u8>) -> io::Result<Option<Frame>> {
-        let is_full = self.lanes.iter().all(|lane| lane.frames == LANE_DEPTH);
-        let oldest = if is_full && !self.grow()? { self.take()? } else { None };
-        let lanes = self.lanes.iter_mut().enumerate();
-        let (at, lane) = lanes.min_by_key(|(_, lane)| lane.frames).ok_or_else(lane_died)?;
-        lane.raw.send(raw).map_err(|_| lane_died())?;
-        lane.frames += 1;
-        self.order.push_back(at);
-        Ok(oldest)
+    /// Gives a frame to a lane that has room; else it is compressed here and now.
+    fn put(&mut self, raw: Vec<u8>, compressor: &mut Compressor) -> io::Result<()> {
+        let has_room = |lanes: &[Lane]| lanes.iter().any(|lane| lane.frames < LANE_DEPTH);
+        if has_room(&self.lanes) || self.grow()? {
+            let lanes = self.lanes.iter_mut().enumerate();
+            let (at, lane) = lanes.min_by_key(|(_, lane)| lane.frames).ok_or_else(lane_died)?;
+            lane.raw.send(raw).map_err(|_| lane_died())?;
+            lane.frames += 1;
+            self.pending.push_back(Pending::InLane(at));
+            return Ok(());
+        }
+        let (frame, raw) = compress_frame(compressor, raw)?;
+        self.spare.push(raw);
+        self.pending.push_back(Pending::Compressed(frame));
+        Ok(())
     }
 
-    /// The oldest frame that was put and not taken.
-    fn take(&mut self) -> io::Result<Option<Frame>> {
-        let Some(at) = self.order.pop_front() else { return Ok(None) };
-        let lane = &mut self.lanes[at];
-        let (frame, raw) = lane.compressed.recv().map_err(|_| lane_died())??;
-        lane.frames -= 1;
+    /// The oldest frame, if it is there already or too many wait for it.
+    fn next_ready(&mut self) -> io::Result<Option<Frame>> {
+        let at = match self.pending.front() {
+            Some(Pending::InLane(at)) if self.pending.len() < PENDING_MAX => *at,
+            _ => return self.next(),
+        };
+        match self.lanes[at].compressed.try_recv() {
+            Ok(compressed) => {
+                self.pending.pop_front();
+                self.received(at, compressed).map(Some)
+            }
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(lane_died()),
+        }
+    }
+
+    /// The oldest frame that has not left.
+    fn next(&mut self) -> io::Result<Option<Frame>> {
+        match self.pending.pop_front() {
+            Some(Pending::Compressed(frame)) => Ok(Some(frame)),
+            Some(Pending::InLane(at)) => {
+                let compressed = self.lanes[at].compressed.recv().map_err(|_| lane_died())?;
+                self.received(at, compressed).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn received(&mut self, at: usize, compressed: Compressed) -> io::Result<Frame> {
+        let (frame, raw) = compressed?;
+        self.lanes[at].frames -= 1;
         self.spare.push(raw);
-        Ok(Some(frame))
+        Ok(frame)
     }
 
     /// Another lane, if there may be one.
     fn grow(&mut self) -> io::Result<bool> {
-        let running = match self.lanes.len() {
-            0 => Some(self.manner.threads.first()),
-            THREADS_MAX.. => None,
-            _ => self.manner.threads.further(),
-        };
-        let Some(running) = running else { return Ok(false) };
+        if self.lanes.len() + 1 >= THREADS_MAX {
+            return Ok(false);
+        }
+        let Some(running) = self.manner.threads.further() else { return Ok(false) };
         let lane = self.start(running)?;
         self.lanes.push(lane);
         Ok(true)
