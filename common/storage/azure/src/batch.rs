@@ -21,7 +21,7 @@ mod answer;
 mod request;
 
 use crate::AzureStorage;
-use answer::{Answer, parse};
+use answer::{Answer, Misread, parse};
 use azure_core::http::headers::HeaderName;
 use azure_core::http::{AsyncRawResponse, HttpClient as _, RawResponse};
 use bytes::{Bytes, BytesMut};
@@ -127,7 +127,7 @@ impl AzureStorage {
         match parse(kind, answer.body(), keys.len()) {
             Ok(Answer::OfParts(parts)) => self.judge(keys, &parts),
             Ok(Answer::OfAll(part)) => self.refused_as_a_whole(&part, keys),
-            Err(reason) => Err(self.no_answer(&reason)),
+            Err(misread) => Err(self.no_answer(misread)),
         }
     }
 
@@ -138,17 +138,19 @@ impl AzureStorage {
         while let Some(piece) = body.next().await {
             let piece: Bytes = piece.map_err(|error| self.asked(None, IoAction::Remove).trouble(&error))?;
             if piece.len() > ANSWER_BYTES_MAX - whole.len() {
-                return Err(self.no_answer(&format!("it is longer than {ANSWER_BYTES_MAX} bytes")));
+                let reason = format!("it is longer than {ANSWER_BYTES_MAX} bytes");
+                return Err(self.no_answer(reason.into()));
             }
             whole.extend_from_slice(&piece);
         }
         Ok(RawResponse::from_bytes(status, headers, whole.freeze()))
     }
 
-    fn no_answer(&self, reason: &str) -> StorageError {
-        StorageError::NotSupported {
-            at: self.place(None),
-            reason: format!("the answer is none to a batch of deletes: {reason}"),
+    fn no_answer(&self, Misread { reason, is_cut }: Misread) -> StorageError {
+        let (at, reason) = (self.place(None), format!("the answer is none to a batch of deletes: {reason}"));
+        match is_cut {
+            true => StorageError::Unavailable { at, reason },
+            false => StorageError::NotSupported { at, reason },
         }
     }
 

@@ -22,13 +22,33 @@ pub(super) enum Answer {
     OfAll(RawResponse),
 }
 
+/// Why what came is no answer; for an operator.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misread {
+    pub(super) reason: String,
+    /// It ends before its end, as the answer of a connection that was lost may: another try may bring all of it.
+    pub(super) is_cut: bool,
+}
+
+impl From<String> for Misread {
+    fn from(reason: String) -> Misread {
+        Misread { reason, is_cut: false }
+    }
+}
+
+impl From<&str> for Misread {
+    fn from(reason: &str) -> Misread {
+        reason.to_owned().into()
+    }
+}
+
 struct Part {
     number: Option<usize>,
     response: RawResponse,
 }
 
-/// `asked` is how many requests were in the batch. The reason is for an operator.
-pub(super) fn parse(kind: Option<&str>, body: &[u8], asked: usize) -> Result<Answer, String> {
+/// `asked` is how many requests were in the batch.
+pub(super) fn parse(kind: Option<&str>, body: &[u8], asked: usize) -> Result<Answer, Misread> {
     let boundary = boundary(kind.unwrap_or_default())?;
     // Only words of errors could be anything but ASCII.
     let text = String::from_utf8_lossy(body);
@@ -44,12 +64,12 @@ pub(super) fn parse(kind: Option<&str>, body: &[u8], asked: usize) -> Result<Ans
         let number = number.ok_or("a part of it does not say what it answers")?;
         let answer = answers.get_mut(number).ok_or_else(|| format!("{number} is no request of it"))?;
         if answer.replace(response).is_some() {
-            return Err(format!("request {number} is answered twice"));
+            return Err(format!("request {number} is answered twice").into());
         }
     }
     let answered = answers.iter().flatten().count();
     let whole: Option<Vec<RawResponse>> = answers.into_iter().collect();
-    whole.map(Answer::OfParts).ok_or_else(|| format!("{answered} of {asked} requests are answered"))
+    whole.map(Answer::OfParts).ok_or_else(|| format!("{answered} of {asked} requests are answered").into())
 }
 
 fn shown(text: &str) -> String {
@@ -73,7 +93,7 @@ fn boundary(kind: &str) -> Result<&str, String> {
 }
 
 /// What stands between the lines of the boundary; nothing else stands outside.
-fn split<'a>(text: &'a str, boundary: &str) -> Result<Vec<&'a str>, String> {
+fn split<'a>(text: &'a str, boundary: &str) -> Result<Vec<&'a str>, Misread> {
     let opens = format!("--{boundary}");
     let closes = format!("{opens}--");
     let mut parts = Vec::new();
@@ -86,18 +106,18 @@ fn split<'a>(text: &'a str, boundary: &str) -> Result<Vec<&'a str>, String> {
         if word == opens || word == closes {
             parts.extend(begin.replace(next).map(|begin: usize| &text[begin..position]));
         } else if begin.is_none() && !word.is_empty() {
-            return Err("it does not begin with its boundary".to_owned());
+            return Err("it does not begin with its boundary".into());
         }
         if word == closes {
             return match text[next..].trim().is_empty() {
-                true if parts.is_empty() => Err("it has no parts".to_owned()),
+                true if parts.is_empty() => Err("it has no parts".into()),
                 true => Ok(parts),
-                false => Err("it goes on behind its end".to_owned()),
+                false => Err("it goes on behind its end".into()),
             };
         }
         position = next;
     }
-    Err("it has no end".to_owned())
+    Err(Misread { reason: "it has no end".to_owned(), is_cut: true })
 }
 
 fn part(text: &str) -> Result<Part, String> {

@@ -410,6 +410,16 @@ async fn an_answer_that_is_none_deletes_nothing_and_is_not_asked_about_alone() {
         );
         assert_eq!(server.seen().len(), 1);
     }
+    // Whole by its length, and cut before that.
+    let server = Server::start(|number, request| {
+        let mut reply = answered(request, |_| GONE.to_owned());
+        reply.body.truncate(if number == 0 { reply.body.len() - 5 } else { reply.body.len() });
+        reply
+    })
+    .await;
+    let cut = store(&server);
+    assert_eq!(cut.delete_many(&keys(2)).await.unwrap_err().retry(), Retry::MayHelp);
+    assert_eq!(cut.delete_many(&keys(2)).await, Ok(()));
     // Of another batch: one part too few.
     let server = Server::start(|_, request| {
         let mut reply = answered(request, |_| GONE.to_owned());
