@@ -4,10 +4,10 @@ mod support;
 
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls};
 use pgconvoy_core::failure::{Classify, ErrorCode};
-use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::parts::{PartSlots, PartStore};
 use pgconvoy_storage::{
-    CreateOnly, ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
+    CreateOnly, Feature, ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
     prove_create_only,
 };
 use pgconvoy_storage_azure::{AzureOptions, AzureStorage, Surroundings};
@@ -15,8 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use support::stores::azurite::{self, Azurite, sas};
+use support::stores::http_proxy::{Fault, HttpProxy, Weather};
 use support::stores::identity::{self, IdentityService};
-use support::{Context, Result, anyhow, ensure, limits};
+use support::{Context, Random, Result, anyhow, ensure, limits};
 
 const CONTAINER: &str = "kit";
 const MIB: usize = 1 << 20;
@@ -281,6 +282,126 @@ async fn an_object_that_somebody_holds_is_not_deleted_and_the_error_says_why() -
     Ok(())
 }
 
+/// Counts what passes to the server.
+fn before(azurite: &Azurite) -> Result<(HttpProxy, AzureConfig)> {
+    let proxy = HttpProxy::before(azurite.socket_address()?, Random::from_environment()?)?;
+    let config = AzureConfig { endpoint: proxy.endpoint(), ..azurite.config(CONTAINER) };
+    Ok((proxy, config))
+}
+
+/// So many empty objects, with names of all kinds among them.
+async fn fill(store: &AzureStorage, count: usize) -> Result<Vec<ObjectKey>> {
+    const ODD: [&str; 7] =
+        ["c&d<e>", "f g+h%20'\"", "größe/ß", "a?b#c;d=e", "x:y@z,~!$()*[]|^`{}", "%2F", "deep/er/than/that"];
+    let names = ODD.map(str::to_owned).into_iter().chain((0..).map(|number| format!("plain/{number:04}")));
+    let keys: Vec<ObjectKey> = names.take(count).map(|name| key(&name)).collect::<Result<_>>()?;
+    let mut writers = tokio::task::JoinSet::new();
+    for chunk in keys.chunks(100) {
+        let (store, chunk) = (store.clone(), chunk.to_vec());
+        writers.spawn(async move {
+            for name in chunk {
+                store.put(&name, PutMode::Create, bytes::Bytes::new()).await?;
+            }
+            Ok::<(), StorageError>(())
+        });
+    }
+    limits::within(writers.join_all()).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(keys)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn six_hundred_blobs_go_by_three_requests_whatever_their_names_and_whether_or_not_they_are_there()
+-> Result<()> {
+    let azurite = azurite().await?;
+    let (proxy, config) = before(&azurite)?;
+    let store = store(&config, "/batch/of")?;
+    let keys = fill(&store, 602).await?;
+    let (wanted, stays) = keys.split_at(600);
+    let mut gone = wanted.to_vec();
+    gone.extend((0..40).map(|number| key(&format!("never/{number}"))).collect::<Result<Vec<_>>>()?);
+    for _ in 0..2 {
+        proxy.forget();
+        limits::within(store.delete_many(&gone)).await??;
+        ensure!(proxy.seen().requests == 3, "{:?}", proxy.seen());
+    }
+    let left: Vec<ObjectKey> = list_all(&store, None).await?.into_iter().map(|object| object.key).collect();
+    ensure!(left == stays, "{left:?}");
+    ensure!(store.features().has(Feature::BatchedDeletes));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_somebody_holds_keeps_no_other_of_its_batch() -> Result<()> {
+    let azurite = azurite().await?;
+    let (proxy, config) = before(&azurite)?;
+    let store = store(&config, "/held")?;
+    let lease = [("x-ms-lease-action", "acquire"), ("x-ms-lease-duration", "-1")];
+    for (query, headers, word, requests) in
+        [("comp=lease", &lease[..], "lease", 2), ("comp=snapshot", &[][..], "snapshots", 2)]
+    {
+        let keys = fill(&store, 300).await?;
+        let held = &keys[2];
+        let path = format!("/{CONTAINER}/held%2F{}", "gr%C3%B6%C3%9Fe%2F%C3%9F");
+        let answer = azurite.request("PUT", &path, query, headers, Vec::new()).await?;
+        ensure!(answer.status() == 201, "{query}: {}", answer.status());
+        proxy.forget();
+        let error = store.delete_many(&keys).await.expect_err("it is held");
+        told(&error, "unable to remove", word)?;
+        ensure!(error.to_string().contains(held.as_str()), "{error}");
+        ensure!(error.is_kept() == (word == "lease"), "{error:?}");
+        ensure!(proxy.seen().requests == requests, "{:?}", proxy.seen());
+        let left: Vec<ObjectKey> =
+            list_all(&store, None).await?.into_iter().map(|object| object.key).collect();
+        // What is no retention ends the call at its batch.
+        let expected = if word == "lease" { 1 } else { 1 + 300 - 256 };
+        ensure!(left.len() == expected && left.contains(held), "{word}: {left:?}");
+        if word == "lease" {
+            let ended = [("x-ms-lease-action", "break"), ("x-ms-lease-break-period", "0")];
+            let answer = azurite.request("PUT", &path, "comp=lease", &ended, Vec::new()).await?;
+            ensure!(answer.status() == 202, "{}", answer.status());
+            store.delete_many(&keys).await?;
+            ensure!(list_all(&store, None).await?.is_empty());
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_get_through_bad_weather_and_past_a_gateway_that_takes_none() -> Result<()> {
+    let azurite = azurite().await?;
+    let (proxy, config) = before(&azurite)?;
+    let calm = store(&azurite.config(CONTAINER), "/weather")?;
+    let store = store(&config, "/weather")?;
+    let policy = RetryPolicy { attempts_max: 20, ..RetryPolicy::within(limits::COMMAND) };
+    let patient = RetryStorage::new(Arc::new(store.clone()), policy);
+    let is_batch = |head: &str| head.contains("comp=batch");
+
+    let keys = fill(&calm, 300).await?;
+    proxy.order(is_batch, Fault::LoseAnswer);
+    limits::within(patient.delete_many(&keys)).await??;
+    ensure!(proxy.seen().requests == 3, "one of two again: {:?}", proxy.seen());
+
+    proxy.set(Weather::bad(40));
+    for _ in 0..12 {
+        let keys = fill(&calm, 30).await?;
+        limits::within(patient.delete_many(&keys)).await??;
+        ensure!(list_all(&calm, None).await?.is_empty());
+    }
+    let faults = proxy.seen().faults;
+    ensure!(faults.values().sum::<u64>() > 2, "{faults:?}");
+    ensure!(store.features().has(Feature::BatchedDeletes), "weather is no word of batches: {faults:?}");
+
+    let keys = fill(&calm, 300).await?;
+    proxy.order(is_batch, Fault::xml(400, "InvalidQueryParameterValue", ""));
+    proxy.set(Weather::bad(20));
+    proxy.forget();
+    limits::within(patient.delete_many(&keys)).await??;
+    ensure!(list_all(&calm, None).await?.is_empty());
+    ensure!(!store.features().has(Feature::BatchedDeletes), "and it is not asked for one again");
+    ensure!(proxy.seen().requests > 300, "{:?}", proxy.seen());
+    Ok(())
+}
+
 /// An error that no retry mends, with what it must say, and with a hint.
 fn told(error: &StorageError, first: &str, second: &str) -> Result<()> {
     let text = error.to_string();
@@ -336,6 +457,9 @@ async fn a_shared_access_signature_does_what_it_grants_and_says_what_it_lacks() 
     let whole = sas(CONTAINER, "rwdl", 1)?;
     for token in [whole.clone(), format!("?{whole}")] {
         let store = with(&token)?;
+        let keys = fill(&store, 30).await?;
+        store.delete_many(&keys).await?;
+        ensure!(store.features().has(Feature::BatchedDeletes) && list_all(&store, None).await?.is_empty());
         store.put(&key("a")?, PutMode::Create, pattern(3, 0)).await?;
         upload(&store, &key("b")?, pattern(6 * MIB, 0)).await?;
         ensure!(list_all(&store, None).await?.len() == 2 && store.get(&key("a")?, 3).await? == pattern(3, 0));
@@ -350,6 +474,8 @@ async fn a_shared_access_signature_does_what_it_grants_and_says_what_it_lacks() 
     told(&refused, "grants 'rl', which is not enough", "AuthorizationPermissionMismatch")?;
     let refused = reader.delete(&key("a")?).await.expect_err("no delete");
     told(&refused, "unable to remove", "grants 'rl'")?;
+    let of_many = reader.delete_many(&[key("a")?, key("b")?]).await;
+    ensure!(of_many == Err(refused), "{of_many:?}");
     let expired = with(&sas(CONTAINER, "rwdl", -1)?)?;
     for error in [
         expired.get(&key("a")?, 3).await.err(),
@@ -393,6 +519,11 @@ async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed
         ensure!(limits::within(store.get(&wanted, 3)).await?? == pattern(3, 0));
         number += 1;
     }
+    let keys = fill(&store, 30).await?;
+    limits::within(store.delete_many(&keys)).await??;
+    ensure!(store.features().has(Feature::BatchedDeletes), "each part bears a token of its own");
+    let left = list_all(&store, None).await?.len();
+    ensure!(left == usize::try_from(number)?, "{left} are left");
     let given = identity.given();
     ensure!((2..=u32::try_from(2 * LIFETIME)?).contains(&given), "{given} tokens for {number} objects");
 

@@ -1,6 +1,10 @@
 //! Azurite, which stands for Azure Blob Storage, and what an operator of it would do: containers, signatures, leases.
 //!
 //! Requests here are signed by code of its own, so that the store's signatures are not only compared with themselves.
+//!
+//! Batches of deletes it takes as Azure documents them, for a container and with all kinds of credentials, with less care: it does not
+//! look whether the container exists (each part says so), lets any signature of the container begin one (each part is judged), and
+//! answers what it cannot read with 202 and one part without a number, where Azure documents 400.
 
 use crate::support::process::{Program, Running};
 use crate::support::{Context, Result, Scratch, anyhow, ensure, limits};

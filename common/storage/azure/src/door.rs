@@ -1,4 +1,4 @@
-//! The one way out: every request of the SDK is finished, signed and sent here.
+//! The one way out: every request, of the SDK or of a batch, is finished, signed and sent here.
 //!
 //! Invariants
 //! 1. Signatures and tokens are added here, behind the SDK's logging, and the errors that leave bear no address: nothing
@@ -32,6 +32,12 @@ impl Door {
     pub(crate) fn new(client: reqwest::Client, access: Access) -> Door {
         Door { client, access }
     }
+
+    /// For a request, or a part of one, that is sent as it is.
+    pub(crate) async fn authorize(&self, request: &mut Request) -> Result<()> {
+        let authorized = self.access.authorize(request).await;
+        authorized.map_err(|trouble| Error::new(ErrorKind::Credential, trouble))
+    }
 }
 
 #[async_trait]
@@ -48,8 +54,7 @@ impl HttpClient for Door {
         if request.method() == Method::Put && !body.is_empty() {
             request.insert_header(CONTENT_CRC64, crc64(&body));
         }
-        let authorized = self.access.authorize(&mut request).await;
-        authorized.map_err(|trouble| Error::new(ErrorKind::Credential, trouble))?;
+        self.authorize(&mut request).await?;
         let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes())
             .map_err(|error| Error::new(ErrorKind::Other, error))?;
         let mut sent = self.client.request(method, request.url().clone());

@@ -5,7 +5,7 @@
 //! nobody's here: the retry decorator and uploads in parts have them.
 //!
 //! Code map: [`address`] says where the container is, [`access`] by what right one asks; [`reading`], [`blocks`] and
-//! [`list`] are the calls, [`lock`] is what a put says of immutability, [`versions`]
+//! [`list`] are the calls, [`batch`] deletes many blobs by one request, [`lock`] is what a put says of immutability, [`versions`]
 //! looks into the past.
 //!
 //! Invariants
@@ -19,6 +19,7 @@
 
 mod access;
 mod address;
+mod batch;
 mod blocks;
 mod door;
 mod list;
@@ -54,6 +55,7 @@ use std::fmt;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 use trouble::Asked;
 
@@ -79,6 +81,8 @@ pub struct AzureStorage(Arc<Inner>);
 
 struct Inner {
     container: BlobContainerClient,
+    /// The container's way out, for what the SDK has no call for.
+    door: Arc<Door>,
     /// What all keys lie under.
     root: Option<ObjectKey>,
     name: String,
@@ -91,6 +95,8 @@ struct Inner {
     tags: Option<String>,
     lock: Option<Lock>,
     markers: list::Markers,
+    /// It was seen to refuse batches.
+    has_no_batches: AtomicBool,
 }
 
 impl fmt::Debug for AzureStorage {
@@ -115,8 +121,8 @@ impl AzureStorage {
         let access = Access::of(config, &options.surroundings).map_err(refused)?;
         let url = address::container_url(config).map_err(refused)?;
         let client = http::client(&config.tls, &name)?;
-        let door = Door::new(client, access.clone());
-        let container = container(url, door).map_err(|error| refused(error.to_string()))?;
+        let door = Arc::new(Door::new(client, access.clone()));
+        let container = container(url, Arc::clone(&door)).map_err(|error| refused(error.to_string()))?;
         let limits = PartLimits {
             bytes: PART_BYTES,
             in_flight_max: PARTS_IN_FLIGHT_MAX,
@@ -125,6 +131,7 @@ impl AzureStorage {
         };
         Ok(AzureStorage(Arc::new(Inner {
             container,
+            door,
             root,
             config: config.clone(),
             access,
@@ -134,6 +141,7 @@ impl AzureStorage {
             tags: tags(config),
             lock: options.lock,
             markers: list::Markers::default(),
+            has_no_batches: AtomicBool::new(false),
             name,
         })))
     }
@@ -196,9 +204,9 @@ pub fn describe(config: &AzureConfig, path: &str) -> String {
     name.trim_end_matches('/').to_owned()
 }
 
-fn container(url: Url, door: Door) -> azure_core::Result<BlobContainerClient> {
+fn container(url: Url, door: Arc<Door>) -> azure_core::Result<BlobContainerClient> {
     let client_options = ClientOptions {
-        transport: Some(Transport::new(Arc::new(door))),
+        transport: Some(Transport::new(door)),
         // Whoever calls tries again.
         retry: RetryOptions::none(),
         per_try_policies: vec![Arc::new(Delimiting)],
@@ -241,12 +249,13 @@ impl Storage for AzureStorage {
     }
 
     fn features(&self) -> Features {
-        Features::NONE
+        let features = Features::NONE
             .with(Feature::CreateOnly)
             .with(Feature::RangedReads)
             .with(Feature::DurablePut)
             .with(Feature::ModifiedTime)
-            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES));
+        if self.takes_batches() { features.with(Feature::BatchedDeletes) } else { features }
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -300,6 +309,10 @@ impl Storage for AzureStorage {
             Err(error) if error.is_not_found() => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        self.remove_many(keys).await
     }
 
     async fn prove_lock(&self) -> Result<LockProof, StorageError> {

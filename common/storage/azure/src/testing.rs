@@ -39,12 +39,20 @@ pub(crate) fn locking(server: &Server) -> AzureStorage {
 }
 
 fn store_with(server: &Server, lock: Option<Lock>) -> AzureStorage {
-    let config = AzureConfig { endpoint: server.url(), uri_style: UriStyle::Path, ..config() };
+    store_of(at(server), Surroundings::default(), lock)
+}
+
+/// Of that server.
+pub(crate) fn at(server: &Server) -> AzureConfig {
+    AzureConfig { endpoint: server.url(), uri_style: UriStyle::Path, ..config() }
+}
+
+pub(crate) fn store_of(config: AzureConfig, surroundings: Surroundings, lock: Option<Lock>) -> AzureStorage {
     let options = AzureOptions {
         path: "/p".to_owned(),
         retry: RetryPolicy::default(),
         slots: PartSlots::for_slots(1),
-        surroundings: Surroundings::default(),
+        surroundings,
         lock,
     };
     AzureStorage::new(&config, options).expect("a store")

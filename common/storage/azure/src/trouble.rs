@@ -13,7 +13,7 @@ use azure_core::error::ErrorKind;
 use azure_core::http::RawResponse;
 use azure_core::http::headers::{HeaderName, Headers};
 use azure_core::time::{OffsetDateTime, parse_rfc7231};
-use denied::{Denial, is_immutable, protection};
+use denied::{Denial, kept, protection};
 use pgconvoy_storage::http::{Refusal, refused, retry_after, unanswered};
 use pgconvoy_storage::{IoAction, Place, StorageError};
 use std::error::Error as _;
@@ -63,6 +63,11 @@ impl Asked {
         }
     }
 
+    /// The same of an answer that is no success, or of such a part of one.
+    pub(crate) fn answered(self, answer: &RawResponse) -> StorageError {
+        self.refusal(&Said::read(u16::from(answer.status()), Some(answer)), OffsetDateTime::now_utc())
+    }
+
     /// An unknown host is a wrong account as often as a broken name service.
     fn unreachable(self, error: StorageError) -> StorageError {
         match error {
@@ -108,12 +113,12 @@ impl Asked {
             (500 | 503, "OperationTimedOut") => {
                 StorageError::Timeout { at: self.at, reason: format!("it answered {shown}") }
             }
-            (409 | 412, code) if self.action == IoAction::Remove && is_immutable(code) => {
-                StorageError::Kept { at: self.at, reason: format!("it answered {shown}") }
-            }
-            (409 | 412, code) => match protection(code) {
-                Some(denial) => self.refused(denial, code),
-                None => self.by_status(said),
+            (409 | 412, code) => match (kept(code), protection(code)) {
+                (Some(by), _) if self.action == IoAction::Remove => {
+                    StorageError::Kept { at: self.at, reason: format!("it answered {shown}{by}") }
+                }
+                (_, Some(denial)) => self.refused(denial, code),
+                _ => self.by_status(said),
             },
             (400 | 401 | 403, code) => match self.denial(said, now) {
                 Some(denial) => self.refused(denial, code),

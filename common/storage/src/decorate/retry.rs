@@ -96,8 +96,13 @@ impl Storage for RetryStorage {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
-        if self.features().has(Feature::BatchedDeletes) {
-            return self.tries(None).repeat(|| self.inner.delete_many(keys)).await;
+        let mut tries = self.tries(None);
+        // A store may find out by a batch that it takes none.
+        while self.features().has(Feature::BatchedDeletes) {
+            match tries.once(self.inner.delete_many(keys)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tries.judge(error).await?,
+            }
         }
         // One call each: what a deadline is for.
         let mut kept = Ok(());

@@ -94,15 +94,24 @@ impl Asked {
     }
 }
 
-/// Time will do, or whoever made the policy.
-pub(super) fn is_immutable(code: &str) -> bool {
-    matches!(code, "BlobImmutableDueToPolicy" | "ContainerImmutabilityPolicyFailure")
+const BREAK_LEASE: &str = "find out who, or break it: az storage blob lease break";
+
+/// What keeps a blob from being deleted and is no trouble: time will do, or whoever made the policy, the hold or the lease. What is to be
+/// added to the server's own words.
+pub(super) fn kept(code: &str) -> Option<String> {
+    match code {
+        "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold" | "ContainerImmutabilityPolicyFailure" => {
+            Some(String::new())
+        }
+        "LeaseIdMissing" => Some(format!("; somebody holds a lease on it, {BREAK_LEASE}")),
+        _ => None,
+    }
 }
 
 /// What keeps a blob from being replaced, deleted or read.
 pub(super) fn protection(code: &str) -> Option<Denial> {
     Some(match code {
-        "BlobImmutableDueToPolicy" => denial(
+        "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold" => denial(
             "an immutability policy or a legal hold protects it",
             "it can be removed when that has ended; let retention be longer than the policy",
         ),
@@ -111,7 +120,7 @@ pub(super) fn protection(code: &str) -> Option<Denial> {
             "it can be removed when that has ended; let retention be longer than the policy",
         ),
         "LeaseIdMissing" | "LeaseIdMismatchWithBlobOperation" | "LeaseIdMismatchWithContainerOperation" => {
-            denial("somebody holds a lease on it", "find out who, or break it: az storage blob lease break")
+            denial("somebody holds a lease on it", BREAK_LEASE)
         }
         "SnapshotsPresent" => denial("it has snapshots, which somebody else made", "delete them first"),
         "BlobArchived" => denial(
