@@ -32,8 +32,9 @@ mod tests;
 
 pub use backup::{BackupOptions, Compression};
 pub use choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode, LogFormat,
-    LogLevel, Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode,
+    LogFormat, LogLevel, Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType,
+    TlsMode, UriStyle,
 };
 pub use fleet::{Compute, CoordinatorConfig, EtcdConfig, FleetConfig, LogConfig, Paths, WorkerConfig};
 pub use problem::{ConfigProblem, Origin, Position, nearest};

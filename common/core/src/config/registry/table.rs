@@ -1,8 +1,9 @@
 //! The rows. Names, meanings, ranges and defaults are pgBackRest's wherever pgBackRest has the setting.
 
 use super::super::choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode, LogFormat, LogLevel,
-    Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode,
+    LogFormat, LogLevel, Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType,
+    TlsMode, UriStyle,
 };
 use super::super::value::{Element, ValueType};
 use super::{OptionSpec, Section};
