@@ -40,20 +40,15 @@ impl FileLocks {
 #[async_trait]
 impl KeyLocks for FileLocks {
     async fn acquire(&self, at: &Place) -> Result<KeyLock, StorageError> {
-        let stripe = stripe(at);
-        let file = self.file(stripe);
+        let file = self.file(stripe(at));
         let turn = async {
-            let turn = self.own.take(stripe).await;
-            let lock = locked(&file).await?;
+            let turn = self.own.acquire(at).await?;
+            let lock = locked(&file).await.map_err(|failure| unusable(at, failure))?;
             // The file first: who is next here must find it free.
-            Ok::<KeyLock, Failure>(Box::new((lock, turn)))
+            Ok::<KeyLock, StorageError>(Box::new((lock, turn)))
         };
         match timeout(self.patience, turn).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(failure)) => {
-                let hint = failure.hints.join("; ");
-                Err(StorageError::unusable(at.clone(), failure.code, failure.message, hint))
-            }
+            Ok(turn) => turn,
             Err(_) => Err(self.busy(at, &file).await),
         }
     }
@@ -69,6 +64,11 @@ impl FileLocks {
         };
         StorageError::Busy { at: at.clone(), reason }
     }
+}
+
+fn unusable(at: &Place, failure: Failure) -> StorageError {
+    let hint = failure.hints.join("; ");
+    StorageError::unusable(at.clone(), failure.code, failure.message, hint)
 }
 
 async fn locked(file: &Path) -> Result<HostLock, Failure> {

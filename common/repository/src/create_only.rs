@@ -46,25 +46,14 @@ pub async fn prove_guarding(storage: &dyn Storage, scratch: &ObjectKey) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_trait::async_trait;
     use pgconvoy_core::failure::{Classify, ErrorCode};
     use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Operation, Rule};
-    use pgconvoy_storage::decorate::guard::{GuardStorage, KeyLock, KeyLocks, Stripes, stripe};
-    use pgconvoy_storage::{MemoryStorage, Place, list_all};
+    use pgconvoy_storage::decorate::guard::{GuardStorage, Stripes};
+    use pgconvoy_storage::{MemoryStorage, list_all};
     use std::sync::Arc;
 
-    #[derive(Debug, Default)]
-    struct OwnLocks(Stripes);
-
-    #[async_trait]
-    impl KeyLocks for OwnLocks {
-        async fn acquire(&self, at: &Place) -> Result<KeyLock, StorageError> {
-            Ok(Box::new(self.0.take(stripe(at)).await))
-        }
-    }
-
     fn guarded(store: Arc<dyn Storage>) -> GuardStorage {
-        GuardStorage::new(store, Arc::new(OwnLocks::default()))
+        GuardStorage::new(store, Arc::new(Stripes::default()))
     }
 
     fn overwriting(memory: &MemoryStorage) -> Arc<dyn Storage> {

@@ -30,7 +30,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 /// A turn, until it is dropped.
 pub type KeyLock = Box<dyn Any + Send>;
@@ -38,7 +38,7 @@ pub type KeyLock = Box<dyn Any + Send>;
 /// Locks of keys. Several keys may share one, and wait for each other then.
 #[async_trait]
 pub trait KeyLocks: Send + Sync + fmt::Debug {
-    /// Waits for its turn, for a bounded time.
+    /// Waits for its turn, for a bounded time where other processes may have it.
     async fn acquire(&self, at: &Place) -> Result<KeyLock, StorageError>;
 }
 
@@ -66,9 +66,11 @@ impl Default for Stripes {
     }
 }
 
-impl Stripes {
-    pub async fn take(&self, stripe: usize) -> OwnedMutexGuard<()> {
-        Arc::clone(&self.0[stripe]).lock_owned().await
+/// However long others take: in one process each of them has its own limits.
+#[async_trait]
+impl KeyLocks for Stripes {
+    async fn acquire(&self, at: &Place) -> Result<KeyLock, StorageError> {
+        Ok(Box::new(Arc::clone(&self.0[stripe(at)]).lock_owned().await))
     }
 }
 

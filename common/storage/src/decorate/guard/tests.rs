@@ -15,14 +15,6 @@ const HOLD: Duration = Duration::from_secs(5);
 const FIRST: Bytes = Bytes::from_static(b"first");
 const SECOND: Bytes = Bytes::from_static(b"second");
 
-/// Enough for the tasks of one process.
-#[async_trait]
-impl KeyLocks for Stripes {
-    async fn acquire(&self, at: &Place) -> Result<KeyLock, StorageError> {
-        Ok(Box::new(self.take(stripe(at)).await))
-    }
-}
-
 /// Locks that cannot be had.
 #[derive(Debug)]
 struct NoLocks;
@@ -182,7 +174,7 @@ async fn a_wait_for_the_lock_is_no_slowness_of_the_store() {
     let stack = stack(&[]);
     let locks = Arc::new(Stripes::default());
     let guard = GuardStorage::new(stack.bare.clone(), locks.clone());
-    let held = locks.take(stripe(&Place::new("memory", Some(&key())))).await;
+    let held = locks.acquire(&Place::new("memory", Some(&key()))).await.expect("nobody has it");
     tokio::spawn(async move {
         tokio::time::sleep(HOLD).await;
         drop(held);
