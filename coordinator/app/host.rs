@@ -112,7 +112,7 @@ impl HostLock {
         repository: RepoKey,
     ) -> Result<HostLock, Failure> {
         let path = Path::new(directory).join(format!("{stanza}-{kind}-{repository}.lock"));
-        HostLock::lock(&path, kind)?.ok_or_else(|| {
+        HostLock::try_lock(&path, kind)?.ok_or_else(|| {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             Failure::new(
                 ErrorCode::LockAcquire,
@@ -131,7 +131,7 @@ impl HostLock {
         stanza: &StanzaName,
         kind: &str,
     ) -> Result<Option<HostLock>, Failure> {
-        HostLock::lock(&background_path(directory, stanza, kind), kind)
+        HostLock::try_lock(&background_path(directory, stanza, kind), kind)
     }
 
     /// Whether such a process runs.
@@ -146,7 +146,8 @@ impl HostLock {
         background_path(directory, stanza, kind).with_extension("socket")
     }
 
-    fn lock(path: &Path, kind: &str) -> Result<Option<HostLock>, Failure> {
+    /// `None`: somebody has it. Blocks for a few system calls.
+    pub fn try_lock(path: &Path, kind: &str) -> Result<Option<HostLock>, Failure> {
         let directory = path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o770).create(directory).map_err(|error| {
             Failure::new(

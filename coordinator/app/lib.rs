@@ -15,6 +15,7 @@ pub mod context;
 pub mod embedded;
 pub mod fleet;
 pub mod host;
+pub mod key_locks;
 pub mod logging;
 pub mod member;
 pub mod output;

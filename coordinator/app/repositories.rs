@@ -4,6 +4,7 @@
 //! command can go on with the others.
 
 use crate::host::cores;
+use crate::key_locks::FileLocks;
 #[cfg(feature = "azure")]
 use pgconvoy_core::config::AzureConfig;
 #[cfg(feature = "gcs")]
@@ -12,7 +13,7 @@ use pgconvoy_core::config::GcsConfig;
 use pgconvoy_core::config::LockConfig;
 #[cfg(feature = "s3")]
 use pgconvoy_core::config::S3Config;
-use pgconvoy_core::config::{BackupOptions, CipherType, RepoConfig, RepoKind, SftpConfig};
+use pgconvoy_core::config::{BackupOptions, CipherType, CreateOnlyBy, RepoConfig, RepoKind, SftpConfig};
 use pgconvoy_core::failure::Failure;
 #[cfg(any(feature = "azure", feature = "gcs", feature = "s3"))]
 use pgconvoy_core::format::layout;
@@ -22,6 +23,7 @@ use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::set::{Place, Purpose};
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
 use pgconvoy_storage::bandwidth::Bandwidth;
+use pgconvoy_storage::decorate::guard::{GuardStorage, KeyLocks};
 use pgconvoy_storage::decorate::hedge::HedgeStorage;
 use pgconvoy_storage::decorate::limit::LimitStorage;
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
@@ -105,6 +107,7 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
         #[cfg(not(all(feature = "s3", feature = "azure", feature = "gcs")))]
         other => return Err(absent(repo.key, other)),
     };
+    let locks = locks(repo, policy);
     let is_remote = !matches!(repo.kind, RepoKind::Posix);
     Ok(Place {
         description,
@@ -114,6 +117,10 @@ fn place(repo: &RepoConfig, policy: RetryPolicy, slots: usize) -> Result<Place, 
                 store = Arc::new(HedgeStorage::new(store));
             }
             store = Arc::new(RetryStorage::new(store, policy));
+            // Around the repetitions, so that all of them are made under one lock; within a limit, whose waits need none.
+            if let Some(locks) = &locks {
+                store = Arc::new(GuardStorage::new(store, locks.clone()));
+            }
             if let Some(bandwidth) = &bandwidth {
                 store = Arc::new(LimitStorage::new(store, bandwidth.clone()));
             }
@@ -190,6 +197,15 @@ fn gcs(config: GcsConfig, repo: &RepoConfig, policy: RetryPolicy, slots: PartSlo
     let open: Open =
         Box::new(move |_| Ok(seen(GcsStorage::open(&config, &path, slots.clone(), policy, lock)?, as_of)));
     (description, open)
+}
+
+/// For a store that cannot tell by itself who was first. Who has a lock may look, put and, for an upload, join: each of these takes as
+/// long as a call may.
+fn locks(repo: &RepoConfig, policy: RetryPolicy) -> Option<Arc<dyn KeyLocks>> {
+    match repo.create_only {
+        CreateOnlyBy::Store => None,
+        CreateOnlyBy::Lock => Some(Arc::new(FileLocks::new(&repo.lock_path, policy.deadline * 2))),
+    }
 }
 
 fn settings(repo: &RepoConfig) -> RepositorySettings {

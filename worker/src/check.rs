@@ -14,8 +14,9 @@ use pgconvoy_core::pg::{ControlFile, WalSegmentName};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_postgres::connect::Client;
 use pgconvoy_postgres::preflight::{ArchiveExpectation, check_settings};
-use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
-use pgconvoy_storage::{CreateOnly, LockProof, ObjectKey, prove_create_only};
+use pgconvoy_repository::create_only::prove_guarding;
+use pgconvoy_repository::{Repository, RepositorySet};
+use pgconvoy_storage::{LockProof, ObjectKey};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
@@ -154,13 +155,12 @@ impl Check<'_> {
         let scratch: ObjectKey = layout::trial(self.stanza).parse().map_err(|error| {
             Failure::new(ErrorCode::Assert, format!("a scratch key is not valid: {error}"))
         })?;
-        match prove_create_only(repository.storage(), &scratch).await? {
-            CreateOnly::Honoured => {
-                let told = format!("{} opens with its key and takes objects once", repository.describe());
-                Ok((Verdict::Well(told), (repository, cluster)))
-            }
-            CreateOnly::Ignored => Err(RepositoryError::NoCreateOnly { place: repository.describe() }.into()),
-        }
+        let told = format!("{} opens with its key and takes objects once", repository.describe());
+        let verdict = match prove_guarding(repository.storage(), &scratch).await?.remark() {
+            None => Verdict::Well(told),
+            Some(remark) => Verdict::Odd(format!("{told}; {remark}")),
+        };
+        Ok((verdict, (repository, cluster)))
     }
 
     /// Room for one more backup like the last one is what is hoped for.

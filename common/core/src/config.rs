@@ -32,8 +32,9 @@ mod tests;
 
 pub use backup::{BackupOptions, Compression};
 pub use choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LockMode, LogFormat, LogLevel,
-    Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode,
+    LogFormat, LogLevel, Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType,
+    TlsMode, UriStyle,
 };
 pub use fleet::{Compute, CoordinatorConfig, EtcdConfig, FleetConfig, LogConfig, Paths, WorkerConfig};
 pub use problem::{ConfigProblem, Origin, Position, nearest};
@@ -134,6 +135,11 @@ impl Config {
         let log = fleet::read_log(&Reader::new(read(Place::Log), &mut problems));
         self.paths = paths;
         self.log = log;
+        self.tell_lock_path();
+    }
+
+    fn tell_lock_path(&mut self) {
+        self.repos.values_mut().for_each(|repo| repo.lock_path.clone_from(&self.paths.lock));
     }
 
     /// Every setting that holds, in the order of the tables. Secrets are masked.
@@ -187,7 +193,7 @@ impl Builder<'_> {
         let keys: Vec<RepoKey> = repos.keys().copied().collect();
         let stanzas = self.stanzas(&keys);
         self.policies(stanzas.keys());
-        Config {
+        let mut config = Config {
             repos,
             stanzas,
             paths: fleet::read_paths(&self.reader(Place::Paths)),
@@ -197,7 +203,9 @@ impl Builder<'_> {
             worker: fleet::read_worker(&mut self.reader(Place::Worker)),
             file: self.file.clone(),
             environment: self.environment.clone(),
-        }
+        };
+        config.tell_lock_path();
+        config
     }
 
     fn reader(&mut self, place: Place) -> Reader<'_> {

@@ -150,9 +150,11 @@ impl Classify for RepositoryError {
             ],
             E::Void { .. } => one("its writer was taken for dead while it slept; back up again"),
             E::Busy { .. } => one("wait for it, or stop that process"),
-            E::NoCreateOnly { .. } => {
-                one("two writers would destroy each other's backups there: use another store")
-            }
+            E::NoCreateOnly { .. } => vec![
+                "two writers would destroy each other's backups there: use another store".into(),
+                "create-only = \"lock\" guards it by locks on each host instead, if WAL and backups come from one host or one fleet"
+                    .into(),
+            ],
             E::Unreachable { .. } => one("is the file system mounted, and its server up?"),
             E::Interrupted { .. } => Vec::new(),
         }

@@ -5,6 +5,7 @@
 //! [`stanza`] clusters, [`copying`] records of copies, [`backup`] plans, heartbeats, void records and publication, [`catalogue`] entries, [`manifest`],
 //! [`pack`], [`stop`], [`wal`], [`plain`] the files of a plain repository. For people: [`verify`] reads everything, [`info`] tells what there is, [`manifest_view`] shows a
 //! manifest, [`sync`] fills one repository from another, [`browse`] looks at single objects; [`coverage`] and [`filter`] serve them.
+//! [`create_only`] finds out what keeps the objects of a place from being replaced.
 //!
 //! It is not: a connection to PostgreSQL, a schedule, or a decision about what to back up.
 //!
@@ -22,6 +23,7 @@ pub mod catalogue;
 pub mod codec;
 pub mod copying;
 pub mod coverage;
+pub mod create_only;
 pub mod error;
 pub mod filter;
 pub mod info;

@@ -3,6 +3,7 @@
 //! Cipher and key come from the configuration, never from the place alone: a reader that is told of a key refuses a
 //! repository that claims to need none.
 
+use crate::create_only::prove_guarding;
 use crate::error::RepositoryError;
 use crate::keys::{Fingerprint, KeySlot, KeySource, RepositoryKey, SlotName, SlotSecret, load_secret};
 use crate::object::object_key;
@@ -13,7 +14,7 @@ use pgconvoy_core::format::layout;
 use pgconvoy_core::format::object::{Cipher, Kind};
 use pgconvoy_core::ids::{Identity, KeyGeneration, RepoKey};
 use pgconvoy_core::units::Timestamp;
-use pgconvoy_storage::{CreateOnly, Storage, list_children, prove_create_only};
+use pgconvoy_storage::{Storage, list_children};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -102,13 +103,11 @@ impl Repository {
         settings: &RepositorySettings,
         now: Timestamp,
     ) -> Result<Repository, RepositoryError> {
-        let place = storage.describe();
         let plain = plain_files(storage.as_ref(), settings)?;
         let identity = Identity::from_random_bytes(random_bytes()?);
         let scratch = object_key(&format!("{}{identity}", layout::PROBE));
-        match prove_create_only(storage.as_ref(), &scratch).await? {
-            CreateOnly::Honoured => {}
-            _ => return Err(RepositoryError::NoCreateOnly { place }),
+        if let Some(remark) = prove_guarding(storage.as_ref(), &scratch).await?.remark() {
+            tracing::warn!("repo {} ({}): {remark}", settings.number, storage.describe());
         }
         storage.prove_lock().await?;
         let mut repository =

@@ -136,6 +136,9 @@ pub enum StorageError {
     },
     #[error("{at} did not answer in time: {reason}")]
     Timeout { at: Place, reason: String },
+    /// Somebody else on this host has the turn at the object, longer than one should; nothing was done.
+    #[error("{at} cannot be created: {reason}")]
+    Busy { at: Place, reason: String },
     #[error("{at}: {reason}")]
     NotSupported { at: Place, reason: String },
     #[error("unable to {} {at}: {reason}", action.words())]
@@ -177,6 +180,7 @@ impl StorageError {
             | StorageError::Unavailable { at, .. }
             | StorageError::Throttled { at, .. }
             | StorageError::Timeout { at, .. }
+            | StorageError::Busy { at, .. }
             | StorageError::NotSupported { at, .. }
             | StorageError::Io { at, .. } => at,
         }
@@ -254,6 +258,7 @@ impl Classify for StorageError {
             StorageError::Unavailable { .. }
             | StorageError::Throttled { .. }
             | StorageError::Timeout { .. } => ErrorCode::HostConnect,
+            StorageError::Busy { .. } => ErrorCode::LockAcquire,
             StorageError::NotSupported { .. } => ErrorCode::NotSupported,
             StorageError::Io { action, .. } => action.code(),
         }
@@ -263,7 +268,8 @@ impl Classify for StorageError {
         match self {
             StorageError::Unavailable { .. }
             | StorageError::Throttled { .. }
-            | StorageError::Timeout { .. } => Retry::MayHelp,
+            | StorageError::Timeout { .. }
+            | StorageError::Busy { .. } => Retry::MayHelp,
             _ => Retry::IsFutile,
         }
     }
@@ -279,6 +285,9 @@ impl Classify for StorageError {
             }
             StorageError::ReadOnly { .. } => {
                 "check how the store is mounted; a filesystem turns read-only after errors of its disk"
+            }
+            StorageError::Busy { .. } => {
+                "wait for that process; one that hangs, or is stopped, has to be continued or ended"
             }
             StorageError::Full { shortage: Shortage::Space, .. } => {
                 "free space in the store or enlarge it; a shorter retention frees space at the next expire"

@@ -28,9 +28,7 @@ impl Feature {
 
     pub const fn sentence(self) -> &'static str {
         match self {
-            Feature::CreateOnly => {
-                "a put that must create is decided by the store itself, so one writer wins"
-            }
+            Feature::CreateOnly => "of several writers that must create an object one wins",
             Feature::RangedReads => "reading a range costs the range, not the object",
             Feature::DurablePut => "a put that answered survives a loss of power",
             Feature::SweepsUploads => {

@@ -115,6 +115,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
         None
     }
 
+    /// What is behind a [guard](decorate::guard) of creations, where there is one: for who asks what the store does by itself.
+    fn unguarded(&self) -> Option<&dyn Storage> {
+        None
+    }
+
     /// Stores a whole object, for bodies that are in memory anyway.
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError>;
 

@@ -75,6 +75,13 @@ choices! {
         /// Nobody.
         Compliance = "compliance",
     }
+    /// What decides which of several writers of one object was first.
+    CreateOnlyBy {
+        /// Conditional requests, links: the store's own means.
+        Store = "store",
+        /// A lock on each host, for stores that have none.
+        Lock = "lock",
+    }
     LogLevel {
         Off = "off", Error = "error", Warn = "warn", Info = "info", Detail = "detail", Debug = "debug", Trace = "trace",
     }

@@ -1,7 +1,7 @@
 //! `[repo.N]`: a place for backups, how it is encrypted and what is kept in it.
 
 use super::backup::{self, Compression};
-use super::choices::{CipherType, Layout, LockMode, RetentionArchiveType, RetentionFullType};
+use super::choices::{CipherType, CreateOnlyBy, Layout, LockMode, RetentionArchiveType, RetentionFullType};
 use super::sheet::Reader;
 use super::store::RepoKind;
 use crate::ids::RepoKey;
@@ -24,6 +24,10 @@ pub struct RepoConfig {
     pub bandwidth_max: Option<ByteCount>,
     /// How the store is to guard what lasts.
     pub lock: Option<LockConfig>,
+    /// What keeps one writer's object from being replaced by another's.
+    pub create_only: CreateOnlyBy,
+    /// Where processes of this host keep the locks that they share: `[paths] lock`.
+    pub lock_path: String,
     /// It is looked at as it was then, and only looked at. No configuration says so, only a command line.
     pub as_of: Option<Timestamp>,
     /// A backup that misses a required repository is a failure.
@@ -96,6 +100,9 @@ pub(super) fn read(key: RepoKey, repo: &mut Reader<'_>, kind: RepoKind) -> RepoC
         compression,
         bandwidth_max: repo.get("bandwidth-max"),
         lock,
+        create_only: repo.get_default("create-only"),
+        // Known once all tables are read.
+        lock_path: String::new(),
         as_of: None,
         required: repo.get_default("required"),
     };
@@ -157,6 +164,13 @@ fn check(config: &RepoConfig, repo: &mut Reader<'_>) {
             "layout",
             reason,
             "a plain repository is not encrypted: remove the cipher and its key, or use layout = \"packed\"",
+        );
+    }
+    if config.layout == Layout::Plain && config.create_only == CreateOnlyBy::Lock {
+        repo.complain(
+            "create-only",
+            "create-only = \"lock\" contradicts layout = \"plain\"".to_owned(),
+            "the files of a plain repository are linked, which no lock replaces: use layout = \"packed\"",
         );
     }
     if config.layout == Layout::Plain && config.compression.is_some() {

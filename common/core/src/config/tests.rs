@@ -324,3 +324,25 @@ fn a_lock_is_a_mode_and_a_period_of_a_store_that_can_lock() {
         "pgconvoy.toml:3:13: lock-mode contradicts type = \"posix\"\n  HINT: only s3, azure and gcs can lock objects\n"
     );
 }
+
+#[test]
+fn creations_are_the_stores_business_unless_a_lock_is_asked_for() {
+    let repo = |lines: &str| load(&format!("[repo.1]\npath = \"/a\"\n{lines}[paths]\nlock = \"/run/a\"\n"));
+    let decided = |lines: &str| repo(lines).unwrap().repos[&RepoKey(1)].create_only;
+    assert_eq!(decided(""), CreateOnlyBy::Store);
+    assert_eq!(decided("create-only = \"lock\"\n"), CreateOnlyBy::Lock);
+    assert_eq!(
+        rendered(&repo("layout = \"plain\"\ncreate-only = \"lock\"\n").unwrap_err()),
+        "pgconvoy.toml:4:15: create-only = \"lock\" contradicts layout = \"plain\"\n  HINT: the files of a plain repository are linked, which no lock replaces: use layout = \"packed\"\n"
+    );
+}
+
+#[test]
+fn a_repository_knows_where_its_host_keeps_locks() {
+    let mut config = load("[repo.1]\npath = \"/a\"\n[paths]\nlock = \"/run/a\"\n").unwrap();
+    assert_eq!(config.repos[&RepoKey(1)].lock_path, "/run/a");
+    let mut overrides = Overrides::default();
+    overrides.set("lock-path", "/run/b").unwrap();
+    config.apply(&overrides);
+    assert_eq!(config.repos[&RepoKey(1)].lock_path, "/run/b");
+}

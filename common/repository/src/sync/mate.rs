@@ -3,7 +3,8 @@
 //! Invariants
 //! 1. It copies between the very repositories that the other one means, and packs only while the target has the record that their
 //!    backup is being copied.
-//! 2. Every put is create-only, and every object is proved before it is complete, as the main worker's own are.
+//! 2. Every put is create-only by the store itself, so a target that only locks of each host guard is refused; every object is
+//!    proved before it is complete, as the main worker's own are.
 //!
 //! Failure story: whatever it leaves undone the other one finds undone. One that wakes late puts what is there already, or an object
 //! under a label that bears the record of a copy: the next copy finds it complete.
@@ -26,6 +27,19 @@ use std::sync::{Arc, Mutex};
 /// One that can be given parts. Its methods block: not for threads of the runtime.
 pub struct SyncMate(Sync);
 
+/// What a late mate puts again would be sealed under another salt, which packs that borrow from it do not know.
+fn refuse_locks(target: &Repository) -> Result<(), Failure> {
+    if target.storage().unguarded().is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} lets one object replace another, and locks on this host keep nobody else from that",
+        target.describe()
+    );
+    Err(Failure::new(ErrorCode::NotSupported, message)
+        .hint("into a repository with create-only = \"lock\" one worker copies by itself: that takes longer, and nothing else"))
+}
+
 /// What it was given to copy, looked at.
 #[derive(Debug)]
 pub struct Ready {
@@ -43,6 +57,7 @@ impl SyncMate {
         options: &SyncOptions,
     ) -> Result<SyncMate, Failure> {
         refuse_pair(&source, &target)?;
+        refuse_locks(&target)?;
         let clusters = source.clusters(stanza).await?;
         let Some(secret) = clusters.first().map(|cluster| cluster.hash_secret.clone()) else {
             return Err(refused(&SyncRefusal::NoStanza, &source, &target));

@@ -8,7 +8,8 @@ use pgconvoy_core::ids::{Identity, StanzaName};
 use pgconvoy_core::wire::{CopyObjects, CopyPart};
 use pgconvoy_repository::Repository;
 use pgconvoy_repository::sync::{Crew, Hands, Said, SyncMate, SyncOptions, SyncReport, SyncStatus};
-use pgconvoy_storage::PutMode;
+use pgconvoy_storage::decorate::guard::{GuardStorage, Stripes};
+use pgconvoy_storage::{MemoryStorage, PutMode};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
@@ -206,4 +207,16 @@ async fn a_mate_helps_with_no_other_repositories_and_no_backup_that_is_not_being
         }
     });
     looked.await.unwrap();
+}
+
+/// Locks are each host's own, and what a late mate puts again would be another pack of the same name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_only_locks_guard_takes_no_help() {
+    let from = source(Seal::Encrypted).await;
+    let guarded = GuardStorage::new(Arc::new(MemoryStorage::new()), Arc::new(Stripes::default()));
+    let to = Site::at(Arc::new(guarded), Seal::Encrypted, 2).await;
+    let (source, target) = (from.repository.clone(), to.repository.clone());
+    let refused = SyncMate::open(source, target, &from.stanza, &options(None)).await.err().unwrap();
+    assert_eq!(refused.code, ErrorCode::NotSupported);
+    assert!(refused.hints[0].contains("one worker copies by itself"), "{refused:?}");
 }

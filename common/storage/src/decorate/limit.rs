@@ -45,6 +45,10 @@ impl Storage for LimitStorage {
         self.inner.directory()
     }
 
+    fn unguarded(&self) -> Option<&dyn Storage> {
+        self.inner.unguarded()
+    }
+
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
         match length(&body) {
             // Among these are signs of life, which must not wait behind data.

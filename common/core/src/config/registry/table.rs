@@ -1,8 +1,9 @@
 //! The rows. Names, meanings, ranges and defaults are pgBackRest's wherever pgBackRest has the setting.
 
 use super::super::choices::{
-    AzureKeyType, BackupStandby, CipherType, CompressType, GcsKeyType, Layout, LockMode, LogFormat, LogLevel,
-    Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType, TlsMode, UriStyle,
+    AzureKeyType, BackupStandby, CipherType, CompressType, CreateOnlyBy, GcsKeyType, Layout, LockMode,
+    LogFormat, LogLevel, Offload, PageErrors, RepoType, RetentionArchiveType, RetentionFullType, S3KeyType,
+    TlsMode, UriStyle,
 };
 use super::super::value::{Element, ValueType};
 use super::{OptionSpec, Section};
@@ -107,6 +108,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     repo("bandwidth-max", Size(64 * KIB, PIB), "bytes per second that each worker and each command moves to and from the repository; unlimited when absent"),
     repo("lock-mode", Choice(LockMode::NAMES), "who may remove what was stored before lock-period is over: whoever has that right, or nobody (Object Lock of s3, azure and gcs); no lock when absent"),
     repo("lock-period", Duration(HOUR, LOCK_MAX), "how long each object that lasts is locked from the moment when it is written"),
+    repo("create-only", Choice(CreateOnlyBy::NAMES), "what keeps an object from being replaced by another one of its name: the store, or, for a store that cannot, a lock among the processes of each host ('lock': two hosts are then kept apart only by the locks that a fleet's jobs hold, and WAL of a stanza must come from one host)").default("store"),
     repo("required", Boolean, "whether a backup that misses this repository is a failure").default("y"),
 
     s3("bucket", Text, "bucket").required(),
