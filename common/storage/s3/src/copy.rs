@@ -10,7 +10,8 @@ use crate::request::{CustomerKey, escaped};
 use crate::store::{S3Storage, size_of};
 use aws_sdk_s3::types::CompletedPart;
 use pgconvoy_core::config::{S3Config, UriStyle};
-use pgconvoy_storage::{IoAction, ObjectInfo, ObjectKey, Storage as _, StorageError};
+use pgconvoy_storage::decorate::retry::Tries;
+use pgconvoy_storage::{IoAction, ObjectInfo, ObjectKey, PutMode, Storage as _, StorageError};
 use std::collections::BTreeMap;
 
 /// Of one part.
@@ -37,10 +38,11 @@ impl S3Storage {
         object: &ObjectInfo,
         key: &ObjectKey,
     ) -> Result<(), StorageError> {
-        let upload = self.upload_of_parts(key, pgconvoy_storage::PutMode::Create);
+        let upload = self.upload_of_parts(key, PutMode::Create);
         upload.finish_with(|ticket| async move { self.copy_part(&ticket, origin, object).await }).await?;
         let at = self.place(Some(key));
-        match self.facts(key).await?.as_ref().map(size_of) {
+        let facts = Tries::new(self.retry, at.clone()).repeat(|| self.facts(key)).await?;
+        match facts.as_ref().map(size_of) {
             Some(size) if size == object.size => Ok(()),
             None => Err(StorageError::NotFound { at }),
             Some(size) => {

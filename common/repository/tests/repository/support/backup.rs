@@ -51,6 +51,19 @@ impl Files {
         self.0.insert(parts(path), (class, Some(content)));
     }
 
+    /// A relation that does not compress.
+    pub(crate) fn noise(&mut self, path: &str, size: usize) {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()[0]
+        };
+        let content = (0..size).map(|_| next()).collect();
+        self.0.insert(parts(path), (FileClass::Relation { fork: Fork::Main, segment: 0 }, Some(content)));
+    }
+
     pub(crate) fn change(&mut self, path: &str, at: usize) {
         self.0.get_mut(&parts(path)).unwrap().1.as_mut().unwrap()[at] ^= 0xFF;
     }

@@ -126,7 +126,12 @@ impl Blob {
         let Some(key) = key(&self.name.decoded()?, root) else { return Ok(None) };
         let size = self.properties.length.ok_or_else(|| format!("'{key}' has no size"))?;
         let modified = self.properties.modified.and_then(|text| parse_rfc7231(&text).ok());
-        Ok(Some(Entry::Object(ObjectInfo { key, size, modified: modified.and_then(system_time), etag: None })))
+        Ok(Some(Entry::Object(ObjectInfo {
+            key,
+            size,
+            modified: modified.and_then(system_time),
+            etag: None,
+        })))
     }
 }
 
