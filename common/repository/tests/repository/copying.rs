@@ -4,11 +4,12 @@ use super::support::{BackupRequest, Files, Flaw, Seal, Site, backup, incremental
 use super::syncing::{is_whole, statuses, try_sync};
 use pgconvoy_core::format::layout;
 use pgconvoy_core::pg::WalFileName;
+use pgconvoy_core::units::MIB;
 use pgconvoy_repository::codec::Codec;
 use pgconvoy_repository::sync::{SyncReport, SyncStatus};
+use pgconvoy_storage::MemoryStorage;
 use pgconvoy_storage::decorate::fault::{Effect, FaultStorage, Faults, Kind, Operation, Rule};
 use pgconvoy_storage::decorate::metrics::{Counters, MetricsStorage};
-use pgconvoy_storage::{MemoryStorage, Storage};
 use std::sync::Arc;
 
 const NOISE: usize = 3 << 20;
@@ -34,7 +35,11 @@ async fn pair(seals: (Seal, Seal)) -> Pair {
     from.push((6..=9).map(segment)).await;
     let mut files = Files::sample();
     files.noise("base/5/16384", NOISE);
-    let full = backup(&from, &BackupRequest { files, ..BackupRequest::new(1_795_000_000, 2, 3) }).await;
+    let full = backup(
+        &from,
+        &BackupRequest { files, unit_size: 8 * MIB, ..BackupRequest::new(1_795_000_000, 2, 3) },
+    )
+    .await;
     incremental(&from, full, Flaw::None).await;
     let to = Site::at(Arc::new(theirs), seals.1, 2).await;
     to.delete("main/cluster/0001").await;

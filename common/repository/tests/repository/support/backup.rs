@@ -99,11 +99,12 @@ pub(crate) struct BackupRequest {
     pub(crate) wal: (u64, u64),
     pub(crate) files: Files,
     pub(crate) identity: u8,
+    pub(crate) unit_size: u64,
 }
 
 impl BackupRequest {
     pub(crate) fn new(now: i64, first: u64, last: u64) -> Self {
-        BackupRequest { now, wal: (first, last), files: Files::sample(), identity: 1 }
+        BackupRequest { now, wal: (first, last), files: Files::sample(), identity: 1, unit_size: 64 * KIB }
     }
 }
 
@@ -143,7 +144,7 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
-        unit_size: 64 * KIB,
+        unit_size: request.unit_size,
         whole_files: false,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,
