@@ -98,7 +98,7 @@ fn between_two_paths_of_one_bucket_the_store_copies_and_the_copy_stands_alone() 
 }
 
 /// False: it had ended by then.
-fn kill_amid_packs(server: &Seaweed, mut running: Running) -> Result<bool> {
+fn kill_amid_packs(server: &Seaweed, running: Running) -> Result<bool> {
     limits::wait_for("a pack in the target", limits::COMMAND, || {
         let listed =
             server.anonymous("GET", &format!("/{BUCKET}?list-type=2&prefix=pg/copy/main/backup/"), "")?;
