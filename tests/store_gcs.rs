@@ -17,7 +17,8 @@ use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::parts::{PartSlots, PartStore};
 use pgconvoy_storage::{
-    ListDepth, ObjectKey, PutMode, Storage, StorageError, conformance, list_all, list_children,
+    ListDepth, Lock, LockMode, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
+    list_children,
 };
 use pgconvoy_storage_gcs::GcsStorage;
 use std::path::Path;
@@ -98,6 +99,48 @@ async fn upload(store: &dyn Storage, name: &str, body: &Bytes) -> Result<(), Sto
         upload.write(rest.split_to(rest.len().min(300_007))).await?;
     }
     upload.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_copies_by_itself_with_what_a_put_would_bear() -> Result<()> {
+    let bench = Bench::new()?;
+    let stores = AtomicU32::new(0);
+    conformance::copies(async || {
+        let path = format!("/suite-{}/a b+c%d", stores.fetch_add(1, Ordering::Relaxed));
+        Arc::new(retried(bench.store(Way::Json, &path).expect("a store"))) as Arc<dyn Storage>
+    })
+    .await;
+    let (from, to) = (bench.store(Way::Json, "/from")?, bench.store(Way::Json, "/to")?);
+    // More than the server does in one call, whose last answer is lost besides.
+    let body = pattern(20 * MIB);
+    upload(&from, "a", &body).await?;
+    let object = from.stat(&key("a")).await?.context("it is there")?;
+    bench.server.rules(|rules| rules.lost_rewrites = 2);
+    to.copy(from.origin().context("a store that copies")?, &object, &key("a")).await?;
+    ensure!(bench.server.body("to/a")? == body, "another object");
+    let metadata = bench.server.metadata("to/a")?;
+    ensure!(metadata.contains(&("team".to_owned(), "dba".to_owned())), "{metadata:?}");
+    let other = GcsConfig { key_file: Some("/another/file".to_owned()), ..bench.config(Way::Json) };
+    // Nothing is asked to know it, so the file need not be there for this one.
+    let other = open(&GcsConfig { key_type: GcsKeyType::Auto, key_file: None, ..other }, "/to")?;
+    assert_eq!(other.copies_from(from.origin().context("a store that copies")?), None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_retained_like_a_put() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.server.bucket(|bucket| bucket.object_retention = true);
+    let from = bench.store(Way::Json, "/from")?;
+    from.put(&key("a"), PutMode::Create, pattern(MIB)).await?;
+    let lock = Lock { mode: LockMode::Compliance, period: Duration::from_secs(86_400), covers: |_| true };
+    let retry = RetryPolicy::within(Duration::from_secs(60));
+    let to = GcsStorage::open(&bench.config(Way::Json), "/to", PartSlots::for_slots(4), retry, Some(lock))?;
+    let object = from.stat(&key("a")).await?.context("it is there")?;
+    to.copy(from.origin().context("a store that copies")?, &object, &key("a")).await?;
+    let retention = bench.server.retention("to/a").context("nothing retains it")?;
+    ensure!(retention["mode"] == "Locked", "{retention}");
+    Ok(())
 }
 
 async fn await_until(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {

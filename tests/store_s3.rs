@@ -115,6 +115,50 @@ async fn seaweedfs_is_a_store() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seaweedfs_copies_by_itself_in_fair_weather_and_in_foul() -> Result<()> {
+    let server = Seaweed::start()?;
+    let proxy = HttpProxy::before(server.address(), Random::from_environment()?)?;
+    let stores = AtomicU32::new(0);
+    let make = async || {
+        let path = format!("/suite-{}/a b+c%d", stores.fetch_add(1, Ordering::Relaxed));
+        tenacious(&config(&proxy.endpoint()), &path).expect("connect")
+    };
+    conformance::copies(make).await;
+    proxy.set(Weather { faults: bad_weather(), percent: 20, ..Weather::default() });
+    conformance::copies(make).await;
+    note(format!("{:?}", proxy.seen()));
+    ensure!(proxy.seen().faults.len() > 3, "{:?}", proxy.seen());
+    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_of_one_account_copy_from_each_other_and_from_no_other() -> Result<()> {
+    let server = Seaweed::start()?;
+    let config = config(&server.endpoint());
+    let tagged = S3Config { tags: BTreeMap::from([("kind".into(), "copy".into())]), ..config.clone() };
+    let (from, to) = (bare(&config, "/from")?, bare(&tagged, "/to")?);
+    from.put(&key("a"), PutMode::Create, noise(MIB)).await?;
+    let object = from.stat(&key("a")).await?.context("it is there")?;
+    let origin = from.origin().context("a store that copies")?;
+    to.copy(origin, &object, &key("a")).await?;
+    ensure!(to.get(&key("a"), 2 << 20).await? == noise(MIB), "another object");
+    // What a copy bears is what its own repository is configured to.
+    let tags = server.anonymous("GET", &format!("/{BUCKET}/to/a?tagging"), "")?;
+    ensure!(tags.body.contains("<Key>kind</Key><Value>copy</Value>"), "{tags:?}");
+    let others = [
+        S3Config { key: Some(Secret::new("ANOTHERKEY")), ..config.clone() },
+        S3Config { endpoint: "https://s3.elsewhere.test".to_owned(), ..config.clone() },
+        S3Config { region: "eu-north-1".to_owned(), ..config.clone() },
+        S3Config { key_type: S3KeyType::Auto, ..config.clone() },
+    ];
+    for other in others {
+        assert_eq!(bare(&other, "/to")?.copies_from(origin), None, "{other:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_behind_a_network_that_fails_every_fifth_request_is_a_store() -> Result<()> {
     let server = Seaweed::start()?;
     let proxy = HttpProxy::before(server.address(), Random::from_environment()?)?;

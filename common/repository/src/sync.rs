@@ -6,14 +6,15 @@
 //! --> the rest of the WAL
 //! ```
 //!
-//! Frames stay compressed as they are; each is opened with the source's key, proved, and sealed with the target's. `FORMAT.md` section 6a
-//! says what is equal in a copy and what is not.
+//! Frames stay compressed as they are; each is opened with the source's key, proved, and sealed with the target's. Between repositories
+//! without encryption in one store that store copies what stays as it is ([`object`]). `FORMAT.md` section 6a says what is equal in a copy and what is not.
 //!
 //! Invariants
 //! 1. The catalogue entry comes last: after every pack and block map of the backup was proved, is in place, and fits the manifest
 //!    that is stored, after its WAL, and while all that it refers to is published there as the same backups.
 //! 2. Every put is create-only. What is there already is compared, not copied again; what differs is an error and stays.
 //! 3. A block is proved by its hash, a WAL file by its SHA-1, before the object that holds it is complete.
+//!    That holds as well where the target's store copies an object by itself: it copies what was proved here, or nothing.
 //! 4. What others have begun in the target is left alone, unless it is this very backup and its writer is known to be dead.
 //! 5. Others may help ([`Crew`], [`SyncMate`]): they copy packs and WAL files, after the record that the backup is being copied, and publish
 //!    nothing. What they say they copied is compared like all else that is there.
@@ -50,6 +51,7 @@ use pgconvoy_core::format::{BackupLabel, HashSecret};
 use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::plan::sync::{Step, SyncPlan, SyncRefusal};
 use pgconvoy_core::units::Timestamp;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use taking::{Taken, Takeover};
 use tokio_util::sync::CancellationToken;
@@ -120,6 +122,7 @@ pub async fn sync(
         taken,
         options: SyncOptions { cancel: cancel.clone(), ..options.clone() },
         fatal: Mutex::new(None),
+        copies_fail: AtomicBool::new(false),
     };
     tokio::task::spawn_blocking(move || sync.run(&plan)).await.unwrap_or_else(|_| {
         Err(Failure::new(ErrorCode::Assert, "a thread of repo-sync ended without a result"))
@@ -167,6 +170,8 @@ struct Sync {
     options: SyncOptions,
     /// Why nothing more can be done.
     fatal: Mutex<Option<Failure>>,
+    /// The target's store was asked for a copy of its own and could not.
+    copies_fail: AtomicBool,
 }
 
 impl Sync {

@@ -179,7 +179,7 @@ fn size(version: &Version) -> u64 {
 }
 
 fn described(version: &Version) -> ObjectInfo {
-    ObjectInfo { key: version.key.clone(), size: size(version), modified: Some(version.since) }
+    ObjectInfo { key: version.key.clone(), size: size(version), modified: Some(version.since), etag: None }
 }
 
 #[async_trait]

@@ -103,6 +103,9 @@ pub enum StorageError {
     NotFound { at: Place },
     #[error("{at} exists already")]
     AlreadyExists { at: Place },
+    /// What was to be copied is not what was looked at before.
+    #[error("{at} has changed since it was read")]
+    Changed { at: Place },
     #[error("{at} ends at byte {size}, but byte {wanted} was asked for")]
     Truncated { at: Place, size: u64, wanted: u64 },
     #[error("{at} has {size} bytes, more than the {size_max} that are expected at most")]
@@ -169,6 +172,7 @@ impl StorageError {
         match self {
             StorageError::NotFound { at }
             | StorageError::AlreadyExists { at }
+            | StorageError::Changed { at }
             | StorageError::Truncated { at, .. }
             | StorageError::TooLarge { at, .. }
             | StorageError::Obstructed { at, .. }
@@ -250,7 +254,9 @@ impl Classify for StorageError {
             StorageError::NotFound { .. } => ErrorCode::FileMissing,
             StorageError::AlreadyExists { .. } => ErrorCode::Exists,
             StorageError::Truncated { .. } => ErrorCode::FileRead,
-            StorageError::TooLarge { .. } | StorageError::Obstructed { .. } => ErrorCode::FileInvalid,
+            StorageError::TooLarge { .. }
+            | StorageError::Obstructed { .. }
+            | StorageError::Changed { .. } => ErrorCode::FileInvalid,
             StorageError::Access { .. } => ErrorCode::Access,
             StorageError::Refused { code, .. } => *code,
             StorageError::Kept { .. } => ErrorCode::FileRemove,

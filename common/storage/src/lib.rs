@@ -15,7 +15,9 @@
 //! 3. A put that answered "done" survives a loss of power, as far as the store has [`Feature::DurablePut`].
 //! 4. What cannot be read is an error, never an absence: not in `get`, not in `stat`, not in `list`.
 //! 5. A read allocates what the object holds and the caller allowed, whatever the store claims.
-//! 6. A key is never also the prefix of another key. Object stores would take both, directories cannot; the backends
+//! 6. A copy that the store makes by itself is create-only like a put, of the very object that was looked at, and kept as the target's
+//!    configuration says: where a store's copy cannot be all of that, it has none.
+//! 7. A key is never also the prefix of another key. Object stores would take both, directories cannot; the backends
 //!    that notice answer [`StorageError::Obstructed`].
 //!
 //! Failure story: an error of `put` or `finish` whose [`retry`](pgconvoy_core::failure::Classify::retry) is `MayHelp`
@@ -60,9 +62,11 @@ pub use proof::{CreateOnly, prove_create_only};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// What a put does with a key that exists.
@@ -81,6 +85,27 @@ pub struct ObjectInfo {
     pub size: u64,
     /// By the store's clock; `None` where the store has none.
     pub modified: Option<SystemTime>,
+    /// Entity tag: another one as soon as anything else lies under the key, so that a copy is of what was read. Listings do not tell it, nor do
+    /// stores that copy nothing.
+    pub etag: Option<Arc<str>>,
+}
+
+impl ObjectInfo {
+    /// What a store that copies compares with.
+    pub fn known_etag(&self, at: impl FnOnce() -> Place) -> Result<&str, StorageError> {
+        self.etag.as_deref().ok_or_else(|| {
+            let reason = "what a copy is to be of is not known by its entity tag".to_owned();
+            StorageError::NotSupported { at: at(), reason }
+        })
+    }
+}
+
+/// A store as another one of its kind sees it, which may copy from there by itself.
+pub type Origin = dyn Any + Send + Sync;
+
+/// Whoever asks for a copy has not looked at [`Storage::copies_from`].
+pub fn not_an_origin(at: Place) -> StorageError {
+    StorageError::NotSupported { at, reason: "it copies nothing by itself from there".to_owned() }
 }
 
 /// How far below the prefix a listing looks.
@@ -127,6 +152,27 @@ pub trait Storage: Send + Sync + fmt::Debug {
     ///
     /// A `Create` may notice an existing key here, or only in `finish`.
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError>;
+
+    /// What other stores may copy from, below all that is around it. `None`: nobody but a reader gets anything out of it.
+    fn origin(&self) -> Option<&Origin> {
+        None
+    }
+
+    /// Up to how many bytes an object of `origin` may have that [`copy`](Storage::copy) brings here; `None`: it brings none. Decided by what
+    /// both are configured to be: one server, one account. Nothing is asked.
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let _ = origin;
+        None
+    }
+
+    /// Has the store itself make `key` of an object of `origin`, so that no byte of it comes by here: create-only, kept as a put would be, and
+    /// of the size that `object`, which [`stat`](Storage::stat) told of, has.
+    ///
+    /// [`StorageError::Changed`]: the object is not what it was then. Passing faults are tried again by the store itself.
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let _ = (origin, object);
+        Err(not_an_origin(Place::new(self.describe(), Some(key))))
+    }
 
     /// Reads a whole object of at most `size_max` bytes. A larger one is [`StorageError::TooLarge`], before any
     /// allocation.

@@ -1,15 +1,16 @@
 //! The reference: what every other backend must behave like, in one map under one lock.
 //!
-//! It lives and dies with the process. Clones share the same objects.
+//! It lives and dies with the process. Clones share the same objects; stores [`beside`](MemoryStorage::beside) each other copy from each other.
 
 use crate::{
-    Feature, Features, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Place, PutMode,
-    Storage, StorageError, Upload,
+    Feature, Features, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey, Origin, Place,
+    PutMode, Storage, StorageError, Upload, not_an_origin,
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -17,6 +18,8 @@ use std::time::SystemTime;
 struct Object {
     body: Bytes,
     modified: SystemTime,
+    /// Of the server's writes, the one that made it.
+    number: u64,
 }
 
 type Objects = BTreeMap<ObjectKey, Object>;
@@ -24,11 +27,18 @@ type Objects = BTreeMap<ObjectKey, Object>;
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStorage {
     objects: Arc<Mutex<Objects>>,
+    /// How much was written, to all stores of one server.
+    server: Arc<AtomicU64>,
 }
 
 impl MemoryStorage {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Another store of the same server, empty.
+    pub fn beside(&self) -> Self {
+        MemoryStorage { objects: Arc::default(), server: Arc::clone(&self.server) }
     }
 
     /// A panic elsewhere cannot leave the map half changed: every change is one insert or remove.
@@ -55,7 +65,8 @@ impl MemoryStorage {
             let reason = format!("'{other}' exists, and no key may be the prefix of another");
             return Err(StorageError::Obstructed { at: self.place(key), reason });
         }
-        objects.insert(key.clone(), Object { body, modified: SystemTime::now() });
+        let number = self.server.fetch_add(1, Ordering::Relaxed);
+        objects.insert(key.clone(), Object { body, modified: SystemTime::now(), number });
         Ok(())
     }
 }
@@ -99,6 +110,29 @@ impl Storage for MemoryStorage {
         Ok(Box::new(upload))
     }
 
+    fn origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let origin = origin.downcast_ref::<MemoryStorage>()?;
+        Arc::ptr_eq(&self.server, &origin.server).then_some(u64::MAX)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let Some(origin) = origin.downcast_ref::<MemoryStorage>() else {
+            return Err(not_an_origin(self.place(key)));
+        };
+        let at = || origin.place(&object.key);
+        let wanted = object.known_etag(at)?;
+        let found = origin.lock().get(&object.key).cloned();
+        let found = found.ok_or_else(|| StorageError::NotFound { at: at() })?;
+        if found.number.to_string() != wanted {
+            return Err(StorageError::Changed { at: at() });
+        }
+        self.insert(key, PutMode::Create, found.body)
+    }
+
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
         let body = self.body(key)?;
         let size = length(&body);
@@ -120,7 +154,8 @@ impl Storage for MemoryStorage {
     }
 
     async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {
-        Ok(self.lock().get(key).map(|object| info(key, object)))
+        let etag = |object: &Object| Some(object.number.to_string().into());
+        Ok(self.lock().get(key).map(|object| ObjectInfo { etag: etag(object), ..info(key, object) }))
     }
 
     async fn list(
@@ -140,7 +175,7 @@ impl Storage for MemoryStorage {
 }
 
 fn info(key: &ObjectKey, object: &Object) -> ObjectInfo {
-    ObjectInfo { key: key.clone(), size: length(&object.body), modified: Some(object.modified) }
+    ObjectInfo { key: key.clone(), size: length(&object.body), modified: Some(object.modified), etag: None }
 }
 
 /// Plain rather than fast: it looks at every object, which is what makes it a reference.

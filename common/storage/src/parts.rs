@@ -224,7 +224,6 @@ impl<S: PartStore> PartedUpload<S> {
     }
 
     async fn join(&mut self) -> Result<(), StorageError> {
-        self.send_part().await?;
         let at = self.place();
         let begun = self.begun.as_mut().expect("a part was sent above");
         begun.settle(1, &at).await?;
@@ -232,27 +231,53 @@ impl<S: PartStore> PartedUpload<S> {
         let parts: Vec<S::Part> = std::mem::take(&mut begun.done).into_iter().map(|(_, part)| part).collect();
         let ticket = Arc::clone(&begun.ticket);
         let mut tries = Tries::of_part(self.limits.retry, at);
-        loop {
-            let error = match tries.once(self.store.join_parts(&ticket, &parts)).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            // An earlier try may have joined them: then there is an object, or no upload any more.
-            if !(error.is_not_found() || error.is_already_exists() && tries.is_repeated()) {
-                tries.judge(error).await?;
-                continue;
-            }
-            match tries.once(self.store.is_joined(&ticket)).await {
-                Ok(true) => {
-                    // Who joins tidies up as well; the try that did so may not have come to it.
-                    let _ = timeout(DISCARD_MAX, self.store.discard_parts(&ticket)).await;
-                    return Ok(());
-                }
-                Ok(false) if error.is_not_found() => return Err(self.gone(&tries).await),
-                Ok(false) => return Err(error),
-                Err(unknown) => tries.judge(unknown).await?,
-            }
+        let store = &self.store;
+        match made(store, &ticket, &mut tries, || store.join_parts(&ticket, &parts)).await {
+            Err(error) if error.is_not_found() => Err(self.gone(&tries).await),
+            decided => decided,
         }
+    }
+
+    /// What is left after the last step, as far as it can be had in short.
+    async fn tidied(&mut self, joined: Result<(), StorageError>) -> Result<(), StorageError> {
+        let Some(begun) = self.begun.take() else { return joined };
+        let is_decided = self.mode == PutMode::Create
+            && joined.as_ref().map_or_else(StorageError::is_already_exists, |()| true);
+        let has_strays = is_decided && begun.may_have_strays;
+        // A command may end right after this, and with it what is left to the background.
+        let tidy = async {
+            if joined.is_err() {
+                discard(self.store.clone(), begun).await;
+            }
+            if has_strays {
+                self.store.discard_strays(&self.key).await;
+            }
+        };
+        let _ = timeout(DISCARD_MAX, tidy).await;
+        joined
+    }
+
+    /// Makes the object of one part that the store finds by itself: for an upload that nothing was written to.
+    pub async fn finish_with<F>(
+        mut self,
+        find: impl Fn(Arc<S::Ticket>) -> F + Send + Sync,
+    ) -> Result<(), StorageError>
+    where
+        F: Future<Output = Result<S::Part, StorageError>> + Send,
+    {
+        let begun = self.begin().await?;
+        let ticket = Arc::clone(&begun.ticket);
+        self.begun = Some(begun);
+        let found =
+            Tries::of_part(self.limits.retry, self.place()).repeat(|| find(Arc::clone(&ticket))).await;
+        let joined = match (found, &mut self.begun) {
+            (Ok(part), Some(begun)) => {
+                begun.done.push((0, part));
+                self.join().await
+            }
+            (found, _) => found.map(drop),
+        };
+        self.tidied(joined).await
     }
 
     /// Why an upload that was not joined is not there: somebody else's object ended it, or somebody swept it.
@@ -294,22 +319,11 @@ impl<S: PartStore> Upload for PartedUpload<S> {
         if self.begun.is_none() {
             return self.put_whole().await;
         }
-        let joined = self.join().await;
-        let Some(begun) = self.begun.take() else { return joined };
-        let is_decided = self.mode == PutMode::Create
-            && joined.as_ref().map_or_else(StorageError::is_already_exists, |()| true);
-        let has_strays = is_decided && begun.may_have_strays;
-        // A command may end right after this, and with it what is left to the background.
-        let tidy = async {
-            if joined.is_err() {
-                discard(self.store.clone(), begun).await;
-            }
-            if has_strays {
-                self.store.discard_strays(&self.key).await;
-            }
+        let joined = match self.send_part().await {
+            Ok(()) => self.join().await,
+            Err(error) => Err(error),
         };
-        let _ = timeout(DISCARD_MAX, tidy).await;
-        joined
+        self.tidied(joined).await
     }
 
     async fn abort(mut self: Box<Self>) {
@@ -317,6 +331,53 @@ impl<S: PartStore> Upload for PartedUpload<S> {
             discard(self.store.clone(), begun).await;
         }
     }
+}
+
+/// Takes the step that makes an object visible until it is decided what came of it: an earlier try may have done it all, with its answer
+/// lost, and then there is an object already, or no upload any more.
+async fn made<S: PartStore, F>(
+    store: &S,
+    ticket: &S::Ticket,
+    tries: &mut Tries,
+    make: impl Fn() -> F + Send,
+) -> Result<(), StorageError>
+where
+    F: Future<Output = Result<(), StorageError>> + Send,
+{
+    loop {
+        let error = match tries.once(make()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if !(error.is_not_found() || error.is_already_exists() && tries.is_repeated()) {
+            tries.judge(error).await?;
+            continue;
+        }
+        match tries.once(store.is_joined(ticket)).await {
+            Ok(true) => {
+                // Who joins tidies up as well; the try that did so may not have come to it.
+                let _ = timeout(DISCARD_MAX, store.discard_parts(ticket)).await;
+                return Ok(());
+            }
+            Ok(false) => return Err(error),
+            Err(unknown) => tries.judge(unknown).await?,
+        }
+    }
+}
+
+/// An object that a store makes by itself in one request, which is to leave the ticket's mark on it. Tried again as a join is.
+pub async fn make_at_once<S: PartStore, F>(
+    store: &S,
+    key: &ObjectKey,
+    retry: RetryPolicy,
+    make: impl Fn(Arc<S::Ticket>) -> F + Send + Sync,
+) -> Result<(), StorageError>
+where
+    F: Future<Output = Result<(), StorageError>> + Send,
+{
+    let ticket = Arc::new(store.begin_parts(key, PutMode::Create).await?);
+    let mut tries = Tries::of_part(retry, Place::new(store.describe(), Some(key)));
+    made(store, &ticket, &mut tries, || make(Arc::clone(&ticket))).await
 }
 
 /// Parts that are under way end first: one that arrives later would stay.

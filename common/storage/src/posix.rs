@@ -21,10 +21,14 @@
 //! was lost is recognised by the inode. CIFS and FUSE are as good as their `link`; one with neither is refused for
 //! `Create` with [`StorageError::NotSupported`], and [`prove_create_only`](crate::prove_create_only) tells in time.
 //!
+//! Copies: between directories of one filesystem its own `copy_file_range`, where XFS and btrfs share blocks and a server of NFS copies by
+//! itself. Shared blocks are one place on the disk: damage there is in both.
+//!
 //! Failure story: a process that dies leaves a file named `.pgconvoy-<random>`, which no listing shows and
 //! [`Storage::sweep_temporary`] removes by its age, and perhaps empty directories. If the directory's sync fails, the
 //! object is visible and the put still an error: nobody may rely on it.
 
+mod copy;
 mod list;
 mod root;
 mod temporary;
@@ -34,7 +38,7 @@ mod tests;
 
 use crate::{
     Feature, Features, IoAction, LIST_PAGE_MAX, ListAfter, ListDepth, ListPage, ObjectInfo, ObjectKey,
-    PutMode, Space, Storage, StorageError, Upload,
+    Origin, PutMode, Space, Storage, StorageError, Upload, not_an_origin,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -115,6 +119,23 @@ impl Storage for PosixStorage {
         let upload =
             PosixUpload { storage: self.clone(), key: key.clone(), mode, temporary: Some(temporary) };
         Ok(Box::new(upload))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let origin = origin.downcast_ref::<PosixStorage>()?;
+        self.root.is_beside(&origin.root).then_some(u64::MAX)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let Some(origin) = origin.downcast_ref::<PosixStorage>() else {
+            return Err(not_an_origin(self.root.place(Some(key))));
+        };
+        let (source, object, key) = (Arc::clone(&origin.root), object.clone(), key.clone());
+        self.blocking(move |root| copy::copy(root, &source, &object, &key)).await
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

@@ -3,7 +3,7 @@
 //! Emulators that can be had check neither tokens nor checksums, and each of them gets some request wrong. This one is strict
 //! where Google is: what it does not know is refused. It keeps one bucket in memory. What goes wrong is ordered by [`Rules`].
 //!
-//! It is not all of the API: multipart uploads, media reads with ranges, descriptions, compose, listings and deletes of objects;
+//! It is not all of the API: multipart uploads, media reads with ranges, descriptions, compose, rewrite, listings and deletes of objects;
 //! the token service for service accounts; the token page of the metadata server.
 
 #![allow(
@@ -63,6 +63,8 @@ pub struct Rules {
     pub throttled: u32,
     /// So many composes are done, and nobody hears of it.
     pub lost_composes: u32,
+    /// So many rewrites are done, and nobody hears of it.
+    pub lost_rewrites: u32,
     /// How long an upload takes at least.
     pub upload_time: Duration,
     /// What the token service says to an assertion, whatever it is.
@@ -271,6 +273,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let body = body.collect().await.map_err(|_| HungUp)?.to_bytes();
     let answer = requests::answer(&head, &body, &shared);
     if head.uri.path().ends_with("/compose") && take(&mut lock(&shared.rules).lost_composes) {
+        return Err(HungUp);
+    }
+    let is_rewrite = head.uri.path().contains("/rewriteTo/") && answer.status().is_success();
+    if is_rewrite && take(&mut lock(&shared.rules).lost_rewrites) {
         return Err(HungUp);
     }
     Ok(answer)

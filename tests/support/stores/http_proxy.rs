@@ -121,6 +121,8 @@ impl Weather {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     pub requests: u64,
+    /// Of bodies of requests, as their heads tell.
+    pub body_bytes: u64,
     /// Requests that were under way at a time, at most.
     pub most_at_once: u64,
     /// By name.
@@ -240,6 +242,9 @@ async fn exchange(
         let mut state = lock(state);
         state.under_way += 1;
         state.seen.requests += 1;
+        if let Body::Length(length) = Body::of_request(&head) {
+            state.seen.body_bytes += length;
+        }
         state.seen.most_at_once = state.seen.most_at_once.max(state.under_way);
         let fault = state.fault_for(&head);
         if let Some(fault) = &fault {

@@ -13,9 +13,10 @@ use pgconvoy_core::format::object::{
     frame_offsets,
 };
 use pgconvoy_core::format::{FormatError, decode, decode_next};
-use pgconvoy_storage::{ObjectKey, StorageError};
+use pgconvoy_storage::{ObjectInfo, ObjectKey, StorageError};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Objects up to this size are fetched whole: one request instead of three.
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
@@ -31,6 +32,8 @@ pub struct ObjectReader {
     name: String,
     key: ObjectKey,
     size: u64,
+    /// As it was when it was opened; `None` where it was not looked at as such, or the store has none.
+    etag: Option<Arc<str>>,
     header: Header,
     opener: FrameOpener,
     frames: Vec<FrameEntry>,
@@ -84,7 +87,8 @@ impl ObjectReader {
         } else {
             storage.get_range(&key, trailer.footer_offset..footer_end).await?.to_vec()
         };
-        Self::from_ends(repository, kind, name, size, Ends { header, trailer, footer }, None)
+        let opened = Self::from_ends(repository, kind, name, size, Ends { header, trailer, footer }, None)?;
+        Ok(ObjectReader { etag: info.etag, ..opened })
     }
 
     /// Reads an object that is in memory as a whole.
@@ -170,7 +174,21 @@ impl ObjectReader {
         let offsets = frame_offsets(&frames, &ends.trailer).map_err(format)?;
         let body = rest.to_vec();
         let (name, key) = (name.to_owned(), object_key(name));
-        Ok(ObjectReader { place, name, key, size, header, opener, frames, offsets, body, whole, plain: None })
+        let etag = None;
+        Ok(ObjectReader {
+            place,
+            name,
+            key,
+            size,
+            etag,
+            header,
+            opener,
+            frames,
+            offsets,
+            body,
+            whole,
+            plain: None,
+        })
     }
 
     pub fn body<B: DeserializeOwned>(&self) -> Result<B, RepositoryError> {
@@ -227,6 +245,11 @@ impl ObjectReader {
     /// Stored bytes of the whole object.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// As what it was opened. Whatever is done to an object with this entity tag is done to what was read of it.
+    pub(crate) fn info(&self) -> ObjectInfo {
+        ObjectInfo { key: self.key.clone(), size: self.size, modified: None, etag: self.etag.clone() }
     }
 
     /// Where a run of frames lies in the object.

@@ -208,7 +208,7 @@ impl Sync {
             for (_, moved) in moved {
                 match moved {
                     Ok(moved) => {
-                        told.add_pack(moved.is_new.then_some(moved.bytes));
+                        told.add_pack(moved.written);
                         stored += moved.bytes;
                     }
                     Err(trouble) => {

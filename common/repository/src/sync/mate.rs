@@ -22,6 +22,7 @@ use pgconvoy_core::format::catalogue::CatalogueBody;
 use pgconvoy_core::ids::{Identity, StanzaName};
 use pgconvoy_core::plan::sync::SyncRefusal;
 use pgconvoy_core::wire::{CopyObjects, CopyPart};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// One that can be given parts. Its methods block: not for threads of the runtime.
@@ -74,6 +75,7 @@ impl SyncMate {
             taken: Taken::default(),
             options: options.clone(),
             fatal: Mutex::new(None),
+            copies_fail: AtomicBool::new(false),
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use super::Sync;
 use super::crew::Outcome;
-use super::object::{Proof, Put};
+use super::object::{Proof, Put, Written};
 use super::trouble::Trouble;
 use crate::error::RepositoryError;
 use crate::object::{ObjectReader, object_key};
@@ -20,18 +20,19 @@ use std::collections::BTreeSet;
 /// A pack that is in the target.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moved {
-    pub(super) is_new: bool,
+    /// What it took to bring it; `None`: it was there.
+    pub(super) written: Option<Written>,
     /// What it takes there.
     pub(super) bytes: u64,
 }
 
 impl Outcome for Moved {
     fn new_bytes(&self) -> Option<u64> {
-        self.is_new.then_some(self.bytes)
+        self.written.map(|written| written.bytes)
     }
 
     fn credit(&mut self) -> Option<u64> {
-        self.is_new = true;
+        self.written = Some(Written { bytes: self.bytes, bytes_by_store: 0 });
         Some(self.bytes)
     }
 }
@@ -77,7 +78,7 @@ impl Sync {
         let body = self.rehomed(&pack, rests.references)?;
         let wanted = body.as_ref().unwrap_or(&pack.body);
         if let Some(bytes) = self.has_this_pack(&pack, wanted, name)? {
-            return Ok(Moved { is_new: false, bytes });
+            return Ok(Moved { written: None, bytes });
         }
         if !rests.relying.is_empty() {
             return Err(self.would_break(&pack, rests.relying));
@@ -89,9 +90,9 @@ impl Sync {
         };
         let mut proof = BlockProof { pack: &pack, runs: own_runs(&pack), secret: &self.secret };
         match self.reseal(&pack.object, Kind::Pack, &encoded, &mut proof)? {
-            Put::New(bytes) => Ok(Moved { is_new: true, bytes }),
+            Put::New(written) => Ok(Moved { written: Some(written), bytes: written.bytes }),
             Put::Exists => match self.has_this_pack(&pack, wanted, name)? {
-                Some(bytes) => Ok(Moved { is_new: false, bytes }),
+                Some(bytes) => Ok(Moved { written: None, bytes }),
                 None => Err(RepositoryError::Interrupted { what: "comparing a pack" }.into()),
             },
         }

@@ -4,7 +4,7 @@
 //! references, and a stop record beside which a source kept more, or less: those are compared by what they are about.
 
 use super::Sync;
-use super::object::{Put, TagsOnly};
+use super::object::{Put, TagsOnly, Written};
 use super::trouble::Trouble;
 use crate::error::RepositoryError;
 use crate::object::ObjectReader;
@@ -13,14 +13,14 @@ use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::format::wal::StopBody;
 
 impl Sync {
-    /// Bytes that it takes, if it was not there.
-    pub(super) fn paper(&self, kind: Kind, name: &str) -> Result<Option<u64>, Trouble> {
+    /// What was written, if it was not there.
+    pub(super) fn paper(&self, kind: Kind, name: &str) -> Result<Option<Written>, Trouble> {
         let object = self.source.wait(ObjectReader::open(&self.source.repository, kind, name))?;
         if self.has_the_same(&object, kind)? {
             return Ok(None);
         }
         match self.reseal(&object, kind, object.encoded_body(), &mut TagsOnly)? {
-            Put::New(bytes) => Ok(Some(bytes)),
+            Put::New(written) => Ok(Some(written)),
             Put::Exists if self.has_the_same(&object, kind)? => Ok(None),
             Put::Exists => Err(RepositoryError::Interrupted { what: "comparing an object" }.into()),
         }

@@ -1,5 +1,6 @@
 //! What came of a synchronisation, and how it is shown.
 
+use super::object::Written;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::format::layout::ArchiveId;
@@ -65,23 +66,30 @@ pub struct BackupSync {
     pub objects: Counted,
     /// That were written to the target.
     pub bytes: u64,
+    /// Those of them that the store copied by itself.
+    pub bytes_by_store: u64,
 }
 
 impl BackupSync {
     pub(super) fn of(label: BackupLabel, status: SyncStatus, reason: Option<String>) -> BackupSync {
         let (packs, objects) = (Counted::default(), Counted::default());
-        BackupSync { label, status, reason, packs, objects, bytes: 0 }
+        BackupSync { label, status, reason, packs, objects, bytes: 0, bytes_by_store: 0 }
     }
 
-    /// Bytes of a new one.
-    pub(super) fn add_object(&mut self, bytes: Option<u64>) {
-        self.objects.add(bytes.is_some());
-        self.bytes += bytes.unwrap_or_default();
+    /// `None`: it was there.
+    pub(super) fn add_object(&mut self, written: Option<Written>) {
+        self.objects.add(written.is_some());
+        self.add(written.unwrap_or_default());
     }
 
-    pub(super) fn add_pack(&mut self, bytes: Option<u64>) {
-        self.packs.add(bytes.is_some());
-        self.bytes += bytes.unwrap_or_default();
+    pub(super) fn add_pack(&mut self, written: Option<Written>) {
+        self.packs.add(written.is_some());
+        self.add(written.unwrap_or_default());
+    }
+
+    fn add(&mut self, written: Written) {
+        self.bytes += written.bytes;
+        self.bytes_by_store += written.bytes_by_store;
     }
 }
 
@@ -93,21 +101,28 @@ pub struct ArchiveSync {
     /// Files that somebody else has brought meanwhile.
     pub present: u64,
     pub bytes: u64,
+    /// Those of them that the store copied by itself.
+    pub bytes_by_store: u64,
 }
 
 impl ArchiveSync {
     pub(super) fn new(id: ArchiveId) -> ArchiveSync {
-        ArchiveSync { id: id.to_string(), files: 0, parts: 0, present: 0, bytes: 0 }
+        ArchiveSync { id: id.to_string(), files: 0, parts: 0, present: 0, bytes: 0, bytes_by_store: 0 }
     }
 
-    pub(super) fn add_file(&mut self, bytes: u64) {
+    pub(super) fn add_file(&mut self, written: Written) {
         self.files += 1;
-        self.bytes += bytes;
+        self.add(written);
     }
 
-    pub(super) fn add_part(&mut self, bytes: u64) {
+    pub(super) fn add_part(&mut self, written: Written) {
         self.parts += 1;
-        self.bytes += bytes;
+        self.add(written);
+    }
+
+    fn add(&mut self, written: Written) {
+        self.bytes += written.bytes;
+        self.bytes_by_store += written.bytes_by_store;
     }
 }
 
@@ -204,6 +219,7 @@ impl SyncReport {
                 "label": backup.label.to_string(),
                 "status": backup.status.name(),
                 "bytes": backup.bytes,
+                "bytes-by-store": backup.bytes_by_store,
                 "packs": backup.packs.json(),
                 "objects": backup.objects.json(),
                 "reason": backup.reason,
@@ -216,6 +232,7 @@ impl SyncReport {
                 "parts": archive.parts,
                 "present": archive.present,
                 "bytes": archive.bytes,
+                "bytes-by-store": archive.bytes_by_store,
             })
         };
         let error = |failure: &Failure| json!({"code": failure.code.number(), "message": failure.message});
@@ -279,6 +296,11 @@ pub fn json_to_text(result: &Value) -> String {
     }
     if text.is_empty() {
         text.push_str("nothing to copy\n");
+    }
+    let by_store = |value: &Value| value["bytes-by-store"].as_u64().unwrap_or_default();
+    let copied: u64 = each("backup").iter().chain(each("archive")).map(by_store).sum();
+    if copied > 0 {
+        let _ = writeln!(text, "{} of it were copied by the store itself", ByteCount(copied));
     }
     for worker in each("workers") {
         let name = worker["name"].as_str().unwrap_or_default();

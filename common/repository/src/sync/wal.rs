@@ -2,7 +2,7 @@
 
 use super::Sync;
 use super::crew::{Outcome, Said};
-use super::object::{Proof, Put};
+use super::object::{Proof, Put, Written};
 use super::report::{ArchiveSync, SyncReport, together};
 use super::trouble::Trouble;
 use crate::error::RepositoryError;
@@ -122,7 +122,7 @@ impl Lacking<'_> {
                 self.equal.insert(segment);
             }
             match (copied, now[number]) {
-                (Ok(Copied::New(bytes)), _) => self.told.add_file(bytes),
+                (Ok(Copied::New(written)), _) => self.told.add_file(written),
                 (Ok(Copied::Present(_)), _) => self.told.present += 1,
                 (Ok(Copied::Gone), _) => {}
                 (Err(trouble), file) => {
@@ -161,7 +161,7 @@ impl Lacking<'_> {
         let told = sync.source.each(&what, &step.parts, |part| sync.gathered(sync.wal_part(id, part)))?;
         for (number, copied) in told {
             match copied {
-                Ok(Copied::New(bytes)) => self.told.add_part(bytes),
+                Ok(Copied::New(written)) => self.told.add_part(written),
                 Ok(Copied::Present(_) | Copied::Gone) => {}
                 Err(trouble) => {
                     report.add_error(trouble.told().context(format!("WAL {}", step.parts[number])));
@@ -195,7 +195,7 @@ impl Lacking<'_> {
 }
 
 pub(super) enum Copied {
-    New(u64),
+    New(Written),
     /// With the bytes that it takes.
     Present(u64),
     /// From the source: it was expired, or something stands for it now.
@@ -205,14 +205,14 @@ pub(super) enum Copied {
 impl Outcome for Copied {
     fn new_bytes(&self) -> Option<u64> {
         match self {
-            Copied::New(bytes) => Some(*bytes),
+            Copied::New(written) => Some(written.bytes),
             Copied::Present(_) | Copied::Gone => None,
         }
     }
 
     fn credit(&mut self) -> Option<u64> {
         let Copied::Present(bytes) = *self else { return None };
-        *self = Copied::New(bytes);
+        *self = Copied::New(Written { bytes, bytes_by_store: 0 });
         Some(bytes)
     }
 }
@@ -300,7 +300,7 @@ impl Sync {
         let (place, body) = (object.place(), &reader.body);
         let mut proof = DigestProof { place, object: object.name(), body, size: 0, sha1: Sha1::new() };
         match self.reseal(object, Kind::Wal, object.encoded_body(), &mut proof)? {
-            Put::New(bytes) => Ok(Copied::New(bytes)),
+            Put::New(written) => Ok(Copied::New(written)),
             Put::Exists => {
                 let gone = || RepositoryError::Interrupted { what: "comparing a WAL file" }.into();
                 self.known(&reader, there().map_err(Trouble::of_target)?).unwrap_or_else(|| Err(gone()))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod browsing;
+mod copying;
 mod crafted;
 mod damage;
 mod golden;

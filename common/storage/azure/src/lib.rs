@@ -289,7 +289,7 @@ impl Storage for AzureStorage {
     async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {
         let Some(headers) = self.head(key).await? else { return Ok(None) };
         let size = self.size_of(key, &headers)?;
-        Ok(Some(ObjectInfo { key: key.clone(), size, modified: modified(&headers) }))
+        Ok(Some(ObjectInfo { key: key.clone(), size, modified: modified(&headers), etag: None }))
     }
 
     async fn list(

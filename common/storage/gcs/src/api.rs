@@ -95,6 +95,13 @@ impl Api {
         call
     }
 
+    /// From an object of a bucket to one of this one.
+    pub(crate) fn rewrite<'a>(&self, (bucket, source): (&str, &str), name: &str, at: &Place) -> Call<'a> {
+        let (from, to) = (encode(bucket), encode(&self.bucket));
+        let path = format!("/storage/v1/b/{from}/o/{}/rewriteTo/b/{to}/o/{}", encode(source), encode(name));
+        Call::new(Method::POST, path, at, IoAction::Write)
+    }
+
     pub(crate) fn listing<'a>(&self, at: &Place) -> Call<'a> {
         let path = format!("/storage/v1/b/{}/o", encode(&self.bucket));
         Call::new(Method::GET, path, at, IoAction::List)

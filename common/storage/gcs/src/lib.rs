@@ -1,7 +1,7 @@
 //! Repositories in Google Cloud Storage: [`Storage`] over the documented JSON API and Google's SDK.
 //!
 //! Code map: [`api`] makes requests, [`refusal`] reads their errors, [`credentials`] says who asks; [`bodies`] puts and reads
-//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
+//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`copy`] has the store copy some, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
 //! names.
 //!
 //! What is not here: retries (the retry decorator's, and those of [`PartedUpload`] for parts), encryption, storage classes (the
@@ -15,6 +15,7 @@
 
 mod api;
 mod bodies;
+mod copy;
 mod credentials;
 mod listing;
 mod lock;
@@ -41,7 +42,7 @@ use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartStore, PartedUpload};
 use pgconvoy_storage::{
     Feature, Features, IoAction, ListAfter, ListDepth, ListPage, Lock, LockProof, ObjectInfo, ObjectKey,
-    Place, PutMode, Storage, StorageError, Upload,
+    Origin, Place, PutMode, Storage, StorageError, Upload, not_an_origin,
 };
 use reqwest::Method;
 use resource::Resource;
@@ -76,6 +77,8 @@ struct Inner {
     tags: BTreeMap<String, String>,
     /// What new objects are guarded by.
     lock: Option<Lock>,
+    /// Equal for all repositories that one service lets the same one into.
+    account: GcsConfig,
 }
 
 impl Inner {
@@ -120,7 +123,15 @@ impl GcsStorage {
         let limits =
             PartLimits { bytes: PART_BYTES, in_flight_max: PARTS_IN_FLIGHT_MAX, parts_max: PARTS_MAX, retry };
         let bodies = Bodies::new(config, &api);
-        let inner = Inner { description, root, api, bodies, tags: config.tags.clone(), lock };
+        let inner = Inner {
+            description,
+            root,
+            api,
+            bodies,
+            tags: config.tags.clone(),
+            lock,
+            account: copy::account(config),
+        };
         Ok(GcsStorage { inner: Arc::new(inner), limits, slots })
     }
 
@@ -199,6 +210,22 @@ impl Storage for GcsStorage {
         Ok(Box::new(PartedUpload::new(self.clone(), key, mode, self.limits, &self.slots)))
     }
 
+    fn origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let origin = origin.downcast_ref::<GcsStorage>()?;
+        (origin.inner.account == self.inner.account).then_some(u64::MAX)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        match origin.downcast_ref() {
+            Some(origin) => self.copy_once(origin, object, key).await,
+            None => Err(not_an_origin(self.inner.place(Some(key)))),
+        }
+    }
+
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
         self.read(key, Wanted::Whole { size_max }).await
     }
@@ -227,9 +254,11 @@ impl Storage for GcsStorage {
         let Inner { root, api, .. } = &*self.inner;
         let at = self.inner.place(Some(key));
         let call = api.object(Method::GET, &root.name(key), &at, IoAction::Open);
-        match api.ask::<Resource>(call.query("fields", "size,timeCreated")).await {
+        match api.ask::<Resource>(call.query("fields", "size,timeCreated,generation")).await {
             Ok(object) => {
-                Ok(Some(ObjectInfo { key: key.clone(), size: object.size, modified: object.created() }))
+                let (size, modified) = (object.size, object.created());
+                let etag = Some(object.generation.to_string().into());
+                Ok(Some(ObjectInfo { key: key.clone(), size, modified, etag }))
             }
             Err(StorageError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -59,7 +59,7 @@ impl Inner {
     fn entries(&self, items: Vec<Resource>, prefixes: Vec<String>, after: Option<&ListAfter>) -> Vec<Entry> {
         let objects = items.into_iter().filter_map(|item| {
             let (key, modified) = (self.root.key(&item.name)?, item.created());
-            Some(Entry::Object(ObjectInfo { key, size: item.size, modified }))
+            Some(Entry::Object(ObjectInfo { key, size: item.size, modified, etag: None }))
         });
         let prefixes = prefixes
             .into_iter()

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// What one compose takes.
 const SOURCES_MAX: usize = 32;
 /// Whose metadata holds the name of the upload that made the object.
-const UPLOAD: &str = "pgconvoy-upload";
+pub(crate) const UPLOAD: &str = "pgconvoy-upload";
 
 /// An upload, known by a random name.
 #[derive(Debug)]
@@ -36,6 +36,16 @@ pub struct Ticket {
     key: ObjectKey,
     mode: PutMode,
     nonce: String,
+}
+
+impl Ticket {
+    pub(crate) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    pub(crate) fn nonce(&self) -> &str {
+        &self.nonce
+    }
 }
 
 /// A part that is in the bucket.

@@ -3,6 +3,7 @@
 //! What the SDK would do by itself is switched off here: repetitions, time-outs, guards against stalled streams, checksums in
 //! trailers, which servers other than AWS's do not know.
 
+use crate::copy::account;
 use crate::credentials::{Environment, Source};
 use crate::errors::Asker;
 use crate::request::{CustomerKey, Keeping, payer};
@@ -67,6 +68,7 @@ impl S3Storage {
         };
         Ok(S3Storage::of(Inner {
             client: aws_sdk_s3::Client::from_conf(sdk),
+            account: account(config, &endpoint),
             prefix,
             description: description.into(),
             keeping: Keeping::of(config, options.lock),

@@ -1,6 +1,6 @@
 //! A repository in a bucket of S3 or of a server that speaks like it: `pgconvoy_storage`'s contract on the AWS SDK.
 //!
-//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`list`] listings, [`lock`] retentions, [`versions`] the past; [`errors`] sorts what the store says;
+//! Code map: [`store`] is the contract, [`read`] its reads, [`parts`] uploads in parts, [`copy`] what the server copies by itself, [`list`] listings, [`lock`] retentions, [`versions`] the past; [`errors`] sorts what the store says;
 //! [`connect`] makes the SDK's client, over the HTTP client of all stores ([`transport`]), with what [`credentials`] get and
 //! renew; [`request`] holds what every request carries.
 //!
@@ -18,6 +18,7 @@
 //! `sweep_temporary` or a lifecycle rule of the bucket ends them.
 
 mod connect;
+mod copy;
 pub mod credentials;
 mod errors;
 mod list;

@@ -124,7 +124,7 @@ fn entries(store: &S3Storage, answer: &ListObjectsV2Output) -> Vec<Entry> {
     let objects = answer.contents().iter().filter_map(|object| {
         let key = store.key(object.key()?)?;
         let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-        Some(Entry::Object(ObjectInfo { key, size, modified: moment(object.last_modified()) }))
+        Some(Entry::Object(ObjectInfo { key, size, modified: moment(object.last_modified()), etag: None }))
     });
     let prefixes = answer.common_prefixes().iter().filter_map(|prefix| {
         let name = prefix.prefix()?;

@@ -20,6 +20,16 @@ pub struct Ticket {
     nonce: String,
 }
 
+impl Ticket {
+    pub(crate) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    pub(crate) fn upload(&self) -> &str {
+        &self.upload
+    }
+}
+
 #[async_trait]
 impl PartStore for S3Storage {
     type Ticket = Ticket;
@@ -199,6 +209,6 @@ impl S3Storage {
     }
 }
 
-fn speechless(at: Place, what: &str) -> StorageError {
+pub(crate) fn speechless(at: Place, what: &str) -> StorageError {
     StorageError::NotSupported { at, reason: format!("the store answered without {what}") }
 }

@@ -1,5 +1,6 @@
 //! The contract, one request of the store for each call where one is enough.
 
+use crate::copy::COPY_BYTES_MAX;
 use crate::errors::{Answer, Asker, Outcome, outcome, unavailable};
 use crate::list;
 use crate::lock::headers;
@@ -11,12 +12,13 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier, RequestPayer};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::DateTime;
 use bytes::Bytes;
+use pgconvoy_core::config::S3Config;
 use pgconvoy_storage::decorate::retry::RetryPolicy;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
 use pgconvoy_storage::{
-    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place,
-    PutMode, Storage, StorageError, Upload,
+    Feature, Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin,
+    Place, PutMode, Storage, StorageError, Upload, not_an_origin,
 };
 use std::error::Error;
 use std::ops::Range;
@@ -40,6 +42,8 @@ pub struct S3Storage(Arc<Inner>);
 /// What clones share.
 pub struct Inner {
     pub(crate) client: aws_sdk_s3::Client,
+    /// Equal for all repositories that one server lets the same one into.
+    pub(crate) account: S3Config,
     /// Without slashes around it; empty: the whole bucket.
     pub(crate) prefix: String,
     pub(crate) description: Arc<str>,
@@ -102,6 +106,16 @@ impl S3Storage {
             name.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?
         };
         tail.parse().ok()
+    }
+
+    pub(crate) fn upload_of_parts(&self, key: &ObjectKey, mode: PutMode) -> PartedUpload<S3Storage> {
+        let limits = PartLimits {
+            bytes: PART_BYTES,
+            in_flight_max: PARTS_IN_FLIGHT_MAX,
+            parts_max: PARTS_MAX,
+            retry: self.retry,
+        };
+        PartedUpload::new(self.clone(), key, mode, limits, &self.slots)
     }
 
     pub(crate) fn customer_algorithm(&self) -> Option<String> {
@@ -363,13 +377,23 @@ impl Storage for S3Storage {
     }
 
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
-        let limits = PartLimits {
-            bytes: PART_BYTES,
-            in_flight_max: PARTS_IN_FLIGHT_MAX,
-            parts_max: PARTS_MAX,
-            retry: self.retry,
-        };
-        Ok(Box::new(PartedUpload::new(self.clone(), key, mode, limits, &self.slots)))
+        Ok(Box::new(self.upload_of_parts(key, mode)))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let origin = origin.downcast_ref::<S3Storage>()?;
+        (origin.account == self.account).then_some(COPY_BYTES_MAX)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        match origin.downcast_ref() {
+            Some(origin) => self.copy_once(origin, object, key).await,
+            None => Err(not_an_origin(self.place(Some(key)))),
+        }
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
@@ -402,6 +426,7 @@ impl Storage for S3Storage {
             key: key.clone(),
             size: size_of(&facts),
             modified: moment(facts.last_modified()),
+            etag: facts.e_tag().map(Into::into),
         }))
     }
 

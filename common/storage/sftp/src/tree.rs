@@ -239,7 +239,7 @@ impl Tree {
             let reason = "the server does not tell the sizes of files".to_owned();
             return Err(StorageError::NotSupported { at: self.place(Some(key)), reason });
         };
-        Ok(Some(ObjectInfo { key: key.clone(), size, modified: found.modified.map(time) }))
+        Ok(Some(ObjectInfo { key: key.clone(), size, modified: found.modified.map(time), etag: None }))
     }
 
     pub(crate) async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {

@@ -196,6 +196,14 @@ async fn nothing_is_written_through_a_view_of_the_past() {
 }
 
 #[tokio::test]
+async fn nothing_is_copied_into_the_past_or_out_of_it_behind_its_back() {
+    let view = AsOf::new(Arc::new(History::default()), moment(5), "then");
+    let store = MemoryStorage::new();
+    assert!(view.origin().is_none());
+    assert_eq!(view.copies_from(store.origin().expect("a store that copies")), None);
+}
+
+#[tokio::test]
 async fn ranges_and_sizes_are_those_of_the_version() {
     let history = Arc::new(History::default());
     history.add(&key("a"), 1, Some(Bytes::from_static(b"0123456789")));

@@ -8,8 +8,8 @@ mod rule;
 pub use rule::{Effect, Faults, KeyPattern, Kind, Operation, Rule, RuleId};
 
 use crate::{
-    Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place, PutMode,
-    Space, Storage, StorageError, Upload,
+    Features, IoAction, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin, Place,
+    PutMode, Space, Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,7 +56,7 @@ struct Target {
 impl Target {
     const fn action(&self) -> IoAction {
         match self.operation {
-            Operation::Put | Operation::Write | Operation::Any => IoAction::Write,
+            Operation::Put | Operation::Write | Operation::Copy | Operation::Any => IoAction::Write,
             Operation::Begin | Operation::Stat => IoAction::Open,
             Operation::Finish => IoAction::Publish,
             Operation::Get | Operation::GetRange => IoAction::Read,
@@ -138,6 +138,20 @@ impl Storage for FaultStorage {
         let [write, finish, abort] = [Operation::Write, Operation::Finish, Operation::Abort]
             .map(|operation| self.target(operation, Some(key)));
         Ok(Box::new(FaultUpload { inner, write, finish, abort, is_dead: false }))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.inner.origin()
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        self.inner.copies_from(origin)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let target = self.target(Operation::Copy, Some(key));
+        let aftermath = target.before().await?;
+        target.after(aftermath, self.inner.copy(origin, object, key).await)
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

@@ -11,8 +11,8 @@
 mod usual;
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
-    StorageError, Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin, PutMode, Space,
+    Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -99,6 +99,18 @@ impl Storage for HedgeStorage {
 
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
         self.inner.begin(key, mode).await
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.inner.origin()
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        self.inner.copies_from(origin)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        self.inner.copy(origin, object, key).await
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

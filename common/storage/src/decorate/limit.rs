@@ -2,8 +2,8 @@
 
 use crate::bandwidth::Bandwidth;
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
-    StorageError, Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin, PutMode, Space,
+    Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,6 +61,19 @@ impl Storage for LimitStorage {
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
         let inner = self.inner.begin(key, mode).await?;
         Ok(Box::new(LimitedUpload { inner, bandwidth: self.bandwidth.clone() }))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.inner.origin()
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        self.inner.copies_from(origin)
+    }
+
+    /// None of its bytes come by here.
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        self.inner.copy(origin, object, key).await
     }
 
     /// How much it is shows only afterwards: what comes next waits for it.

@@ -1,8 +1,8 @@
 //! Counts calls and bytes. Counters only grow; a reader takes differences.
 
 use crate::{
-    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, PutMode, Space, Storage,
-    StorageError, Upload,
+    Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin, PutMode, Space,
+    Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,9 +19,11 @@ pub struct Counters {
     stats: AtomicU64,
     lists: AtomicU64,
     deletes: AtomicU64,
+    copies: AtomicU64,
     failures: AtomicU64,
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
+    bytes_copied: AtomicU64,
 }
 
 /// The counters at one moment.
@@ -34,12 +36,16 @@ pub struct Snapshot {
     pub stats: u64,
     pub lists: u64,
     pub deletes: u64,
+    /// By the store itself, well or not.
+    pub copies: u64,
     /// Calls of any kind that ended in an error.
     pub failures: u64,
     /// What the store took, whether or not it was published in the end.
     pub bytes_written: u64,
     /// What the store gave.
     pub bytes_read: u64,
+    /// What it copied by itself.
+    pub bytes_copied: u64,
 }
 
 impl Counters {
@@ -51,9 +57,11 @@ impl Counters {
             stats: read(&self.stats),
             lists: read(&self.lists),
             deletes: read(&self.deletes),
+            copies: read(&self.copies),
             failures: read(&self.failures),
             bytes_written: read(&self.bytes_written),
             bytes_read: read(&self.bytes_read),
+            bytes_copied: read(&self.bytes_copied),
         }
     }
 
@@ -113,6 +121,22 @@ impl Storage for MetricsStorage {
     async fn begin(&self, key: &ObjectKey, mode: PutMode) -> Result<Box<dyn Upload>, StorageError> {
         let inner = self.counters.note_failure(self.inner.begin(key, mode).await)?;
         Ok(Box::new(MetricsUpload { inner, counters: Arc::clone(&self.counters) }))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.inner.origin()
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        self.inner.copies_from(origin)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let result = self.inner.copy(origin, object, key).await;
+        if result.is_ok() {
+            self.counters.bytes_copied.fetch_add(object.size, Ordering::Relaxed);
+        }
+        self.counters.note(&self.counters.copies, result)
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

@@ -1,7 +1,8 @@
 //! Tries again what a passing fault broke, for as long as its policy allows.
 //!
 //! Only errors whose [`Classify::retry`] is `MayHelp` are tried again. Of an upload only its begin is: its chunks are
-//! gone once written, so whoever produces them must start over.
+//! gone once written, so whoever produces them must start over. A copy that a store makes by itself is tried again there, where what
+//! it made is known from what others did.
 //!
 //! Invariants
 //! 1. A put with `Create` whose answer was lost is found again as "already exists": what is there is compared, and the
@@ -15,16 +16,16 @@ mod upload;
 pub use tries::{RetryPolicy, Tries};
 
 use crate::{
-    Feature, Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Place, PutMode,
-    Space, Storage, StorageError, Upload,
+    Feature, Features, ListAfter, ListDepth, ListPage, LockProof, ObjectInfo, ObjectKey, Origin, Place,
+    PutMode, Space, Storage, StorageError, Upload,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tries::{DEADLINE_MAX, DEADLINES_OF_PART};
-use upload::TimedUpload;
+use tries::{DEADLINE_MAX, DEADLINES_OF_COPY, DEADLINES_OF_PART};
+use upload::{TimedUpload, within};
 
 #[derive(Debug)]
 pub struct RetryStorage {
@@ -67,6 +68,21 @@ impl Storage for RetryStorage {
         let deadlines = self.features().joined_from().map_or(1, |_| DEADLINES_OF_PART);
         let limit = self.policy.deadline.saturating_mul(deadlines).min(DEADLINE_MAX);
         Ok(Box::new(TimedUpload { inner, at, limit }))
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        self.inner.origin()
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        self.inner.copies_from(origin)
+    }
+
+    /// The store tries its requests again by itself, as those of an upload in parts.
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        let at = Place::new(self.inner.describe(), Some(key));
+        let limit = self.policy.deadline.saturating_mul(DEADLINES_OF_COPY).min(DEADLINE_MAX);
+        within(limit, &at, self.inner.copy(origin, object, key)).await
     }
 
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {

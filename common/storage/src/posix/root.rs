@@ -85,6 +85,11 @@ impl Root {
         Err(StorageError::Unavailable { at: self.place(None), reason: reason.to_owned() })
     }
 
+    /// In one filesystem.
+    pub(super) fn is_beside(&self, other: &Root) -> bool {
+        self.identity.0 == other.identity.0
+    }
+
     /// Of the filesystem; what it keeps back for root is not free.
     pub(super) fn space(&self) -> Result<Space, StorageError> {
         let found = fs::fstatvfs(&self.fd).map_err(|errno| self.error(None, IoAction::Open, errno))?;
@@ -163,7 +168,7 @@ impl Root {
             return Err(self.absent(key));
         };
         match fs::statat(&directory, key.name(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => self.info(key, &stat),
+            Ok(stat) => Ok(ObjectInfo { etag: Some(etag(&stat).into()), ..self.info(key, &stat)? }),
             Err(Errno::NOENT) => Err(self.absent(key)),
             Err(errno) => Err(error(errno)),
         }
@@ -177,7 +182,7 @@ impl Root {
             other => return Err(self.not_an_object(key, other)),
         }
         let size = u64::try_from(stat.st_size).expect("the size of a regular file is not negative");
-        Ok(ObjectInfo { key: key.clone(), size, modified: modified(stat) })
+        Ok(ObjectInfo { key: key.clone(), size, modified: modified(stat), etag: None })
     }
 
     pub(super) fn not_an_object(&self, key: &ObjectKey, kind: FileType) -> StorageError {
@@ -284,6 +289,12 @@ fn is_empty(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
         }
     }
     Ok(true)
+}
+
+/// Other bytes are another file, or make its times others.
+pub(super) fn etag(stat: &Stat) -> String {
+    let Stat { st_dev, st_ino, st_size, st_mtime, st_mtime_nsec, st_ctime, st_ctime_nsec, .. } = stat;
+    format!("{st_dev:x}-{st_ino:x}-{st_size:x}-{st_mtime:x}.{st_mtime_nsec:x}-{st_ctime:x}.{st_ctime_nsec:x}")
 }
 
 pub(super) fn modified(stat: &Stat) -> Option<SystemTime> {

@@ -1,8 +1,9 @@
 //! A file on its way to become an object, and the sweeping of those that never arrived.
 
+use super::copy::is_incapable;
 use super::list::{Entry, entries};
 use super::root::{Root, modified, open_directory};
-use crate::{IoAction, ObjectKey, PutMode, StorageError, random};
+use crate::{IoAction, ObjectKey, PutMode, StorageError, not_an_origin, random};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -63,6 +64,24 @@ impl Temporary {
         self.file
             .write_all(chunk)
             .map_err(|error| self.error(IoAction::Write, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    }
+
+    /// The first bytes of another file, copied by the filesystem; how many there were.
+    pub(super) fn append_file(&mut self, from: &OwnedFd, size: u64) -> Result<u64, StorageError> {
+        let mut copied = 0;
+        while copied < size {
+            let wanted = usize::try_from(size - copied).unwrap_or(usize::MAX);
+            match fs::copy_file_range(from, None, &self.file, None, wanted) {
+                Ok(0) => break,
+                Ok(count) => copied += u64::try_from(count).expect("a copy is no longer than a file"),
+                Err(Errno::INTR) => {}
+                Err(errno) if is_incapable(errno) => {
+                    return Err(not_an_origin(self.root.place(Some(&self.key))));
+                }
+                Err(errno) => return Err(self.error(IoAction::Write, errno)),
+            }
+        }
+        Ok(copied)
     }
 
     /// Syncs, gives the final name, syncs the directory. Whatever fails, fails for good.

@@ -56,6 +56,41 @@ async fn a_directory_is_a_store() {
     run_suite(|storage| Arc::new(storage)).await;
 }
 
+#[tokio::test]
+async fn a_directory_copies_by_itself() {
+    let guard = tempfile::tempdir().unwrap();
+    let count = AtomicUsize::new(0);
+    conformance::copies(async || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        Arc::new(PosixStorage::create(&guard.path().join(number.to_string())).unwrap()) as Arc<dyn Storage>
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_is_a_file_of_its_own_in_another_directory_of_the_filesystem() {
+    let (from, to) = (dir(), dir());
+    from.storage.put(&key("a/b"), PutMode::Create, BODY).await.unwrap();
+    let object = from.storage.stat(&key("a/b")).await.unwrap().unwrap();
+    let origin = from.storage.origin().unwrap();
+    assert!(to.storage.copies_from(origin).is_some());
+    to.storage.copy(origin, &object, &key("c/d")).await.unwrap();
+    fs::write(from.path.join("a/b"), b"text").unwrap();
+    assert_eq!(to.storage.get(&key("c/d"), 9).await, Ok(BODY));
+    assert_eq!(names(&to.path), ["c", "c/d"], "nothing temporary is left");
+    let refused = to.storage.copy(origin, &object, &key("c/e")).await;
+    assert!(matches!(refused, Err(StorageError::Changed { .. })), "written to in its place: {refused:?}");
+    assert_eq!(names(&to.path), ["c", "c/d"]);
+}
+
+#[tokio::test]
+async fn another_filesystem_is_no_place_to_copy_from() {
+    let here = dir();
+    // Of its own wherever Linux runs.
+    let there = PosixStorage::open(Path::new("/proc")).unwrap();
+    assert_eq!(here.storage.copies_from(there.origin().unwrap()), None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_directory_on_a_filesystem_that_only_has_links_is_a_store() {
     run_suite(|storage| {

@@ -86,6 +86,11 @@ fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusa
         (&Method::POST, false, [name, "compose"]) => {
             Ok(plain(200, &objects.compose(name, &json_of(body)?, condition)?))
         }
+        (&Method::POST, false, [name, "rewriteTo", "b", BUCKET, "o", to]) => {
+            let (generation, token) = (number(&query, "sourceGeneration")?, query.get("rewriteToken"));
+            let rewritten = objects.rewrite((name, generation), to, &json_of(body)?, condition, token)?;
+            Ok(plain(200, &rewritten))
+        }
         (&Method::PATCH, false, [name]) => {
             let generation = number(&query, "generation")?;
             Ok(plain(200, &objects.patch(name, generation, &json_of(body)?)?))

@@ -51,6 +51,19 @@ impl Files {
         self.0.insert(parts(path), (class, Some(content)));
     }
 
+    /// A relation that does not compress.
+    pub(crate) fn noise(&mut self, path: &str, size: usize) {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_be_bytes()[0]
+        };
+        let content = (0..size).map(|_| next()).collect();
+        self.0.insert(parts(path), (FileClass::Relation { fork: Fork::Main, segment: 0 }, Some(content)));
+    }
+
     pub(crate) fn change(&mut self, path: &str, at: usize) {
         self.0.get_mut(&parts(path)).unwrap().1.as_mut().unwrap()[at] ^= 0xFF;
     }
@@ -86,11 +99,12 @@ pub(crate) struct BackupRequest {
     pub(crate) wal: (u64, u64),
     pub(crate) files: Files,
     pub(crate) identity: u8,
+    pub(crate) unit_size: u64,
 }
 
 impl BackupRequest {
     pub(crate) fn new(now: i64, first: u64, last: u64) -> Self {
-        BackupRequest { now, wal: (first, last), files: Files::sample(), identity: 1 }
+        BackupRequest { now, wal: (first, last), files: Files::sample(), identity: 1, unit_size: 64 * KIB }
     }
 }
 
@@ -130,7 +144,7 @@ fn spec(site: &Site, request: &BackupRequest) -> BackupSpec {
         offload: Default::default(),
         page_errors: Default::default(),
         archive_copy: false,
-        unit_size: 64 * KIB,
+        unit_size: request.unit_size,
         whole_files: false,
         stall_timeout_ms: 1000,
         source_patience_ms: 0,

@@ -104,7 +104,7 @@ pub(crate) fn parse_versions(body: &[u8], root: &str) -> Result<VersionPage, Str
         match item {
             Item::Blob(mut blob) => {
                 let id = blob.version_id.take().unwrap_or_default();
-                let Some(Entry::Object(ObjectInfo { key, size, modified })) = blob.object(root)? else {
+                let Some(Entry::Object(ObjectInfo { key, size, modified, .. })) = blob.object(root)? else {
                     continue;
                 };
                 let since = modified.ok_or_else(|| format!("'{key}' has no time"))?;
@@ -126,7 +126,12 @@ impl Blob {
         let Some(key) = key(&self.name.decoded()?, root) else { return Ok(None) };
         let size = self.properties.length.ok_or_else(|| format!("'{key}' has no size"))?;
         let modified = self.properties.modified.and_then(|text| parse_rfc7231(&text).ok());
-        Ok(Some(Entry::Object(ObjectInfo { key, size, modified: modified.and_then(system_time) })))
+        Ok(Some(Entry::Object(ObjectInfo {
+            key,
+            size,
+            modified: modified.and_then(system_time),
+            etag: None,
+        })))
     }
 }
 

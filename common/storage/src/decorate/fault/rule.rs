@@ -21,6 +21,7 @@ pub enum Operation {
     List,
     Delete,
     Sweep,
+    Copy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,9 @@ pub(super) const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// So many times as long as another call may a part of an upload take with its repetitions.
 pub(super) const DEADLINES_OF_PART: u32 = 3;
 
+/// A copy is a beginning, a part and a join, and a look at what came of it.
+pub(super) const DEADLINES_OF_COPY: u32 = 3 * DEADLINES_OF_PART;
+
 /// How long and how often to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {

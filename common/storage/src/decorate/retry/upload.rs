@@ -12,7 +12,7 @@ pub(super) struct TimedUpload {
     pub limit: Duration,
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     at: &Place,
     step: impl Future<Output = Result<T, StorageError>>,
