@@ -19,12 +19,14 @@ use support::{Site, SiteOptions, ensure, limits};
 
 const SHORT_BYTES: u64 = 300 << 20;
 const FULL_BYTES: u64 = 1 << 30;
+const SHORT_ROUNDS: usize = 3;
 const ROUNDS: usize = 5;
 /// Of the CPU that computing there takes.
 const COST_MAX: f64 = 0.4;
 /// How long one compute worker takes the data in, in seconds. What a job takes besides must be small beside an eighth.
-const SHORT_SECONDS: u64 = 30;
-const FULL_SECONDS: u64 = 160;
+const SECONDS_ALONE: u64 = 160;
+/// Compute workers.
+const COUNTS: [usize; 4] = [1, 2, 4, 8];
 const EFFICIENCY_MIN: f64 = 0.9;
 /// Many for each of eight workers' slots.
 const UNITS: u64 = 400;
@@ -33,8 +35,11 @@ fn main() -> Result<ExitCode> {
     let form = Form::from_arguments();
     let mut table = Table::default();
     let mut site = site(form.pick(SHORT_BYTES, FULL_BYTES))?;
-    cost(&mut site, form.pick(3, ROUNDS), &mut table)?;
-    scaling(&mut site, form, &mut table)?;
+    cost(&mut site, form.pick(SHORT_ROUNDS, ROUNDS), &mut table)?;
+    // Of fleets, the short form measures what benches/scaling.rs does.
+    if form.pick(false, true) {
+        scaling(&mut site, &mut table)?;
+    }
     Ok(table.end())
 }
 
@@ -82,16 +87,15 @@ fn cost(site: &mut Site, rounds: usize, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-fn scaling(site: &mut Site, form: Form, table: &mut Table) -> Result<()> {
+fn scaling(site: &mut Site, table: &mut Table) -> Result<()> {
     let bytes = site.backup(&[])?["bytes"]["database"].as_u64().unwrap_or(0);
     ensure!(bytes > 0, "the cluster has no bytes");
-    let rate = bytes / form.pick(SHORT_SECONDS, FULL_SECONDS);
-    let counts: &[usize] = form.pick(&[1, 2, 4], &[1, 2, 4, 8]);
+    let rate = bytes / SECONDS_ALONE;
     let mut alone = None;
-    for count in counts {
-        let seconds = backup_with(site, *count, rate, bytes / UNITS)?;
+    for count in COUNTS {
+        let seconds = backup_with(site, count, rate, bytes / UNITS)?;
         let one = *alone.get_or_insert(seconds);
-        let efficiency = one / seconds / float(u64::try_from(*count)?);
+        let efficiency = one / seconds / float(u64::try_from(count)?);
         note(format!("{count} compute workers: {seconds:.2} s"));
         table.judge(
             &format!("efficiency of {count} rate-limited compute workers"),

@@ -4,7 +4,7 @@ use actix::System;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use std::future::Future;
 use std::sync::Arc;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Stores and the server are waited for on these; computing has threads of its own.
@@ -12,14 +12,24 @@ const RUNTIME_THREADS: usize = 2;
 
 /// Runs a future on a multi-thread runtime that actors can live on.
 pub fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let failed =
-        |error: std::io::Error| Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"));
-    let runtime =
-        Builder::new_multi_thread().worker_threads(RUNTIME_THREADS).enable_all().build().map_err(failed)?;
-    let runtime = Arc::new(runtime);
-    // Dropping a runtime waits for its blocking calls, and a store that hangs in one must not keep the process from ending.
-    std::mem::forget(runtime.clone());
+    let runtime = lasting(RUNTIME_THREADS)?;
     Ok(System::with_tokio_rt(|| runtime).block_on(work))
+}
+
+/// One thread beside the others, for what would spend more on waking threads than on its work.
+pub fn one_thread() -> Result<Handle, Failure> {
+    Ok(lasting(1)?.handle().clone())
+}
+
+/// It lives as long as the process: dropping a runtime waits for its blocking calls, and a store that hangs in one must not keep
+/// the process from ending.
+fn lasting(threads: usize) -> Result<Arc<Runtime>, Failure> {
+    let built = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = built.map(Arc::new).map_err(|error: std::io::Error| {
+        Failure::new(ErrorCode::Unknown, format!("cannot start a runtime: {error}"))
+    })?;
+    std::mem::forget(runtime.clone());
+    Ok(runtime)
 }
 
 /// Resolves when somebody asks the process to end.

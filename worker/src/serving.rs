@@ -1,7 +1,7 @@
 //! The source's side of offloading: hands ranges of a job's files to compute workers, each against a ticket of the leader.
 //!
-//! Code map: this file listens and judges claims, `session` is one attempt's stream, `desk` reads for it, [`protocol`] what is
-//! said (`PROTOCOL.md` beside it), `squeeze` is lz4 on the way. The other side is [`fetching`](crate::fetching).
+//! Code map: this file listens and judges claims, `session` is one attempt's stream, `desk` reads for it into `buffers`, [`protocol`]
+//! what is said (`PROTOCOL.md` beside it), `squeeze` is lz4 on the way. The other side is [`fetching`](crate::fetching).
 //!
 //! It is not: anybody who decides who computes what. The leader does, and its tickets say so.
 //!
@@ -14,6 +14,7 @@
 //! Failure story: a stream that breaks moves its unit, and nothing else; the ticket is good for the same attempt until the job
 //! ends. A hub that restarts has new secrets: old tickets open nothing.
 
+mod buffers;
 mod desk;
 pub mod protocol;
 mod session;
@@ -26,6 +27,7 @@ mod tests;
 pub(crate) use squeeze::unsqueeze;
 
 use crate::job::JobContext;
+use buffers::Buffers;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::ids::WorkerName;
 use pgconvoy_core::ticket::{Admits, TicketSecret};
@@ -55,18 +57,20 @@ pub struct Hub {
     jobs: Mutex<BTreeMap<JobId, Arc<OpenJob>>>,
     streams: Mutex<BTreeMap<WorkerName, usize>>,
     helpings: Arc<Semaphore>,
+    buffers: Buffers,
     closing: CancellationToken,
     runtime: Handle,
 }
 
 impl Hub {
-    /// `runtime` is the multi-thread one.
+    /// `runtime` must not be an actor's: reading from the page cache happens on it.
     pub fn new(address: String, runtime: Handle) -> Arc<Hub> {
         Arc::new(Hub {
             address,
             jobs: Mutex::default(),
             streams: Mutex::default(),
             helpings: Arc::new(Semaphore::new(HELPINGS_MAX)),
+            buffers: Buffers::default(),
             closing: CancellationToken::new(),
             runtime,
         })

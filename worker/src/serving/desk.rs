@@ -1,10 +1,12 @@
-//! Reads what one attempt asks for. All of it blocks: it runs on blocking threads, a helping at a time.
+//! Reads what one attempt asks for, a helping at a time. What must wait for a disk runs on blocking threads; what lies in the page
+//! cache is a copy, and cheaper than waking another thread for it.
 //!
 //! Files are opened, judged and read by the same code as where the source computes itself; what a compute worker is told of WAL
 //! summaries was audited here, where the file is.
 //!
 //! Invariant: nothing is read that the claim's parts do not cover.
 
+use super::buffers::{Buffer, Buffers};
 use super::protocol::{Answer, Ask, CHUNK_BYTES, Claim, HELPING_BYTES, encode};
 use super::squeeze::Squeezer;
 use crate::job::JobContext;
@@ -40,6 +42,7 @@ pub(super) struct Desk {
     order: UnitOrder,
     open: Option<Open>,
     asks: VecDeque<Ask>,
+    buffers: Buffers,
     /// Where lz4 was asked for.
     squeezer: Option<Squeezer>,
 }
@@ -51,6 +54,8 @@ pub(super) struct Answers {
     bytes: Vec<Bytes>,
     /// What is small goes together.
     small: BytesMut,
+    /// Wishes that they fulfil.
+    count: usize,
     /// Bytes of files in them.
     pub(super) read: u64,
     /// Nothing follows them.
@@ -66,6 +71,21 @@ impl Answers {
         self.bytes.push(bytes);
     }
 
+    fn add_chunk(&mut self, raw_bytes: usize, head: Bytes, stored: Bytes) {
+        self.add(head);
+        self.add(stored);
+        self.read += raw_bytes as u64;
+    }
+
+    /// Whether one more belongs to the helping.
+    fn has_room(&self) -> bool {
+        self.read + u64::from(CHUNK_BYTES) <= HELPING_BYTES && self.count < ANSWERS_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.small.is_empty()
+    }
+
     fn gather(&mut self) {
         if !self.small.is_empty() {
             self.bytes.push(self.small.split().freeze());
@@ -79,12 +99,12 @@ impl Answers {
 }
 
 impl Desk {
-    pub(super) fn new(context: Arc<JobContext>, claim: Claim) -> Result<Desk, Failure> {
+    pub(super) fn new(context: Arc<JobContext>, claim: Claim, buffers: Buffers) -> Result<Desk, Failure> {
         let Claim { unit, attempt, parts, reads_all, squeezes, .. } = claim;
         let (token, repositories) = (FencingToken(0), Vec::new());
         let order = UnitOrder { unit, attempt, token, repositories, parts, reads_all, source: None };
         let squeezer = squeezes.then(Squeezer::new).transpose()?;
-        Ok(Desk { context, order, open: None, asks: VecDeque::new(), squeezer })
+        Ok(Desk { context, order, open: None, asks: VecDeque::new(), buffers, squeezer })
     }
 
     pub(super) fn ask(&mut self, asks: impl IntoIterator<Item = Ask>) {
@@ -101,11 +121,31 @@ impl Desk {
         self.asks.len() < ASKS_MAX
     }
 
-    /// Does what was asked for, until there is a helping of answers.
+    /// The next helping, as far as nothing has to be waited for; nothing where the first wish needs a thread that may wait.
+    pub(super) fn work_at_once(&mut self) -> Answers {
+        let mut answers = Answers::default();
+        // Compressing is no work for a thread that others wait for.
+        if self.squeezer.is_some() || self.context.check_running().is_err() {
+            return answers;
+        }
+        while answers.has_room()
+            && let Some(Ask::Read { offset, length }) = self.asks.front()
+            && let Some(chunk) = self.read_cached(*offset, *length)
+            && let Ok(head) = head_of(chunk.len(), chunk.len())
+        {
+            self.asks.pop_front();
+            answers.add_chunk(chunk.len(), head, chunk.freeze());
+            answers.count += 1;
+        }
+        answers
+    }
+
+    /// Does what was asked for, until there is a helping of answers. Blocks.
     pub(super) fn work(&mut self) -> Answers {
         let mut answers = Answers::default();
-        let mut count = 0;
-        while let Some(ask) = self.asks.pop_front() {
+        while answers.has_room()
+            && let Some(ask) = self.asks.pop_front()
+        {
             if let Err(failure) = self.answer(ask, &mut answers) {
                 answers.is_last = true;
                 // A failure is words; what cannot be said in a frame is told by the stream's end.
@@ -114,10 +154,7 @@ impl Desk {
                 }
                 break;
             }
-            count += 1;
-            if answers.read + u64::from(CHUNK_BYTES) > HELPING_BYTES || count >= ANSWERS_MAX {
-                break;
-            }
+            answers.count += 1;
         }
         answers
     }
@@ -131,9 +168,7 @@ impl Desk {
             }
             Ask::Read { offset, length } => {
                 let part = self.open_part()?;
-                let end = part.offset.saturating_add(part.length);
-                let is_covered = offset >= part.offset && offset.saturating_add(u64::from(length)) <= end;
-                if !is_covered || length > CHUNK_BYTES {
+                if !is_covered(part, offset, length) {
                     return Err(not_covered(part, offset, u64::from(length)));
                 }
                 let raw = self.read(offset, length)?;
@@ -188,21 +223,36 @@ impl Desk {
     }
 
     /// As many bytes as there are; fewer only at the end, after which there are none, whatever is written then.
-    fn read(&mut self, offset: u64, length: u32) -> Result<Vec<u8>, Failure> {
+    fn read(&mut self, offset: u64, length: u32) -> Result<Buffer, Failure> {
         let behind = || Failure::new(ErrorCode::Protocol, "bytes were asked for again");
         let open = self.open.as_mut().ok_or_else(behind)?;
-        let Some(reader) = open.reader.as_mut().filter(|_| !open.is_over) else { return Ok(Vec::new()) };
+        let Some(reader) = open.reader.as_mut().filter(|_| !open.is_over) else {
+            return Ok(self.buffers.take(0));
+        };
         reader.skip(offset.checked_sub(open.at).ok_or_else(behind)?);
-        let mut bytes = vec![0; length as usize];
-        let filled = reader.fill(&mut bytes)?;
-        open.is_over = filled < bytes.len();
+        let mut chunk = self.buffers.take(length);
+        let filled = reader.fill(chunk.as_mut_slice())?;
+        open.is_over = filled < chunk.len();
         open.at = offset + filled as u64;
-        bytes.truncate(filled);
-        Ok(bytes)
+        chunk.truncate(filled);
+        Ok(chunk)
+    }
+
+    /// All of it from the page cache; `None` leaves everything as it was, for [`read`](Self::read) to do and to judge.
+    fn read_cached(&mut self, offset: u64, length: u32) -> Option<Buffer> {
+        let open = self.open.as_mut().filter(|open| !open.is_over)?;
+        let part = self.order.parts.get(open.part)?;
+        let ahead = offset.checked_sub(open.at).filter(|_| is_covered(part, offset, length))?;
+        let mut chunk = self.buffers.take(length);
+        if !open.reader.as_mut()?.fill_cached(ahead, chunk.as_mut_slice()) {
+            return None;
+        }
+        open.at = offset + u64::from(length);
+        Some(chunk)
     }
 
     /// Nothing if it is not all there any more.
-    fn page(&mut self, number: u32, offset: u64) -> Result<Vec<u8>, Failure> {
+    fn page(&mut self, number: u32, offset: u64) -> Result<Buffer, Failure> {
         let (context, number) = (&self.context, number as usize);
         let page_size = context.shape.page_size.bytes();
         let unknown = || Failure::new(ErrorCode::Protocol, "a page of a part that was not opened");
@@ -212,32 +262,43 @@ impl Desk {
         if offset < part.offset || offset.saturating_add(u64::from(page_size)) > end {
             return Err(not_covered(part, offset, u64::from(page_size)));
         }
-        let mut page = vec![0; page_size as usize];
+        let mut page = self.buffers.take(page_size);
         let is_there = match &open.reader {
-            Some(reader) if number == open.part => reader.read_page(offset, &mut page)?,
+            Some(reader) if number == open.part => reader.read_page(offset, page.as_mut_slice())?,
             None if number == open.part => false,
             // The reader is at a later part by now.
             _ => match PartReader::open(context, &self.order, part)? {
-                Opened::Present(reader) => reader.read_page(offset, &mut page)?,
+                Opened::Present(reader) => reader.read_page(offset, page.as_mut_slice())?,
                 Opened::Vanished => false,
             },
         };
-        Ok(if is_there { page } else { Vec::new() })
+        if !is_there {
+            page.truncate(0);
+        }
+        Ok(page)
     }
 
-    fn send(&mut self, raw: Vec<u8>, answers: &mut Answers) -> Result<(), Failure> {
+    fn send(&mut self, raw: Buffer, answers: &mut Answers) -> Result<(), Failure> {
         let length = raw.len();
-        let stored = match &mut self.squeezer {
-            Some(squeezer) => squeezer.squeeze(raw)?,
-            None => raw.into(),
+        let squeezed = match &mut self.squeezer {
+            Some(squeezer) => squeezer.squeeze(raw.as_ref())?,
+            None => None,
         };
-        let number = |bytes: usize| u32::try_from(bytes).expect("a chunk is short");
-        let head = Answer::Bytes { raw: number(length), stored: number(stored.len()) };
-        answers.add(encode(&head)?);
-        answers.add(stored);
-        answers.read += length as u64;
+        let stored = squeezed.unwrap_or_else(|| raw.freeze());
+        answers.add_chunk(length, head_of(length, stored.len())?, stored);
         Ok(())
     }
+}
+
+/// What goes before the bytes of a chunk.
+fn head_of(raw: usize, stored: usize) -> Result<Bytes, Failure> {
+    let number = |bytes: usize| u32::try_from(bytes).expect("a chunk is short");
+    Ok(encode(&Answer::Bytes { raw: number(raw), stored: number(stored) })?)
+}
+
+fn is_covered(part: &UnitPart, offset: u64, length: u32) -> bool {
+    let end = part.offset.saturating_add(part.length);
+    length <= CHUNK_BYTES && offset >= part.offset && offset.saturating_add(u64::from(length)) <= end
 }
 
 fn not_covered(part: &UnitPart, offset: u64, length: u64) -> Failure {

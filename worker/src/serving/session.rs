@@ -1,7 +1,7 @@
 //! One attempt of a compute worker at a source: a stream from its claim to its end.
 //!
-//! Reading is done by blocking threads, a helping at a time, and waiting by nobody: between two wishes a stream holds an open file
-//! and no thread.
+//! Reading that may wait for a disk is done by blocking threads, a helping at a time, and waiting by nobody: between two wishes a
+//! stream holds an open file and no thread.
 
 use super::desk::Desk;
 use super::protocol::{ASK_BYTES_MAX, Answer, Ask, CLAIM_BYTES_MAX, Claim, Intake, encode};
@@ -64,7 +64,7 @@ impl Session {
     async fn run(mut self, claim: Claim) -> Result<(), Failure> {
         let stall = Duration::from_millis(self.job.context.units.stall_timeout_ms);
         let patience = 2 * stall + SLOT_PATIENCE;
-        let mut desk = Desk::new(self.job.context.clone(), claim)?;
+        let mut desk = Desk::new(self.job.context.clone(), claim, self.hub.buffers.clone())?;
         loop {
             if !desk.is_asked() {
                 let next = timeout(patience, self.intake.message::<Ask>(ASK_BYTES_MAX)).await;
@@ -79,12 +79,10 @@ impl Session {
                 desk.ask([ask]);
             }
             let room = self.hub.room().await;
-            let (answers, back) = blocking(move || {
-                let answers = desk.work();
-                Ok((answers, desk))
-            })
-            .await?;
-            desk = back;
+            let mut answers = desk.work_at_once();
+            if answers.is_empty() {
+                (answers, desk) = blocking(move || Ok((desk.work(), desk))).await?;
+            }
             let is_last = answers.is_last;
             if let Some(bandwidth) = &self.job.context.bandwidth {
                 bandwidth.pass(answers.read).await;

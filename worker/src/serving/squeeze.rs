@@ -24,16 +24,14 @@ impl Squeezer {
         Ok(Squeezer { compressor, sample: Vec::new() })
     }
 
-    /// What is to be sent instead of these bytes: shorter, or the same.
-    pub(crate) fn squeeze(&mut self, raw: Vec<u8>) -> Result<Bytes, Failure> {
-        if !self.pays(&raw)? {
-            return Ok(raw.into());
+    /// What is shorter and to be sent instead of these bytes, if anything.
+    pub(crate) fn squeeze(&mut self, raw: &[u8]) -> Result<Option<Bytes>, Failure> {
+        if !self.pays(raw)? {
+            return Ok(None);
         }
         let mut stored = Vec::with_capacity(raw.len() / 2);
-        match self.compressor.compress(&raw, &mut stored)? {
-            Codec::Lz4 => Ok(stored.into()),
-            _ => Ok(raw.into()),
-        }
+        let codec = self.compressor.compress(raw, &mut stored)?;
+        Ok((codec == Codec::Lz4).then(|| stored.into()))
     }
 
     fn pays(&mut self, raw: &[u8]) -> Result<bool, Failure> {
@@ -87,7 +85,7 @@ mod tests {
     #[test]
     fn what_shrinks_well_is_shorter_on_the_way_and_the_same_behind_it() {
         let raw: Vec<u8> = (0..200_000_usize).map(|at| u8::try_from(at / 1000).unwrap()).collect();
-        let sent = Squeezer::new().unwrap().squeeze(raw.clone()).unwrap();
+        let sent = Squeezer::new().unwrap().squeeze(&raw).unwrap().unwrap();
         assert!(sent.len() * 10 < raw.len(), "{}", sent.len());
         let length = sent.len();
         let pieces = VecDeque::from([sent.slice(..100), sent.slice(100..)]);
@@ -100,8 +98,8 @@ mod tests {
         let mut raw = random(200_000);
         // Only its sample would be compressed: the rest is not looked at.
         raw[100_000..].fill(0);
-        let sent = Squeezer::new().unwrap().squeeze(raw.clone()).unwrap();
-        assert_eq!(sent, raw);
+        let sent = Squeezer::new().unwrap().squeeze(&raw).unwrap();
+        assert_eq!(sent, None);
     }
 
     #[test]

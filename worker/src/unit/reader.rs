@@ -168,6 +168,20 @@ impl<'a> PartReader<'a> {
         Ok(filled)
     }
 
+    /// Fills all of the buffer with what lies so many bytes ahead, if the page cache has it: nothing is waited for. `false`: nothing
+    /// happened.
+    pub(crate) fn fill_cached(&mut self, ahead: u64, buffer: &mut [u8]) -> bool {
+        let at = self.at.saturating_add(ahead);
+        let end = at.saturating_add(buffer.len() as u64);
+        let Content::File { file, caching: Caching::Ask } = &self.content else { return false };
+        let is_filled = self.end.is_some_and(|of_part| end <= of_part)
+            && file.read_cached(buffer, at).is_ok_and(|read| read == buffer.len());
+        if is_filled {
+            self.at = end;
+        }
+        is_filled
+    }
+
     /// Of the file, now.
     pub(super) fn size(&self) -> Result<u64, Failure> {
         match &self.content {
@@ -365,5 +379,26 @@ mod tests {
         let mut caching = Caching::Ask;
         assert_eq!(read_file(&file, &mut caching, 16_384, &mut buffer).unwrap(), 20_000 - 16_384);
         assert_eq!(read_file(&file, &mut caching, 20_000, &mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_the_cache_has_is_read_at_once_or_nothing_happens() {
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &[5; 20_000]).unwrap();
+        let content = Content::File { file, caching: Caching::Ask };
+        let path = PathBuf::from("relation");
+        let mut reader = PartReader { path, content, at: 0, end: Some(16_384), relation_segment_blocks: 1 };
+        let mut page = vec![0; 8192];
+        // Not every file system can tell what is cached.
+        if reader.fill_cached(8192, &mut page) {
+            assert_eq!((reader.at, &page[..]), (16_384, &[5; 8192][..]));
+        } else {
+            assert_eq!(reader.at, 0);
+            reader.at = 16_384;
+        }
+        assert!(!reader.fill_cached(0, &mut page), "it lies behind the part");
+        reader.end = None;
+        assert!(!reader.fill_cached(0, &mut page), "only a read that may wait can tell where a file ends");
+        assert_eq!(reader.at, 16_384);
     }
 }

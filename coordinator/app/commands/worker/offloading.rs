@@ -1,6 +1,7 @@
 //! A worker's ways to and from other workers: where it serves what it sees, and how it reaches those that serve it.
 
 use crate::host::writer;
+use crate::runtime::one_thread;
 use pgconvoy_core::config::{Compute, Config, WorkerConfig};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_transport::pki::{Credentials, Revoked};
@@ -25,9 +26,11 @@ impl Offloading {
         credentials: &Credentials,
         revoked: &Revoked,
     ) -> Result<Offloading, Failure> {
-        let (own, runtime) = (&config.worker, Handle::current());
+        let own = &config.worker;
         let source = own.listen.map(|listen| {
-            let listener = listener(listen, credentials, revoked)?;
+            // The database's host pays: packets and helpings follow each other closely, and on several threads each would wake another.
+            let runtime = one_thread()?;
+            let listener = listener(listen, credentials, revoked, runtime.clone())?;
             let hub = Hub::new(address(own, listen), runtime.clone());
             runtime.spawn(hub.clone().listen(listener.clone()));
             tracing::info!("compute workers are served at {}", address(own, listen));
@@ -72,6 +75,7 @@ fn listener(
     address: SocketAddr,
     credentials: &Credentials,
     revoked: &Revoked,
+    runtime: Handle,
 ) -> Result<Arc<QuicListener>, Failure> {
     let listener = QuicListener::bind(ListenConfig {
         address,
@@ -79,7 +83,7 @@ fn listener(
         admits: Admission::of([Role::Worker]),
         revoked: revoked.clone(),
         load: Load::Files,
-        runtime: Handle::current(),
+        runtime,
     });
     listener.map(Arc::new).map_err(|error| {
         Failure::new(ErrorCode::HostConnect, format!("cannot listen on {address} (UDP): {error}"))
