@@ -1,7 +1,7 @@
 //! Repositories in Google Cloud Storage: [`Storage`] over the documented JSON API and Google's SDK.
 //!
 //! Code map: [`api`] makes requests, [`refusal`] reads their errors, [`credentials`] says who asks; [`bodies`] puts and reads
-//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
+//! objects by the SDK or by JSON, [`batch`] deletes many in one request, [`parts`] joins large ones of parts, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
 //! names.
 //!
 //! What is not here: retries (the retry decorator's, and those of [`PartedUpload`] for parts), encryption, storage classes (the
@@ -14,6 +14,7 @@
 //!    the format above, which authenticates each frame.
 
 mod api;
+mod batch;
 mod bodies;
 mod credentials;
 mod listing;
@@ -36,6 +37,7 @@ use names::Root;
 use pgconvoy_core::config::GcsConfig;
 use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::http::batch::{self as many, Batches};
 use pgconvoy_storage::http::client;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartStore, PartedUpload};
@@ -72,6 +74,7 @@ struct Inner {
     root: Root,
     api: Api,
     bodies: Bodies,
+    batches: Batches,
     /// Metadata of every object.
     tags: BTreeMap<String, String>,
     /// What new objects are guarded by.
@@ -120,7 +123,8 @@ impl GcsStorage {
         let limits =
             PartLimits { bytes: PART_BYTES, in_flight_max: PARTS_IN_FLIGHT_MAX, parts_max: PARTS_MAX, retry };
         let bodies = Bodies::new(config, &api);
-        let inner = Inner { description, root, api, bodies, tags: config.tags.clone(), lock };
+        let (batches, tags) = (Batches::default(), config.tags.clone());
+        let inner = Inner { description, root, api, bodies, batches, tags, lock };
         Ok(GcsStorage { inner: Arc::new(inner), limits, slots })
     }
 
@@ -173,13 +177,14 @@ impl Storage for GcsStorage {
     }
 
     fn features(&self) -> Features {
-        Features::NONE
+        let features = Features::NONE
             .with(Feature::CreateOnly)
             .with(Feature::RangedReads)
             .with(Feature::DurablePut)
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
-            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES));
+        if self.inner.batches.are_taken() { features.with(Feature::BatchedDeletes) } else { features }
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -253,6 +258,10 @@ impl Storage for GcsStorage {
             Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        many::delete_many(self, keys).await
     }
 
     async fn sweep_temporary(
