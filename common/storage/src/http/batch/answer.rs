@@ -159,7 +159,7 @@ fn split<'a>(text: &'a str, boundary: &str) -> Result<Vec<&'a str>, Misread> {
 }
 
 fn part(text: &str, number: impl Fn(&str) -> Option<usize>) -> Result<(Option<usize>, Part), String> {
-    let (envelope, message) = fields(text)?;
+    let (envelope, message) = envelope(text)?;
     let find = |wanted: &str| {
         let mut found = envelope.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
         match (found.next(), found.next()) {
@@ -180,6 +180,14 @@ fn part(text: &str, number: impl Fn(&str) -> Option<usize>) -> Result<(Option<us
     let (fields, body) = fields(rest)?;
     let headers = fields.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     Ok((number, Part { status, headers: headers.collect(), body: body.to_owned() }))
+}
+
+/// The lines before an answer. An emulator of Google's store ends its only one without an empty line: then nothing names a request.
+fn envelope(text: &str) -> Result<(Fields<'_>, &str), String> {
+    match text.split_once('\n') {
+        Some((line, message)) if message.starts_with("HTTP/1.") => Ok((fields(line)?.0, message)),
+        _ => fields(text),
+    }
 }
 
 /// `HTTP/1.1 202 Accepted`.

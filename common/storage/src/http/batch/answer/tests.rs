@@ -169,6 +169,8 @@ fn an_answer_that_names_no_request_is_told_from_one_that_misses_some() {
     let nameless: String =
         whole.split_inclusive('\n').filter(|line| !line.starts_with("Content-ID")).collect();
     assert_eq!(flaw(&nameless), Flaw::Nameless);
+    assert_eq!(flaw(&nameless.replace("\r\n\r\nHTTP/1.1", "\r\nHTTP/1.1")), Flaw::Nameless);
+    assert_eq!(flaw(&whole.replace("\r\n\r\nHTTP/1.1", "\r\nHTTP/1.1")), Flaw::Garbled);
     assert_eq!(flaw(&whole.replacen("Content-ID: 1\r\n", "", 1)), Flaw::Garbled);
     assert_eq!(flaw("<html>"), Flaw::Garbled);
 }
