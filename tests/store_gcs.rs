@@ -17,7 +17,7 @@ use pgconvoy_core::failure::{Classify, Retry};
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
 use pgconvoy_storage::parts::{PartSlots, PartStore};
 use pgconvoy_storage::{
-    ListDepth, Lock, LockMode, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
+    Feature, ListDepth, Lock, LockMode, ObjectKey, PutMode, Storage, StorageError, conformance, list_all,
     list_children,
 };
 use pgconvoy_storage_gcs::GcsStorage;
@@ -433,6 +433,7 @@ async fn every_call_says(store: &GcsStorage, words: &str, hint: &str) -> Result<
         ("stat", store.stat(&wanted).await.err()),
         ("list", list_all(store, None).await.err()),
         ("delete", store.delete(&wanted).await.err()),
+        ("delete of many", store.delete_many(&[wanted.clone(), key("a/c")]).await.err()),
         ("sweep", store.sweep_temporary(None, Duration::ZERO).await.err()),
     ];
     for (call, error) in errors {
@@ -486,6 +487,92 @@ async fn a_retention_policy_is_named_and_uploads_in_parts_go_on() -> Result<()> 
     Ok(())
 }
 
+/// So many small objects, with names of all kinds among them.
+async fn fill(store: &GcsStorage, count: usize) -> Result<Vec<ObjectKey>> {
+    const ODD: [&str; 7] =
+        ["c&d<e>", "f g+h%20'\"", "größe/ß", "a?b#c;d=e", "x:y@z,~!$()*[]|^`{}", "%2F", "deep/er/than/that"];
+    let names = ODD.map(str::to_owned).into_iter().chain((0..).map(|number| format!("plain/{number:04}")));
+    let keys: Vec<ObjectKey> = names.take(count).map(|name| key(&name)).collect();
+    for name in &keys {
+        store.put(name, PutMode::Overwrite, pattern(1)).await?;
+    }
+    Ok(keys)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn six_hundred_objects_go_by_six_requests_whatever_their_names_and_whether_or_not_they_are_there()
+-> Result<()> {
+    let bench = Bench::new()?;
+    let store = bench.store(Way::Json, "pg/many")?;
+    let keys = fill(&store, 563).await?;
+    let (wanted, stays) = keys.split_at(560);
+    let mut gone = wanted.to_vec();
+    gone.extend((0..40).map(|number| key(&format!("never/{number}"))));
+    for _ in 0..2 {
+        let before = bench.server.requests();
+        store.delete_many(&gone).await?;
+        assert_eq!(bench.server.requests() - before, 6);
+    }
+    let left: Vec<ObjectKey> = list_all(&store, None).await?.into_iter().map(|object| object.key).collect();
+    assert_eq!(left, stays);
+    ensure!(store.features().has(Feature::BatchedDeletes));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_object_that_is_retained_keeps_no_other_of_its_batch() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.server.bucket(|bucket| bucket.object_retention = true);
+    let lock = Lock {
+        mode: LockMode::Governance,
+        period: Duration::from_secs(86_400),
+        covers: |key| key.as_str() == "größe/ß",
+    };
+    let retry = RetryPolicy::within(Duration::from_secs(60));
+    let config = bench.config(Way::Json);
+    let store = GcsStorage::open(&config, "pg", PartSlots::for_slots(1), retry, Some(lock))?;
+    let keys = fill(&store, 250).await?;
+    let before = bench.server.requests();
+    let error = store.delete_many(&keys).await.err().context("it is retained")?;
+    ensure!(error.is_kept() && error.to_string().contains("größe"), "{error}");
+    assert_eq!(bench.server.requests() - before, 3);
+    assert_eq!(bench.server.names(), ["pg/größe/ß"]);
+    ensure!(store.features().has(Feature::BatchedDeletes));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn batches_get_through_a_busy_store_and_a_lost_token_and_past_a_store_that_knows_none() -> Result<()> {
+    let bench = Bench::new()?;
+    let service = bench.server.service_key(bench.folder.path())?;
+    let (key_type, key_file) = (GcsKeyType::Service, Some(text(&service.file)));
+    let store = open(&GcsConfig { key_type, key_file, ..bench.config(Way::Json) }, "pg")?;
+    let patient = retried(store.clone());
+
+    let keys = fill(&store, 20).await?;
+    bench.server.rules(|rules| rules.throttled = 3);
+    let told = store.delete_many(&keys).await.err().context("throttled")?;
+    ensure!(told.retry_after() == Some(Duration::from_secs(1)), "{told:?}");
+    assert_eq!(bench.server.names().len(), 3, "the others are gone");
+    bench.server.rules(|rules| rules.throttled = 3);
+    let before = bench.server.requests();
+    patient.delete_many(&keys).await?;
+    assert_eq!((bench.server.requests() - before, bench.server.names().len()), (2, 0));
+
+    let keys = fill(&store, 20).await?;
+    bench.server.revoke_all();
+    store.delete_many(&keys).await?;
+    ensure!(bench.server.names().is_empty() && store.features().has(Feature::BatchedDeletes));
+
+    let keys = fill(&store, 20).await?;
+    bench.server.rules(|rules| rules.knows_no_batches = true);
+    let before = bench.server.requests();
+    patient.delete_many(&keys).await?;
+    assert_eq!((bench.server.requests() - before, bench.server.names().len()), (21, 0));
+    ensure!(!store.features().has(Feature::BatchedDeletes), "it is not asked for one again");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_authority_of_ones_own_is_trusted_where_it_is_named() -> Result<()> {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
@@ -533,6 +620,11 @@ async fn bodies_and_listings_work(store: &GcsStorage) -> Result<()> {
     ensure!(absent.is_not_found(), "{absent}");
     store.delete(&key("a/small")).await?;
     store.delete(&key("a/small")).await?;
+    assert_eq!(list_all(store, None).await?.len(), 1);
+    let mut gone = fill(store, 130).await?;
+    gone.push(key("never/was"));
+    store.delete_many(&gone).await?;
+    store.delete_many(&gone).await?;
     assert_eq!(list_all(store, None).await?.len(), 1);
     Ok(())
 }

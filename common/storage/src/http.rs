@@ -1,10 +1,11 @@
-//! What stores behind HTTP share: one way to a client, and one reading of what goes wrong.
+//! What stores behind HTTP share: one way to a client, one reading of what goes wrong, and many deletes in one request ([`batch`]).
 //!
 //! Invariants
 //! 1. Whom to trust is said once, in [`client_config`].
 //! 2. No proxy and no redirect is followed: requests are signed for one host.
 //! 3. An error tells of address and cause, never of a request's head or query, where signatures are.
 
+pub mod batch;
 mod trust;
 
 pub use trust::client_config;

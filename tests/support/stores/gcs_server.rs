@@ -3,7 +3,7 @@
 //! Emulators that can be had check neither tokens nor checksums, and each of them gets some request wrong. This one is strict
 //! where Google is: what it does not know is refused. It keeps one bucket in memory. What goes wrong is ordered by [`Rules`].
 //!
-//! It is not all of the API: multipart uploads, media reads with ranges, descriptions, compose, rewrite, listings and deletes of objects;
+//! It is not all of the API: multipart uploads, media reads with ranges, descriptions, compose, rewrite, listings and deletes of objects, batches;
 //! the token service for service accounts; the token page of the metadata server.
 
 #![allow(
@@ -12,6 +12,8 @@
     reason = "every test binary that names this compiles all of it and uses a part"
 )]
 
+#[path = "gcs_server/batch.rs"]
+mod batch;
 #[path = "gcs_server/bucket.rs"]
 mod bucket;
 #[path = "gcs_server/requests.rs"]
@@ -53,6 +55,8 @@ pub struct Rules {
     pub requester_pays: bool,
     /// Nothing may be deleted.
     pub retention: bool,
+    /// Nobody has heard of the batch endpoint.
+    pub knows_no_batches: bool,
     /// The account may do nothing.
     pub forbidden: bool,
     /// So many uploads arrive with another byte in the middle.

@@ -45,6 +45,7 @@ use bytes::Bytes;
 use door::{Delimiting, Door};
 use pgconvoy_core::config::AzureConfig;
 use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::http::batch::Batches;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
 use pgconvoy_storage::{
@@ -55,7 +56,6 @@ use std::fmt;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 use trouble::Asked;
 
@@ -95,8 +95,7 @@ struct Inner {
     tags: Option<String>,
     lock: Option<Lock>,
     markers: list::Markers,
-    /// It was seen to refuse batches.
-    has_no_batches: AtomicBool,
+    batches: Batches,
 }
 
 impl fmt::Debug for AzureStorage {
@@ -141,7 +140,7 @@ impl AzureStorage {
             tags: tags(config),
             lock: options.lock,
             markers: list::Markers::default(),
-            has_no_batches: AtomicBool::new(false),
+            batches: Batches::default(),
             name,
         })))
     }
@@ -255,7 +254,7 @@ impl Storage for AzureStorage {
             .with(Feature::DurablePut)
             .with(Feature::ModifiedTime)
             .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES));
-        if self.takes_batches() { features.with(Feature::BatchedDeletes) } else { features }
+        if self.0.batches.are_taken() { features.with(Feature::BatchedDeletes) } else { features }
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -312,7 +311,7 @@ impl Storage for AzureStorage {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
-        self.remove_many(keys).await
+        http::batch::delete_many(self, keys).await
     }
 
     async fn prove_lock(&self) -> Result<LockProof, StorageError> {

@@ -83,10 +83,19 @@ impl<'a> Call<'a> {
 }
 
 impl Api {
+    /// Where one object is.
+    pub(crate) fn object_path(&self, name: &str) -> String {
+        format!("/storage/v1/b/{}/o/{}", encode(&self.bucket), encode(name))
+    }
+
     /// A request about one object.
     pub(crate) fn object<'a>(&self, method: Method, name: &str, at: &Place, action: IoAction) -> Call<'a> {
-        let path = format!("/storage/v1/b/{}/o/{}", encode(&self.bucket), encode(name));
-        Call::new(method, path, at, action)
+        Call::new(method, self.object_path(name), at, action)
+    }
+
+    /// Many requests in one.
+    pub(crate) fn batch<'a>(&self, at: &Place, action: IoAction) -> Call<'a> {
+        Call::new(Method::POST, "/batch/storage/v1".to_owned(), at, action)
     }
 
     pub(crate) fn compose<'a>(&self, name: &str, at: &Place) -> Call<'a> {
@@ -155,15 +164,20 @@ impl Api {
         if response.status().is_success() {
             return Ok(response);
         }
-        let status = response.status().as_u16();
-        if status == 412 && call.must_create {
+        if response.status() == 412 && call.must_create {
             return Err(StorageError::AlreadyExists { at: call.at.clone() });
         }
+        let answer = self.refusal(response, call).await;
+        Err(self.refused(&call.at, call.action, &answer).await)
+    }
+
+    /// All of an answer that is no success.
+    pub(crate) async fn refusal(&self, response: Response, call: &Call<'_>) -> Answer {
+        let status = response.status().as_u16();
         let wait = retry_after(response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()));
         // What cannot be read of an error's text changes nothing about the error.
         let body = self.bounded(response, ERROR_LENGTH_MAX, call).await.unwrap_or_default();
-        let answer = Answer::new(status, &body, wait);
-        Err(self.refused(&call.at, call.action, &answer).await)
+        Answer::new(status, &body, wait)
     }
 
     /// The error that an answer is, after a look for the bucket where the answer does not tell of it.
@@ -193,10 +207,7 @@ impl Api {
         match status {
             200..300 => Ok(true),
             404 => Ok(false),
-            _ => {
-                let body = self.bounded(response, ERROR_LENGTH_MAX, &call).await.unwrap_or_default();
-                Err(sort(at.clone(), IoAction::List, &Answer::new(status, &body, None)))
-            }
+            _ => Err(sort(at.clone(), IoAction::List, &self.refusal(response, &call).await)),
         }
     }
 
@@ -205,7 +216,12 @@ impl Api {
         self.bearer.headers().await.map_err(|error| error.at(at.clone()))
     }
 
-    async fn send_once(&self, call: &Call<'_>, bearing: &HeaderMap) -> Result<Response, StorageError> {
+    /// The head of whatever answer comes.
+    pub(crate) async fn send_once(
+        &self,
+        call: &Call<'_>,
+        bearing: &HeaderMap,
+    ) -> Result<Response, StorageError> {
         let mut address = format!("{}{}", self.endpoint, call.path);
         if !call.query.is_empty() {
             address.push('?');
@@ -228,7 +244,7 @@ impl Api {
     }
 
     /// A body of unknown length, which is an error when it is longer than anybody expects.
-    async fn bounded(
+    pub(crate) async fn bounded(
         &self,
         mut response: Response,
         length_max: usize,

@@ -1,7 +1,8 @@
 //! Repositories in Google Cloud Storage: [`Storage`] over the documented JSON API and Google's SDK.
 //!
 //! Code map: [`api`] makes requests, [`refusal`] reads their errors, [`credentials`] says who asks; [`bodies`] puts and reads
-//! objects by the SDK or by JSON, [`parts`] joins large ones of parts, [`copy`] has the store copy some, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
+//! objects by the SDK or by JSON, [`batch`] deletes many in one request, [`parts`] joins large ones of parts,
+//! [`copy`] has the store copy some, [`listing`] lists, [`lock`] retains, [`versions`] looks into the past, [`names`]
 //! names.
 //!
 //! What is not here: retries (the retry decorator's, and those of [`PartedUpload`] for parts), encryption, storage classes (the
@@ -14,6 +15,7 @@
 //!    the format above, which authenticates each frame.
 
 mod api;
+mod batch;
 mod bodies;
 mod copy;
 mod credentials;
@@ -37,6 +39,7 @@ use names::Root;
 use pgconvoy_core::config::GcsConfig;
 use pgconvoy_core::failure::ErrorCode;
 use pgconvoy_storage::decorate::retry::RetryPolicy;
+use pgconvoy_storage::http::batch::{self as many, Batches};
 use pgconvoy_storage::http::client;
 use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartStore, PartedUpload};
@@ -73,6 +76,7 @@ struct Inner {
     root: Root,
     api: Api,
     bodies: Bodies,
+    batches: Batches,
     /// Metadata of every object.
     tags: BTreeMap<String, String>,
     /// What new objects are guarded by.
@@ -128,6 +132,7 @@ impl GcsStorage {
             root,
             api,
             bodies,
+            batches: Batches::default(),
             tags: config.tags.clone(),
             lock,
             account: copy::account(config),
@@ -184,13 +189,14 @@ impl Storage for GcsStorage {
     }
 
     fn features(&self) -> Features {
-        Features::NONE
+        let features = Features::NONE
             .with(Feature::CreateOnly)
             .with(Feature::RangedReads)
             .with(Feature::DurablePut)
             .with(Feature::SweepsUploads)
             .with(Feature::ModifiedTime)
-            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES))
+            .with_joins_from(pgconvoy_storage::parts::joined_from(PART_BYTES));
+        if self.inner.batches.are_taken() { features.with(Feature::BatchedDeletes) } else { features }
     }
 
     async fn put(&self, key: &ObjectKey, mode: PutMode, body: Bytes) -> Result<(), StorageError> {
@@ -282,6 +288,10 @@ impl Storage for GcsStorage {
             Ok(()) | Err(StorageError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<(), StorageError> {
+        many::delete_many(self, keys).await
     }
 
     async fn sweep_temporary(

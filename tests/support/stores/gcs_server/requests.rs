@@ -2,7 +2,7 @@
 
 use super::bucket::{Object, Refusal, crc32c_text};
 use super::tokens::Granted;
-use super::{BUCKET, PROJECT, Shared, lock, take};
+use super::{BUCKET, PROJECT, Shared, batch, lock, take};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::http::request::Parts;
@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 type Pairs = BTreeMap<String, String>;
-type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
 
 pub fn answer(head: &Parts, body: &Bytes, shared: &Shared) -> Answer {
     match head.uri.path() {
         "/token" => token(body, shared),
         "/computeMetadata/v1/instance/service-accounts/default/token" => metadata_token(head, shared),
+        "/batch/storage/v1" => batch::answer(head, body, shared).unwrap_or_else(|refusal| refused(&refusal)),
         _ => storage(head, body, shared).unwrap_or_else(|refusal| refused(&refusal)),
     }
 }
@@ -42,7 +43,7 @@ fn metadata_token(head: &Parts, shared: &Shared) -> Answer {
     plain(status, &body)
 }
 
-fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusal> {
+pub fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusal> {
     let query = pairs(head.uri.query().unwrap_or_default());
     admit(head, shared)?;
     let mut path: Vec<String> = head.uri.path().split('/').skip(1).map(decode).collect();
@@ -214,7 +215,7 @@ fn damage(body: &Bytes) -> Bytes {
     damaged.into()
 }
 
-fn refused((status, reason, message): &Refusal) -> Answer {
+pub fn refused((status, reason, message): &Refusal) -> Answer {
     let body = json!({
         "error": {
             "code": status,
@@ -232,11 +233,11 @@ fn plain(status: u16, body: &Value) -> Answer {
     finished(response, body.to_string().into())
 }
 
-fn finished(response: hyper::http::response::Builder, body: Bytes) -> Answer {
+pub fn finished(response: hyper::http::response::Builder, body: Bytes) -> Answer {
     response.body(Full::new(body)).unwrap_or_else(|_| Response::new(Full::new(Bytes::new())))
 }
 
-fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
+pub fn header<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     head.headers.get(name)?.to_str().ok()
 }
 

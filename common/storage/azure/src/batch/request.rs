@@ -6,11 +6,11 @@
 //! 2. A part bears no version: the batch's is that of all its parts.
 //! 3. Nothing that goes into a part can end a line.
 
-use super::PARTS_MAX;
 use crate::AzureStorage;
 use azure_core::http::headers::{self, HeaderName};
 use azure_core::http::{Method, Request};
 use azure_storage_blob::BlobContainerClientOptions;
+use pgconvoy_storage::http::batch::BatchStore as _;
 use pgconvoy_storage::{IoAction, ObjectKey, StorageError, random};
 
 /// Azure takes 4 MiB. A part is shorter than what is left: its path is at most 3 KiB, and its token is no longer than
@@ -31,7 +31,7 @@ impl AzureStorage {
         let boundary = format!("batch_{}", random::hex(|| self.place(None))?);
         let mut body = String::new();
         let mut parts = 0;
-        for key in keys.iter().take(PARTS_MAX) {
+        for key in keys.iter().take(AzureStorage::PARTS_MAX) {
             if body.len() > BODY_BYTES_MAX {
                 break;
             }

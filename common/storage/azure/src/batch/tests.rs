@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, UriStyle};
-use pgconvoy_storage::Feature;
+use pgconvoy_core::failure::{Classify as _, Retry};
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
+use pgconvoy_storage::{Feature, Storage as _};
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,13 +1,12 @@
-//! What a batch is answered with: `multipart/mixed`, each part the head, and for an error the body, of an answer to one request.
+//! What a batch is answered with: `multipart/mixed`, each part the head, and perhaps the body, of an answer to one request.
 //!
 //! Invariants
-//! 1. Each request has one answer, by the number it was given in `Content-ID`. One that has none or two, a part that is no answer to
+//! 1. Each request has one answer, by what it was called in `Content-ID`. One that has none or two, a part that is no answer to
 //!    any, and a body without its end are errors.
-//! 2. A server that could not read the batch answers with a single part that has no number and is no success: that is an answer to
+//! 2. A server that could not read the batch answers with a single part that has no such name and is no success: that is an answer to
 //!    all of it.
 
-use azure_core::http::RawResponse;
-use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
+use crate::{Place, StorageError};
 use std::ops::ControlFlow;
 
 /// By the standard of multipart bodies, in characters.
@@ -15,24 +14,58 @@ const BOUNDARY_MAX: usize = 70;
 /// What is shown of what a server sent, in characters.
 const SHOWN_MAX: usize = 60;
 
-#[derive(Debug)]
-pub(super) enum Answer {
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub status: u16,
+    /// Their names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Part {
+    /// `name` in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
     /// In the order of the requests.
-    OfParts(Vec<RawResponse>),
-    OfAll(RawResponse),
+    OfParts(Vec<Part>),
+    OfAll(Part),
 }
 
 /// Why what came is no answer; for an operator.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misread {
-    pub(super) reason: String,
+pub struct Misread {
+    pub flaw: Flaw,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
     /// It ends before its end, as the answer of a connection that was lost may: another try may bring all of it.
-    pub(super) is_cut: bool,
+    Cut,
+    /// It is well-formed, and none of its parts says which request it answers.
+    Nameless,
+    Garbled,
+}
+
+impl Misread {
+    pub fn at(self, at: Place) -> StorageError {
+        let reason = format!("the answer is none to a batch of deletes: {}", self.reason);
+        match self.flaw {
+            Flaw::Cut => StorageError::Unavailable { at, reason },
+            Flaw::Nameless | Flaw::Garbled => StorageError::NotSupported { at, reason },
+        }
+    }
 }
 
 impl From<String> for Misread {
     fn from(reason: String) -> Misread {
-        Misread { reason, is_cut: false }
+        Misread { flaw: Flaw::Garbled, reason }
     }
 }
 
@@ -42,33 +75,38 @@ impl From<&str> for Misread {
     }
 }
 
-struct Part {
-    number: Option<usize>,
-    response: RawResponse,
-}
-
-/// `asked` is how many requests were in the batch.
-pub(super) fn parse(kind: Option<&str>, body: &[u8], asked: usize) -> Result<Answer, Misread> {
+/// `asked` is how many requests were in the batch, `number` tells which of them is called so in `Content-ID`.
+pub fn parse(
+    kind: Option<&str>,
+    body: &[u8],
+    asked: usize,
+    number: impl Fn(&str) -> Option<usize>,
+) -> Result<Answer, Misread> {
+    const NAMELESS: &str = "a part of it does not say what it answers";
     let boundary = boundary(kind.unwrap_or_default())?;
     // Only words of errors could be anything but ASCII.
     let text = String::from_utf8_lossy(body);
-    let parts = split(&text, boundary)?.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
-    if let [Part { number: None, response }] = parts.as_slice()
-        && !response.status().is_success()
+    let parts = split(&text, boundary)?.into_iter().map(|text| part(text, &number));
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
+    if let [(None, part)] = parts.as_slice()
+        && !(200..300).contains(&part.status)
     {
-        return Ok(Answer::OfAll(response.clone()));
+        return Ok(Answer::OfAll(part.clone()));
     }
-    let mut answers: Vec<Option<RawResponse>> = Vec::new();
+    if parts.iter().all(|(number, _)| number.is_none()) {
+        return Err(Misread { flaw: Flaw::Nameless, reason: NAMELESS.to_owned() });
+    }
+    let mut answers: Vec<Option<Part>> = Vec::new();
     answers.resize_with(asked, || None);
-    for Part { number, response } in parts {
-        let number = number.ok_or("a part of it does not say what it answers")?;
+    for (number, part) in parts {
+        let number = number.ok_or(NAMELESS)?;
         let answer = answers.get_mut(number).ok_or_else(|| format!("{number} is no request of it"))?;
-        if answer.replace(response).is_some() {
+        if answer.replace(part).is_some() {
             return Err(format!("request {number} is answered twice").into());
         }
     }
     let answered = answers.iter().flatten().count();
-    let whole: Option<Vec<RawResponse>> = answers.into_iter().collect();
+    let whole: Option<Vec<Part>> = answers.into_iter().collect();
     whole.map(Answer::OfParts).ok_or_else(|| format!("{answered} of {asked} requests are answered").into())
 }
 
@@ -117,11 +155,11 @@ fn split<'a>(text: &'a str, boundary: &str) -> Result<Vec<&'a str>, Misread> {
         }
         position = next;
     }
-    Err(Misread { reason: "it has no end".to_owned(), is_cut: true })
+    Err(Misread { flaw: Flaw::Cut, reason: "it has no end".to_owned() })
 }
 
-fn part(text: &str) -> Result<Part, String> {
-    let (envelope, message) = fields(text)?;
+fn part(text: &str, number: impl Fn(&str) -> Option<usize>) -> Result<(Option<usize>, Part), String> {
+    let (envelope, message) = envelope(text)?;
     let find = |wanted: &str| {
         let mut found = envelope.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
         match (found.next(), found.next()) {
@@ -133,21 +171,23 @@ fn part(text: &str) -> Result<Part, String> {
         return Err("a part of it is not application/http".to_owned());
     }
     let number = match find("content-id")? {
-        Some(text) => Some(text.parse().map_err(|_| format!("'{}' is no request of it", shown(text)))?),
+        Some(text) => Some(number(text).ok_or_else(|| format!("'{}' is no request of it", shown(text)))?),
         None => None,
     };
     let (line, rest) = message.split_once('\n').unwrap_or((message, ""));
     let status =
         status(line).ok_or_else(|| format!("'{}' is no status of a part", shown(line.trim_end())))?;
     let (fields, body) = fields(rest)?;
-    let mut headers = Headers::new();
-    for (name, value) in fields {
-        headers.insert(HeaderName::from(name.to_ascii_lowercase()), HeaderValue::from(value.to_owned()));
+    let headers = fields.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    Ok((number, Part { status, headers: headers.collect(), body: body.to_owned() }))
+}
+
+/// The lines before an answer. An emulator of Google's store ends its only one without an empty line: then nothing names a request.
+fn envelope(text: &str) -> Result<(Fields<'_>, &str), String> {
+    match text.split_once('\n') {
+        Some((line, message)) if message.starts_with("HTTP/1.") => Ok((fields(line)?.0, message)),
+        _ => fields(text),
     }
-    Ok(Part {
-        number,
-        response: RawResponse::from_bytes(status.into(), headers, body.to_owned().into_bytes()),
-    })
 }
 
 /// `HTTP/1.1 202 Accepted`.

@@ -4,7 +4,7 @@ use super::*;
 
 const KIND: &str = "multipart/mixed; boundary=batchresponse_66925647";
 
-/// As documented, for three requests of which the last found no blob.
+/// As Azure documents it, for three requests of which the last found no blob.
 const DOCUMENTED: &str = "--batchresponse_66925647\r\n\
 Content-Type: application/http \r\n\
 Content-ID: 0 \r\n\
@@ -34,13 +34,17 @@ HTTP/1.1 202 Accepted\r\n\
 --batchresponse_66925647--\r\n\
 0";
 
+fn parse(kind: Option<&str>, body: &[u8], asked: usize) -> Result<Answer, Misread> {
+    super::parse(kind, body, asked, |text| text.parse().ok())
+}
+
 fn documented() -> String {
     DOCUMENTED.trim_end_matches('0').to_owned()
 }
 
 fn statuses(answer: Answer) -> Vec<u16> {
     match answer {
-        Answer::OfParts(parts) => parts.iter().map(|part| u16::from(part.status())).collect(),
+        Answer::OfParts(parts) => parts.iter().map(|part| part.status).collect(),
         Answer::OfAll(part) => panic!("of all: {part:?}"),
     }
 }
@@ -49,7 +53,7 @@ fn reason(kind: &str, body: &str) -> String {
     match parse(Some(kind), body.as_bytes(), 3) {
         Ok(answer) => panic!("taken: {answer:?}"),
         Err(misread) => {
-            assert_eq!(misread.is_cut, misread.reason == "it has no end");
+            assert_eq!(misread.flaw == Flaw::Cut, misread.reason == "it has no end");
             misread.reason
         }
     }
@@ -67,9 +71,8 @@ fn each_request_gets_the_answer_with_its_number_in_whatever_order_they_come() {
         assert_eq!(statuses(parse(Some(kind), body.as_bytes(), 3).unwrap()), [202, 202, 404], "{body}");
     }
     let Ok(Answer::OfParts(parts)) = parse(Some(KIND), documented().as_bytes(), 3) else { panic!("parts") };
-    let code = parts[2].headers().get_optional_str(&HeaderName::from_static("x-ms-error-code"));
-    assert_eq!(code, Some("BlobNotFound"));
-    assert!(parts[2].body().starts_with(b"<?xml") && parts[2].body().ends_with(b"</Error>\r\n"));
+    assert_eq!(parts[2].header("x-ms-error-code"), Some("BlobNotFound"));
+    assert!(parts[2].body.starts_with("<?xml") && parts[2].body.ends_with("</Error>\r\n"));
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn an_answer_cut_anywhere_or_with_any_line_gone_is_never_taken_for_one_to_all() 
     for cut in 0..end {
         let misread = parse(Some(KIND), &whole.as_bytes()[..cut], 3).unwrap_err();
         // Within the line of the boundary it begins with something else.
-        assert!(misread.is_cut || cut < 24, "cut at {cut}: {misread:?}");
+        assert!(misread.flaw == Flaw::Cut || cut < 24, "cut at {cut}: {misread:?}");
     }
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     for gone in 0..lines.len() {
@@ -153,8 +156,21 @@ fn a_single_part_without_a_number_answers_for_all_unless_it_is_a_success() {
         )
     };
     match parse(Some(KIND), body("400 One of the inputs is not valid.").as_bytes(), 3) {
-        Ok(Answer::OfAll(part)) => assert_eq!(u16::from(part.status()), 400),
+        Ok(Answer::OfAll(part)) => assert_eq!(part.status, 400),
         other => panic!("{other:?}"),
     }
     assert!(reason(KIND, &body("202 Accepted")).contains("does not say what it answers"));
+}
+
+#[test]
+fn an_answer_that_names_no_request_is_told_from_one_that_misses_some() {
+    let whole = documented();
+    let flaw = |body: &str| parse(Some(KIND), body.as_bytes(), 3).unwrap_err().flaw;
+    let nameless: String =
+        whole.split_inclusive('\n').filter(|line| !line.starts_with("Content-ID")).collect();
+    assert_eq!(flaw(&nameless), Flaw::Nameless);
+    assert_eq!(flaw(&nameless.replace("\r\n\r\nHTTP/1.1", "\r\nHTTP/1.1")), Flaw::Nameless);
+    assert_eq!(flaw(&whole.replace("\r\n\r\nHTTP/1.1", "\r\nHTTP/1.1")), Flaw::Garbled);
+    assert_eq!(flaw(&whole.replacen("Content-ID: 1\r\n", "", 1)), Flaw::Garbled);
+    assert_eq!(flaw("<html>"), Flaw::Garbled);
 }
