@@ -11,7 +11,7 @@ use support::fleet::{Fleet, FleetOptions};
 use support::{Context, Json, Random, Result, Site, data, ensure, labels, note, same_data};
 
 /// How long faults are thrown in the short form.
-const SPAN: Duration = Duration::from_secs(180);
+const SPAN: Duration = Duration::from_secs(120);
 /// Seconds for a night instead.
 const SPAN_VARIABLE: &str = "PGCONVOY_FAULTS_SECONDS";
 /// Between two faults.

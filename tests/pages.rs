@@ -216,7 +216,7 @@ fn where_it_is_forbidden_nothing_is_published(site: &Site, damaged: &BTreeSet<Pa
 }
 
 /// How long the loop under load goes in the short form.
-const SPAN: Duration = Duration::from_secs(180);
+const SPAN: Duration = Duration::from_secs(120);
 const SPAN_VARIABLE: &str = "PGCONVOY_PAGES_SECONDS";
 
 fn span() -> Result<Duration> {
