@@ -31,6 +31,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A turn, until it is dropped.
 pub type KeyLock = Box<dyn Any + Send>;
@@ -47,12 +48,9 @@ pub const STRIPES: usize = 64;
 
 /// Which of them is the key's. The same in every process, whatever it was built with.
 pub fn stripe(at: &Place) -> usize {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0100_0000_01b3;
     let key = at.key.as_ref().map_or("", ObjectKey::as_str);
-    // FNV-1a. No store's description holds a zero.
-    let bytes = at.store.bytes().chain([0]).chain(key.bytes());
-    let hash = bytes.fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    // No store's description holds a zero.
+    let hash = xxh3_64(format!("{}\0{key}", at.store).as_bytes());
     usize::try_from(hash % STRIPES as u64).expect("a small number fits")
 }
 
