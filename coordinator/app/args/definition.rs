@@ -1,8 +1,8 @@
 //! The command line as clap sees it: what `args` declares, the registry's settings, and a negation for every switch.
 
-use super::Cli;
+use super::{ArchiveGetArgs, ArchivePushArgs, Cli, Common};
 use clap::builder::RangedI64ValueParser;
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Args as _, Command, CommandFactory};
 use pgconvoy_core::config::registry::{self, Commands, OptionSpec};
 use pgconvoy_core::config::{REPO_KEY_MAX, ValueType};
 
@@ -17,8 +17,24 @@ pub(super) fn repo_number() -> RangedI64ValueParser<u16> {
 
 /// The definition that parsing, help, completions and man pages share.
 pub fn definition() -> Command {
+    with_settings(Cli::command())
+}
+
+/// The same with one command only, for those that PostgreSQL runs for each WAL file: to define all commands takes longer than
+/// everything else that such a process does before its work.
+pub(super) fn of_wal_command(name: &str) -> Option<Command> {
+    let command = match name {
+        "archive-push" => ArchivePushArgs::augment_args(Command::new("archive-push")),
+        "archive-get" => ArchiveGetArgs::augment_args(Command::new("archive-get")),
+        _ => return None,
+    };
+    let root = Common::augment_args(Command::new("pgconvoy")).subcommand(command);
+    Some(with_settings(root.disable_help_subcommand(true).disable_version_flag(true)))
+}
+
+fn with_settings(root: Command) -> Command {
     let everywhere = registry::all().iter().filter(|spec| spec.commands == Commands::All);
-    let root = everywhere.fold(Cli::command(), |command, spec| {
+    let root = everywhere.fold(root, |command, spec| {
         command.arg(of_setting(spec).global(true).help_heading("General options"))
     });
     let root = root.mut_subcommands(|command| {
