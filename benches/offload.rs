@@ -55,7 +55,8 @@ fn site(bytes: u64) -> Result<Site> {
 }
 
 fn cost(site: &mut Site, rounds: usize, table: &mut Table) -> Result<()> {
-    let offload = Offload { computers: 2, with_outsider: false, computer_limit: None, slots: 1 };
+    let offload =
+        Offload { computers: 2, with_outsider: false, computer_limit: None, slots: 1, can_be_cut: false };
     let fleet = OffloadFleet::start(site, &offload)?;
     let client = fleet.fleet.client.clone().with_limit(limits::LARGE_COMMAND);
     let cpu_of = |more: &[&str]| -> Result<f64> {
@@ -110,7 +111,8 @@ fn scaling(site: &mut Site, table: &mut Table) -> Result<()> {
 
 /// Seconds from submission to the end of the job.
 fn backup_with(site: &mut Site, computers: usize, rate: u64, unit_size: u64) -> Result<f64> {
-    let offload = Offload { computers, with_outsider: false, computer_limit: Some(rate), slots: 1 };
+    let offload =
+        Offload { computers, with_outsider: false, computer_limit: Some(rate), slots: 1, can_be_cut: false };
     let fleet = OffloadFleet::start(site, &offload)?;
     let client = fleet.fleet.client.clone().with_limit(limits::LARGE_COMMAND);
     let unit_size = format!("--unit-size={}KiB", (unit_size >> 10).next_power_of_two().max(1024));

@@ -58,7 +58,8 @@ fn amcheck_finds_nothing(copy: &Cluster) -> Result<()> {
 #[test]
 fn every_unit_of_a_lone_primary_is_computed_by_workers_that_see_no_data() -> Result<()> {
     let mut site = site()?;
-    let offload = Offload { computers: 4, with_outsider: true, computer_limit: None, slots: 1 };
+    let offload =
+        Offload { computers: 4, with_outsider: true, computer_limit: None, slots: 1, can_be_cut: true };
     let fleet = OffloadFleet::start(&mut site, &offload)?;
     let arguments = |kind| ["backup", kind, ALWAYS, SMALL_UNITS, "--output=json"];
     let before = fleet.source_cpu()?;
@@ -98,7 +99,13 @@ fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_of
 {
     let mut site = site()?;
     let expected = data::fingerprint(&site.cluster)?;
-    let offload = Offload { computers: 3, with_outsider: false, computer_limit: Some(RATE), slots: 1 };
+    let offload = Offload {
+        computers: 3,
+        with_outsider: false,
+        computer_limit: Some(RATE),
+        slots: 1,
+        can_be_cut: true,
+    };
     let mut fleet = OffloadFleet::start(&mut site, &offload)?;
     let id = fleet.fleet.submit_backup(&[ALWAYS, SMALL_UNITS])?;
     fleet.fleet.await_units(&id, 6)?;
@@ -123,7 +130,13 @@ fn a_backup_survives_a_compute_worker_that_is_killed_and_a_source_that_is_cut_of
 #[test]
 fn a_slow_store_a_straggler_and_a_worker_that_drains_cost_a_backup_no_more_than_their_shares() -> Result<()> {
     let mut site = site()?;
-    let offload = Offload { computers: 3, with_outsider: false, computer_limit: Some(QUICK_RATE), slots: 1 };
+    let offload = Offload {
+        computers: 3,
+        with_outsider: false,
+        computer_limit: Some(QUICK_RATE),
+        slots: 1,
+        can_be_cut: true,
+    };
     let mut all = OffloadFleet::start(&mut site, &offload)?;
     let fleet = &mut all.fleet;
     let usual = std::fs::read_to_string(fleet.workers[THIRD].program.config_file())?;

@@ -20,6 +20,8 @@ pub struct Offload {
     /// Bytes a second that each compute worker takes in.
     pub computer_limit: Option<u64>,
     pub slots: u32,
+    /// Whether the source is reached through a proxy of the tests' own, which costs whoever sends through it more than the kernel does.
+    pub can_be_cut: bool,
 }
 
 /// Fields drop in this order: who depends goes before whom it depends on.
@@ -27,7 +29,7 @@ pub struct OffloadFleet {
     pub fleet: Fleet,
     /// Where the source itself listens.
     pub listens: SocketAddr,
-    network: Network,
+    network: Option<Network>,
     computers: usize,
 }
 
@@ -35,8 +37,8 @@ impl OffloadFleet {
     /// `site` must exist as a stanza; its configuration is changed for the members of the fleet only.
     pub fn start(site: &mut Site, offload: &Offload) -> Result<OffloadFleet> {
         let listens = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let network = Network::before([listens])?;
-        let address = network.address(0)?;
+        let network = offload.can_be_cut.then(|| Network::before([listens])).transpose()?;
+        let address = network.as_ref().map_or(Ok(listens), |network| network.address(0))?;
         let limit = offload.computer_limit.map(|limit| format!("bandwidth-max = \"{limit}B\"\n"));
         let limit = limit.unwrap_or_default();
         let mut worker_lines = vec![format!("listen = \"{listens}\"\naddress = \"{address}\"\n")];
@@ -60,11 +62,15 @@ impl OffloadFleet {
 
     /// Nothing passes between any compute worker and the source.
     pub fn cut(&self) -> Result<()> {
-        self.computers().try_for_each(|number| self.network.cut(self.fleet.workers[number].id()?))
+        self.computers().try_for_each(|number| self.network()?.cut(self.fleet.workers[number].id()?))
     }
 
     pub fn heal(&self) -> Result<()> {
-        self.computers().try_for_each(|number| self.network.heal(self.fleet.workers[number].id()?))
+        self.computers().try_for_each(|number| self.network()?.heal(self.fleet.workers[number].id()?))
+    }
+
+    fn network(&self) -> Result<&Network> {
+        self.network.as_ref().context("this fleet cannot be cut")
     }
 
     /// Of those that run.
