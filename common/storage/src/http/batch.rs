@@ -195,3 +195,6 @@ async fn several(
     }
     passing.and(kept)
 }
+
+#[cfg(test)]
+mod tests;
