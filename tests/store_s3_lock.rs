@@ -4,6 +4,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use support::stores::garage::Garage;
 use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::seaweed::{self, SECRET_KEY, Seaweed};
 use support::stores::tour::goes_there_and_comes_back;
@@ -38,27 +39,38 @@ fn stage() -> Result<Stage> {
     let server = Seaweed::start()?;
     let proxy = HttpProxy::before(server.address(), Random::seeded(1))?;
     proxy.set(ignoring(Duration::ZERO));
+    let (site, trusting, alone) = hosts(&seaweed::table(&proxy.endpoint(), SECRET_KEY))?;
+    Ok(Stage { site, trusting, alone, proxy, server })
+}
+
+/// A host with repository 2 in that store under locks, one that knows only this repository and trusts the store, and one that does not.
+fn hosts(table: &str) -> Result<(Site, Pgconvoy, Pgconvoy)> {
     let site = Site::prepare(&SiteOptions::default())?;
-    let table = seaweed::table(&proxy.endpoint(), SECRET_KEY);
-    let bare: Repo = site.repos[1].clone().in_store("s3", "/pg/main", &table);
+    let bare: Repo = site.repos[1].clone().in_store("s3", "/pg/main", table);
     let trusting = site.config.clone().repos(std::slice::from_ref(&bare));
     let trusting = site.pgconvoy.with_config(&site.scratch, "trusting.toml", &trusting)?;
     let repos = vec![site.repos[0].clone(), bare.with(LOCK)];
     let site = site.with_repos(repos)?;
     let alone = site.only_repos(&[2])?;
-    Ok(Stage { site, trusting, alone, proxy, server })
+    Ok((site, trusting, alone))
 }
 
-#[test]
-fn a_server_that_overwrites_is_used_under_locks_by_who_asks_for_them() -> Result<()> {
-    let Stage { site, trusting, alone, proxy: _proxy, server } = stage()?;
-    site.cluster.start()?;
+/// Made by who asks for locks; refused, with a way out, to who trusts the store.
+fn made_under_locks_only(site: &Site, trusting: &Pgconvoy) -> Result<()> {
     let refused = trusting.run(["stanza-create"])?;
     assert_refused(&refused, REPO_INVALID)?;
     ensure!(refused.stderr.contains(LOCK), "the hint names no way: {refused}");
     let made = site.pgconvoy.run(["stanza-create"])?.ok()?;
     note(&made);
     ensure!(made.stderr.contains("the store lets one object replace another"), "{made}");
+    Ok(())
+}
+
+#[test]
+fn a_server_that_overwrites_is_used_under_locks_by_who_asks_for_them() -> Result<()> {
+    let Stage { site, trusting, alone, proxy: _proxy, server } = stage()?;
+    site.cluster.start()?;
+    made_under_locks_only(&site, &trusting)?;
     let again = site.pgconvoy.run(["stanza-create"])?.ok()?;
     ensure!(!again.stderr.contains("replace another"), "once is enough: {again}");
     let checked = site.pgconvoy.run(["check", "--output=json"])?.ok()?;
@@ -71,7 +83,28 @@ fn a_server_that_overwrites_is_used_under_locks_by_who_asks_for_them() -> Result
     site.cluster.stop()?;
     goes_there_and_comes_back(&site, &alone)?;
     assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
-    Ok(())
+    match std::env::var_os("PGCONVOY_LONG") {
+        Some(_) => garage_is_used_as_well(),
+        None => Ok(()),
+    }
+}
+
+/// Such a server by nature, with no proxy before it. Only the long form has it.
+fn garage_is_used_as_well() -> Result<()> {
+    let garage = Garage::start()?;
+    let (site, trusting, alone) = hosts(&garage.table())?;
+    site.cluster.start()?;
+    made_under_locks_only(&site, &trusting)?;
+    // Kept from the archiver, so that nobody but the test pushes.
+    let archiving = site.cluster.psql("show archive_command")?;
+    site.cluster.psql("alter system set archive_command = '/bin/false'; select pg_reload_conf()")?;
+    for round in 0..ROUNDS {
+        of_two_one_is_archived(&site, &alone, round)?;
+    }
+    site.cluster.psql("alter system reset archive_command; select pg_reload_conf()")?;
+    assert_eq!(site.cluster.psql("show archive_command")?, archiving);
+    site.cluster.stop()?;
+    goes_there_and_comes_back(&site, &alone)
 }
 
 #[test]
@@ -109,6 +142,22 @@ fn push_both(pgconvoy: &Pgconvoy, data: &Path, files: &[PathBuf; 2]) -> Result<[
     Ok([first.code, second.code])
 }
 
+fn of_two_one_is_archived(site: &Site, alone: &Pgconvoy, round: u8) -> Result<()> {
+    let data = site.cluster.data();
+    let files = two_of_one_name(site, round)?;
+    let codes = push_both(alone, data, &files)?;
+    let winner = codes.iter().position(|code| *code == Some(0)).context("nobody won")?;
+    let (won, lost) = (&files[winner], &files[1 - winner]);
+    ensure!(codes[1 - winner] == Some(ARCHIVE_DUPLICATE), "two winners, or another error: {codes:?}");
+    assert_refused(&alone.archive_push(data, lost)?, ARCHIVE_DUPLICATE)?;
+    alone.archive_push(data, won)?.ok()?;
+    let name = won.file_name().context("a name")?.to_string_lossy();
+    let fetched = site.scratch.join(&format!("fetched-{round}"));
+    alone.archive_get(data, &name, &fetched, &[])?.ok()?;
+    ensure!(std::fs::read(&fetched)? == std::fs::read(won)?, "the loser's segment is in the archive");
+    Ok(())
+}
+
 #[test]
 fn of_two_segments_of_one_name_pushed_at_once_one_is_archived() -> Result<()> {
     let Stage { site, trusting, alone, proxy, server: _server } = stage()?;
@@ -119,17 +168,7 @@ fn of_two_segments_of_one_name_pushed_at_once_one_is_archived() -> Result<()> {
     let data = site.cluster.data();
     proxy.set(ignoring(LATENCY));
     for round in 0..ROUNDS {
-        let files = two_of_one_name(&site, round)?;
-        let codes = push_both(&alone, data, &files)?;
-        let winner = codes.iter().position(|code| *code == Some(0)).context("nobody won")?;
-        let (won, lost) = (&files[winner], &files[1 - winner]);
-        ensure!(codes[1 - winner] == Some(ARCHIVE_DUPLICATE), "two winners, or another error: {codes:?}");
-        assert_refused(&alone.archive_push(data, lost)?, ARCHIVE_DUPLICATE)?;
-        alone.archive_push(data, won)?.ok()?;
-        let name = won.file_name().context("a name")?.to_string_lossy();
-        let fetched = site.scratch.join(&format!("fetched-{round}"));
-        alone.archive_get(data, &name, &fetched, &[])?.ok()?;
-        ensure!(std::fs::read(&fetched)? == std::fs::read(won)?, "the loser's segment is in the archive");
+        of_two_one_is_archived(&site, &alone, round)?;
     }
     // The same without the locks: both believe that theirs is there, so it was not the store that decided.
     let files = two_of_one_name(&site, ROUNDS)?;

@@ -1,6 +1,7 @@
 //! Servers that hold repositories, what stands before them, and the lines to them.
 
 pub mod azurite;
+pub mod garage;
 pub mod http_proxy;
 pub mod identity;
 pub mod seaweed;
