@@ -95,16 +95,21 @@ fn garage_is_used_as_well() -> Result<()> {
     let (site, trusting, alone) = hosts(&garage.table())?;
     site.cluster.start()?;
     made_under_locks_only(&site, &trusting)?;
-    // Kept from the archiver, so that nobody but the test pushes.
-    let archiving = site.cluster.psql("show archive_command")?;
-    site.cluster.psql("alter system set archive_command = '/bin/false'; select pg_reload_conf()")?;
-    for round in 0..ROUNDS {
-        of_two_one_is_archived(&site, &alone, round)?;
-    }
-    site.cluster.psql("alter system reset archive_command; select pg_reload_conf()")?;
-    assert_eq!(site.cluster.psql("show archive_command")?, archiving);
     site.cluster.stop()?;
-    goes_there_and_comes_back(&site, &alone)
+    goes_there_and_comes_back(&site, &alone)?;
+
+    let garage = Garage::start()?;
+    let (site, _, alone) = hosts(&garage.table())?;
+    without_archiver(&site)?;
+    (0..ROUNDS).try_for_each(|round| of_two_one_is_archived(&site, &alone, round))
+}
+
+/// Kept from the archiver, so that nobody but the test pushes.
+fn without_archiver(site: &Site) -> Result<()> {
+    site.cluster.start()?;
+    site.pgconvoy.run(["stanza-create"])?.ok()?;
+    site.cluster.psql("alter system set archive_command = '/bin/false'; select pg_reload_conf()")?;
+    Ok(())
 }
 
 #[test]
@@ -161,15 +166,10 @@ fn of_two_one_is_archived(site: &Site, alone: &Pgconvoy, round: u8) -> Result<()
 #[test]
 fn of_two_segments_of_one_name_pushed_at_once_one_is_archived() -> Result<()> {
     let Stage { site, trusting, alone, proxy, server: _server } = stage()?;
-    site.cluster.start()?;
-    site.pgconvoy.run(["stanza-create"])?.ok()?;
-    // Kept from the archiver, so that nobody but the test pushes.
-    site.cluster.psql("alter system set archive_command = '/bin/false'; select pg_reload_conf()")?;
+    without_archiver(&site)?;
     let data = site.cluster.data();
     proxy.set(ignoring(LATENCY));
-    for round in 0..ROUNDS {
-        of_two_one_is_archived(&site, &alone, round)?;
-    }
+    (0..ROUNDS).try_for_each(|round| of_two_one_is_archived(&site, &alone, round))?;
     // The same without the locks: both believe that theirs is there, so it was not the store that decided.
     let files = two_of_one_name(&site, ROUNDS)?;
     assert_eq!(push_both(&trusting, data, &files)?, [Some(0), Some(0)]);
