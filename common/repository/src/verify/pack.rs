@@ -77,14 +77,15 @@ pub(crate) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
     let key = task.name.key(&job.stanza);
     // A pack that only others refer to may be of an attempt that was given up and gone on with: it has an identity of its own.
     let backup = check.backups.get(&task.name.label).filter(|_| !task.expected.is_empty());
-    let pack = match open(check, task.name, backup) {
+    let pack = match check.open(task.name, backup.copied()) {
         Ok(pack) => pack,
-        Err(flaw) => {
-            let damage = match &flaw {
-                Flaw::Error(error) if error.is_loss() => Damage::All,
-                _ => Damage::Unknown,
-            };
-            return Ok(PackResult { finding: Some(flaw.told(job, &key)?), damage, ..PackResult::default() });
+        Err(error) => {
+            let damage = if error.is_loss() { Damage::All } else { Damage::Unknown };
+            return Ok(PackResult {
+                finding: Some(job.finding(&key, &error)),
+                damage,
+                ..PackResult::default()
+            });
         }
     };
     let mut result =
@@ -104,10 +105,6 @@ pub(crate) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
     Ok(result)
 }
 
-fn open(check: &PackCheck<'_>, name: PackName, backup: Option<&Identity>) -> Result<PackReader, Flaw> {
-    Ok(check.open(name, backup.copied())?)
-}
-
 impl PackCheck<'_> {
     pub(super) fn open(
         &self,
@@ -122,7 +119,7 @@ impl PackCheck<'_> {
 /// Reads past bad frames, so that all of them are known; not past a frame that does not come.
 fn data(check: &PackCheck<'_>, pack: &PackReader) -> Checked<(Option<Finding>, Damage)> {
     let mut bad = BadFrames::default();
-    let read = own_blocks(check, pack, &mut bad).and_then(|()| borrowed_blocks(check, pack));
+    let read = own_blocks(check, pack, &mut bad).and_then(|()| borrowed_blocks(check, pack, &mut bad));
     let BadFrames { frames, first } = bad;
     let more = frames.len().saturating_sub(1);
     let damage = if read.is_ok() { Damage::Frames(frames) } else { Damage::Unknown };
@@ -288,7 +285,7 @@ pub(crate) fn batches(frames: &[FrameEntry]) -> Vec<Range<usize>> {
 }
 
 /// Blocks that lie in packs of earlier backups: those packs must say the same of them.
-fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
+fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader, bad: &mut BadFrames) -> Result<(), Flaw> {
     for (foreign, number) in pack.body.foreign.iter().zip(1u32..) {
         check.job.go_on()?;
         let name = name_of(foreign);
@@ -297,12 +294,15 @@ fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw>
             let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
             return Err(Flaw::Reason(reason));
         }
-        let lender = open(check, name, None).map_err(|flaw| match flaw {
-            Flaw::Error(error) => {
-                Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza)))
+        let lender = match check.open(name, None) {
+            Ok(lender) => lender,
+            Err(error) => {
+                // What is lost with it, its own check tells.
+                let reason = format!("it borrows from {}: {error}", name.key(&check.job.stanza));
+                bad.first.get_or_insert(Flaw::Reason(reason));
+                continue;
             }
-            other => other,
-        })?;
+        };
         let hashes = hashes_by_place(&lender);
         let is_known = |range: &PackRange| has_borrowed(range, number, foreign, &hashes);
         if !is_same_object(foreign, &lender) || !pack.body.ranges.iter().all(is_known) {

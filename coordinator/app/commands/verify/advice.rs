@@ -1,7 +1,6 @@
 //! What an operator can do about damage: from where each damaged backup can still be restored.
 
 use pgconvoy_core::format::BackupLabel;
-use pgconvoy_core::ids::RepoKey;
 use pgconvoy_core::plan::restorable::{Restorable, Together};
 use pgconvoy_repository::verify::Conclusion;
 
@@ -60,6 +59,7 @@ fn named(labels: &[BackupLabel]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgconvoy_core::ids::RepoKey;
 
     fn damaged(second: u32, alone: &[u16], together: Together) -> Conclusion {
         let label = format!("20261127-1015{second:02}F").parse().expect("a label");
