@@ -131,7 +131,7 @@ async fn what_does_not_answer_is_an_error_and_no_loss() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_built_on_a_repository_that_might_not_open() {
     let sites = two().await;
-    flip(&sites[0], layout::REPOSITORY, 200).await;
+    flip(&sites[0], layout::REPOSITORY, 100).await;
     let told = concluded(&sites).await;
     assert_eq!(told[0], json!({ "alone": [2], "together": true }));
     let (name, _) = pack_with_frames(&sites[1]).await;
