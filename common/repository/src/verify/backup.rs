@@ -53,36 +53,28 @@ pub(super) fn check(
         let reason = format!("backup {} rests on it, and it is not published", record.label);
         job.finding(&layout::catalogue_entry(&job.stanza, *label), &reason)
     }));
-    match manifest_digest(job, record) {
+    match manifest_digest(job, record).and_then(|()| read_manifest(job, record, secret)) {
         Err(error) => {
-            // A restore does not look at its SHA-1.
+            errors.push(job.finding(&manifest, &error));
+            // A restore refuses what it cannot read, and does not look at the SHA-1.
             if read_manifest(job, record, secret).is_err_and(|error| error.is_loss()) {
                 holding.manifest = Manifest::Refused;
             }
-            errors.push(job.finding(&manifest, &error));
         }
-        Ok(()) => match read_manifest(job, record, secret) {
-            Err(error) => {
-                if error.is_loss() {
-                    holding.manifest = Manifest::Refused;
-                }
-                errors.push(job.finding(&manifest, &error));
+        Ok((mut expected, flaws)) => {
+            errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
+            let packs = packs(job, record, entries, secret, &mut expected, known)?;
+            errors.extend(packs.mismatches);
+            errors.extend(expected.check_split_files(job, &manifest, secret));
+            if errors.is_empty() {
+                holding.manifest = Manifest::Whole(expected.digest());
+                holding.losses = Some(packs.losses);
             }
-            Ok((mut expected, flaws)) => {
-                errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
-                let packs = packs(job, record, entries, secret, &mut expected, known)?;
-                errors.extend(packs.mismatches);
-                errors.extend(expected.check_split_files(job, &manifest, secret));
-                if errors.is_empty() {
-                    holding.manifest = Manifest::Whole(expected.digest());
-                    holding.losses = Some(packs.losses);
-                }
-                errors.extend(packs.damage);
-                errors.dedup();
-                errors.extend(data_directory(job, record)?);
-                papers = self::papers(job, record, &expected.plans);
-            }
-        },
+            errors.extend(packs.damage);
+            errors.dedup();
+            errors.extend(data_directory(job, record)?);
+            papers = self::papers(job, record, &expected.plans);
+        }
     }
     job.go_on()?;
     let status = if errors.is_empty() { BackupStatus::Valid } else { BackupStatus::Invalid };
