@@ -4,19 +4,23 @@
 
 mod support;
 
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::checks::assert_nothing_startable;
 use support::damage::{Wound, cut_tail, delete, flip_bit, flip_bit_at, swap};
 use support::repository::name_of;
 use support::{
-    Cluster, Context, Finished, Pgconvoy, Result, Site, assert_refused_with_one_of, data, ensure, note,
-    same_data,
+    Cluster, Context, Finished, Json, Pgconvoy, Result, Site, assert_refused_with_one_of, bail, data, ensure,
+    note, same_data,
 };
 
 const CHECKSUM: i32 = 26;
 const FILE_MISSING: i32 = 55;
 const SET_INVALID: i32 = 75;
+
+/// A byte of a pack's first frame: headers are shorter, and frames of tens of kilobytes are not.
+const FIRST_FRAME: usize = 1 << 10;
 
 /// A site with two backups, all of whose WAL is archived, and the rows that it must give back.
 struct Stored {
@@ -88,6 +92,22 @@ fn says_that_repository_1_is_hurt(finished: &Finished) -> Result<()> {
     let named = ["repo1", "repository 1", "repo 1"].iter().any(|name| finished.stderr.contains(name));
     ensure!(named, "nobody says that repository 1 is damaged\n{finished}");
     Ok(())
+}
+
+/// What verify concludes of the second backup: its status in each repository, what restores it, and its hints.
+fn conclusion(stored: &Stored) -> Result<(Vec<String>, Json, String)> {
+    let finished = stored.site.pgconvoy.run(["verify", "--output=json"])?;
+    ensure!(finished.code == Some(CHECKSUM), "{finished}");
+    let report = finished.json()?;
+    let of_label = |list: &Json| {
+        let found = list.as_array().into_iter().flatten().find(|one| one["label"] == stored.second.as_str());
+        found.cloned().with_context(|| format!("{} is not in {list}", stored.second))
+    };
+    let statuses = report[0]["repo"].as_array().context("repo")?.iter();
+    let statuses =
+        statuses.map(|repo| Ok(of_label(&repo["backup"])?["status"].as_str().context("status")?.to_owned()));
+    let hints = finished.stderr.lines().filter(|line| line.contains("HINT")).collect::<Vec<_>>().join("\n");
+    Ok((statuses.collect::<Result<_>>()?, of_label(&report[0]["backup"])?["restorable"].clone(), hints))
 }
 
 fn comes_up_whole(copy: &Cluster, expected: &str) -> Result<()> {
@@ -227,4 +247,63 @@ fn recovery_from_the_first_alone_stops(stored: &Stored, name: &str) -> Result<()
         copy.wait_until_gone(PATIENCE).context("PostgreSQL goes on without its WAL")?;
     }
     copy.was_not_promoted()
+}
+
+/// A pack of the second backup, and a byte of one of its frames that is not the first.
+fn pack_with_frames(stored: &Stored) -> Result<(PathBuf, usize)> {
+    for pack in stored.site.repository(1)?.packs(&stored.second)? {
+        let late = usize::try_from(pack.metadata()?.len())? * 4 / 5;
+        let _wound = flip_bit_at(&pack, late)?;
+        let told = stored.alone.run(["verify", "--set", &stored.second])?.stdout;
+        let frame = told.split_once(": frame ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        if frame.is_some_and(|frame: u32| frame > 0) {
+            return Ok((pack, late));
+        }
+    }
+    bail!("every pack has one frame")
+}
+
+/// Damage at different places in both repositories is no loss; at the same place it is.
+#[test]
+fn a_backup_that_no_repository_has_whole_is_told_from_one_that_is_lost() -> Result<()> {
+    let stored = stored()?;
+    let both = |status: &str| vec![status.to_owned(); 2];
+    let (pack, last_frame) = pack_with_frames(&stored)?;
+    let twins = stored.site.repository(2)?.packs(&stored.second)?;
+    let twin = twins
+        .iter()
+        .find(|path| key_of(path).ok() == key_of(&pack).ok())
+        .context("the pack in repository 2")?;
+
+    let _first = flip_bit_at(&pack, FIRST_FRAME)?;
+    let (statuses, restorable, hints) = conclusion(&stored)?;
+    assert_eq!(statuses, ["invalid", "valid"]);
+    assert_eq!(restorable, json!({ "alone": [2], "together": true }));
+    assert!(hints.contains(&format!("backup {} can be restored", stored.second)), "{hints}");
+    assert!(hints.contains("--repo=2") && hints.contains("repo-sync does not repair"), "{hints}");
+    {
+        let _elsewhere = flip_bit_at(twin, last_frame)?;
+        let (statuses, restorable, hints) = conclusion(&stored)?;
+        assert_eq!(statuses, both("invalid"));
+        assert_eq!(restorable, json!({ "alone": [], "together": true }));
+        assert!(hints.contains("without --repo, from several repositories together"), "{hints}");
+        let text = stored.site.pgconvoy.run(["verify", "--set", &stored.second])?;
+        let line = format!("backup: {}, restorable without --repo", stored.second);
+        assert!(text.stdout.contains(&line), "{text}");
+        restore_refuses(&stored, "alone", &[CHECKSUM])?;
+        let copy = restore_takes_the_other(&stored, "together")?;
+        comes_up_whole(&copy, &stored.expected)?;
+    }
+    let _same = flip_bit_at(twin, FIRST_FRAME)?;
+    let (statuses, restorable, hints) = conclusion(&stored)?;
+    assert_eq!(statuses, both("invalid"));
+    assert_eq!(restorable, json!({ "alone": [], "together": false }));
+    assert!(hints.contains("cannot be restored any more"), "{hints}");
+    let copy = stored.site.copy("lost")?;
+    let refused = stored.site.try_restore(copy.data(), &["--set", &stored.second])?;
+    assert_refused_with_one_of(&refused, &[CHECKSUM])?;
+    ensure!(refused.stderr.contains(&key_of(&pack)?), "the error does not name the pack\n{refused}");
+    ensure!(!copy.data().join("global/pg_control").exists(), "a lost backup was published");
+    let copy = stored.site.copy("before")?;
+    stored.site.try_restore(copy.data(), &["--set", &stored.first])?.ok().map(drop)
 }

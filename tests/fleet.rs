@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use support::damage::flip_bit;
 use support::fleet::{Fleet, FleetOptions};
 use support::middle::{
     Remainder, SLOW, beside_the_source, goes_on, is_done, kept_one_session, limited, log_statements,
@@ -286,6 +287,14 @@ fn verify_and_restore_are_jobs_of_a_worker() -> Result<()> {
     fleet.client.run(["backup", "--type=full"])?.ok()?;
     let verified = fleet.client.run(["verify", "--output=json"])?.ok()?.json()?;
     assert_eq!(verified[0]["status"], "ok", "{verified}");
+    {
+        let label = labels(&site.pgconvoy, 1)?.remove(0);
+        let _wound = flip_bit(&site.repository(1)?.packs(&label)?[0])?;
+        let verified = fleet.client.run(["verify"])?;
+        assert_refused(&verified, 26)?;
+        let told = format!("backup: {label}, restorable from repo2 alone");
+        ensure!(verified.stdout.contains(&told) && verified.stderr.contains("--repo=2"), "{verified}");
+    }
     let copy = site.copy("copy")?;
     let path = format!("--pg-path={}", copy.data().display());
     let arguments = ["restore", "--worker=worker-1", &path, "--type=immediate", "--target-action=promote"];

@@ -73,7 +73,7 @@ pub enum Command {
     ArchiveGet(ArchiveGetArgs),
     /// Show stanzas, backups and WAL
     Info(InfoArgs),
-    /// Read what is stored and conclude what can be restored
+    /// Read what is stored and conclude what can be restored, from each repository and from all together
     Verify(VerifyArgs),
     /// Show what a backup holds
     Manifest(ManifestArgs),

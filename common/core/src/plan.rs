@@ -17,6 +17,7 @@ pub mod prior;
 pub mod quickest;
 pub mod recovery;
 pub mod render;
+pub mod restorable;
 pub mod restore;
 pub mod shares;
 pub mod summaries;

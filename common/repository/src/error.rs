@@ -2,6 +2,7 @@
 
 use crate::codec::CodecError;
 use crate::keys::KeyError;
+use crate::object::ObjectReader;
 use crate::seal::SealError;
 use pgconvoy_core::config::Layout;
 use pgconvoy_core::failure::{Classify, ErrorCode, Retry};
@@ -59,6 +60,28 @@ pub enum RepositoryError {
     Unreachable { place: String, seconds: u64 },
     #[error("{what} was interrupted")]
     Interrupted { what: &'static str },
+}
+
+impl RepositoryError {
+    /// Whether an object is there and is not what it should be, whichever layer found that out.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            RepositoryError::Format { source: FormatError::Version { .. }, .. } => false,
+            RepositoryError::Format { .. }
+            | RepositoryError::Codec { .. }
+            | RepositoryError::Contradiction { .. } => true,
+            RepositoryError::Seal { source, .. } => {
+                matches!(source.code(), ErrorCode::Checksum | ErrorCode::Crypto)
+            }
+            RepositoryError::Storage(StorageError::Truncated { .. } | StorageError::TooLarge { .. }) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether asking again, as somebody else, or with a newer version of this program could not bring the object.
+    pub(crate) fn is_loss(&self) -> bool {
+        self.is_damage() || ObjectReader::is_absence(self)
+    }
 }
 
 impl Classify for RepositoryError {

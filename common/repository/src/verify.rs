@@ -9,6 +9,9 @@
 //! to its stop with what is there; and in a plain repository the names in its data directory. A block that a pack borrows is compared with the footer of the pack that holds it, whose
 //! own blocks are compared with their bytes: no frame is read twice.
 //!
+//! [`verify`] reads one repository, whatever others have: a frame that is good there says nothing of this one. What all of them together can give is
+//! concluded from what was found in each ([`StanzaVerification::conclusions`]). So all bad frames of a pack are found, and the first one is told.
+//!
 //! It is not: a restore. That PostgreSQL starts on what is stored, only a drill shows.
 //!
 //! Invariants
@@ -16,7 +19,8 @@
 //! 2. Every error names the repository, the whole key of the object, and the reason.
 //! 3. Opening, decompressing and hashing happen on [`VerifyOptions::process_max`] threads of their own, never on those of
 //!    the async runtime.
-//! 4. Memory: a few MiB a thread; 24 bytes for each range of the one manifest at hand; the names of the WAL files.
+//! 4. Memory: a few MiB a thread; 24 bytes for each range of the one manifest at hand; the names of the WAL files; of each backup the SHA-1 of the
+//!    segments that it needs, and what it lost with damaged packs.
 //!
 //! Failure story: a damaged object costs what it holds and the check goes on. A backup that was expired meanwhile is no
 //! error: one whose entry is gone at its end is left out.
@@ -24,9 +28,11 @@
 mod backup;
 mod expected;
 mod foundation;
+mod losses;
 pub(crate) mod pack;
 mod report;
 mod threads;
+mod together;
 mod wal;
 
 pub(crate) use backup::difference;
@@ -35,6 +41,7 @@ pub use report::{
     ArchiveVerification, BackupStatus, BackupVerification, Finding, RepoVerification, StanzaVerification,
     json_to_text, to_json, to_text,
 };
+pub use together::Conclusion;
 
 use crate::error::RepositoryError;
 use crate::object::object_key;
@@ -44,6 +51,7 @@ use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::{BackupLabel, HashSecret, layout};
 use pgconvoy_core::ids::{Identity, StanzaName};
+use pgconvoy_core::plan::restorable::{Holding, Seen};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -142,6 +150,7 @@ impl Job {
         let mut report = RepoVerification::new(self.repository.number());
         let entries = self.entries()?;
         let clusters = foundation::check(&self, &mut report.errors)?;
+        let is_founded = report.errors.is_empty();
         let secret = clusters.first().map(|cluster| cluster.hash_secret.clone());
         let wanted: Vec<BackupLabel> = match self.set {
             Some(label) => vec![label],
@@ -162,6 +171,7 @@ impl Job {
             .filter(|record| self.set.is_none_or(|label| label == record.label))
             .collect();
         wal::check(&self, &clusters, &records, &mut report)?;
+        report.backups.iter_mut().for_each(|backup| backup.conclude(is_founded));
         self.leave_out_expired(&mut report);
         report.backups.sort_by_key(|backup| backup.label);
         Ok(report)
@@ -188,15 +198,19 @@ impl Job {
         packs: &mut KnownPacks,
     ) -> Checked<backup::Outcome> {
         let entry_key = layout::catalogue_entry(&self.stanza, label);
-        let invalid = |finding| backup::Outcome {
-            backup: BackupVerification::new(label, BackupStatus::Invalid, vec![finding]),
-            papers: Vec::new(),
+        let invalid = |finding, seen| {
+            let backup = BackupVerification::new(label, BackupStatus::Invalid, vec![finding]);
+            backup::Outcome { backup: BackupVerification { seen, ..backup }, papers: Vec::new() }
         };
         match (&entries[&label], secret) {
-            (Err(error), _) => Ok(invalid(self.finding(&entry_key, error))),
-            (Ok(_), None) => {
+            (Err(error), _) => {
+                let seen = if error.is_loss() { Seen::Without } else { Seen::Unread };
+                Ok(invalid(self.finding(&entry_key, error), seen))
+            }
+            (Ok(record), None) => {
                 let reason = "without a cluster object its blocks cannot be checked";
-                Ok(invalid(self.finding(&layout::backup(&self.stanza, label), &reason)))
+                let finding = self.finding(&layout::backup(&self.stanza, label), &reason);
+                Ok(invalid(finding, Seen::Published(Holding::of(record.backup))))
             }
             (Ok(record), Some(secret)) => backup::check(self, record, entries, secret, packs),
         }

@@ -1,5 +1,7 @@
 //! `verify`: reads everything that is stored, and exits 0 only if all of it is well.
 
+mod advice;
+
 use super::stanza_create::all_or_error;
 use crate::args::Output;
 use crate::host::cores;
@@ -68,8 +70,8 @@ impl Verified {
             0 => first.clone(),
             more => format!("{first} (and {more} more)"),
         };
-        Err(Failure::new(ErrorCode::Checksum, message)
-            .hint("a backup that is good in another repository can be restored from there with --repo"))
+        let advice = advice::advice(&self.stanza.conclusions(), self.total);
+        Err(advice.into_iter().fold(Failure::new(ErrorCode::Checksum, message), Failure::hint))
     }
 }
 
@@ -78,6 +80,7 @@ pub async fn verified(request: &VerifyRequest, cancel: CancellationToken) -> Res
     let options = VerifyOptions { set: request.set, process_max: request.options.slots(cores()), cancel };
     let mut repositories = Vec::new();
     let mut unreadable = Vec::new();
+    let mut without = Vec::new();
     let mut without_set = None;
     for (key, opened) in open_all(&request.repos, &request.options).await? {
         let verified = match opened {
@@ -87,7 +90,10 @@ pub async fn verified(request: &VerifyRequest, cancel: CancellationToken) -> Res
         match verified {
             Ok(verified) => repositories.push(verified),
             Err(failure) if failure.code == ErrorCode::Term => return Err(failure),
-            Err(failure) if failure.code == ErrorCode::BackupSetInvalid => without_set = Some(failure),
+            Err(failure) if failure.code == ErrorCode::BackupSetInvalid => {
+                without.push(key);
+                without_set = Some(failure);
+            }
             Err(failure) => {
                 repositories.push(RepoVerification::failed(key, &format!("repo {key}"), &failure));
                 unreadable.push((key, failure));
@@ -97,7 +103,7 @@ pub async fn verified(request: &VerifyRequest, cancel: CancellationToken) -> Res
     match without_set {
         Some(failure) if repositories.is_empty() => Err(failure),
         _ => {
-            let stanza = StanzaVerification { name: request.stanza.to_string(), repositories };
+            let stanza = StanzaVerification { name: request.stanza.to_string(), repositories, without };
             Ok(Verified { stanza, unreadable, total: request.repos.len() })
         }
     }

@@ -1,10 +1,8 @@
 //! What can go wrong with the target of a restore.
 
 use pgconvoy_core::failure::{Classify, ErrorCode, Failure};
-use pgconvoy_core::format::FormatError;
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_repository::RepositoryError;
-use pgconvoy_storage::StorageError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -154,24 +152,9 @@ impl Classify for RestoreError {
     }
 }
 
-/// Whether an object is there and is not what it should be, whichever layer found that out.
-pub(super) fn is_damage(error: &RepositoryError) -> bool {
-    match error {
-        RepositoryError::Format { source: FormatError::Version { .. }, .. } => false,
-        RepositoryError::Format { .. }
-        | RepositoryError::Codec { .. }
-        | RepositoryError::Contradiction { .. } => true,
-        RepositoryError::Seal { source, .. } => {
-            matches!(source.code(), ErrorCode::Checksum | ErrorCode::Crypto)
-        }
-        RepositoryError::Storage(StorageError::Truncated { .. } | StorageError::TooLarge { .. }) => true,
-        _ => false,
-    }
-}
-
 /// As a failure of the restore: damage has one code.
 pub(super) fn as_failure(error: RepositoryError) -> Failure {
-    let damage = is_damage(&error);
+    let damage = error.is_damage();
     let mut failure = Failure::from(error);
     if damage {
         failure.code = ErrorCode::Checksum;

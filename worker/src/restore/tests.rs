@@ -2,6 +2,7 @@
 
 mod fixture;
 mod sharing;
+mod together;
 
 use super::marker::{MARKER, MARKER_NEW};
 use super::*;

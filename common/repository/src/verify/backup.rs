@@ -1,7 +1,8 @@
 //! One published backup: its manifest, its plans, and every pack that it refers to.
 
 use super::expected::Expected;
-use super::pack::{self, PackCheck, PackTask};
+use super::losses::{Damage, losses};
+use super::pack::{self, PackCheck, PackResult, PackTask};
 use super::{BackupStatus, BackupVerification, Checked, Entries, Finding, Job, identities};
 use crate::error::RepositoryError;
 use crate::manifest::ManifestReader;
@@ -12,6 +13,7 @@ use pgconvoy_core::format::manifest::ManifestHead;
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::plan::PlanBody;
 use pgconvoy_core::ids::PlanNumber;
+use pgconvoy_core::plan::restorable::{Holding, Manifest, PackLoss, Seen};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What came of each pack whose data was read, so that it is read once.
@@ -19,8 +21,15 @@ pub(super) type KnownPacks = BTreeMap<PackName, KnownPack>;
 
 pub(super) struct KnownPack {
     finding: Option<Finding>,
-    /// Packs that blocks of it lie in.
-    foreign: Vec<PackName>,
+    pub(super) damage: Damage,
+    /// Packs that blocks of it lie in, in the order of its footer.
+    pub(super) foreign: Vec<PackName>,
+}
+
+impl From<PackResult> for KnownPack {
+    fn from(PackResult { finding, damage, foreign, .. }: PackResult) -> KnownPack {
+        KnownPack { finding, damage, foreign }
+    }
 }
 
 pub(super) struct Outcome {
@@ -38,27 +47,42 @@ pub(super) fn check(
 ) -> Checked<Outcome> {
     let mut errors = Vec::new();
     let mut papers = Vec::new();
+    let mut holding = Holding::of(record.backup);
     let manifest = layout::manifest(&job.stanza, record.label);
     errors.extend(record.references.iter().filter(|label| !entries.contains_key(label)).map(|label| {
         let reason = format!("backup {} rests on it, and it is not published", record.label);
         job.finding(&layout::catalogue_entry(&job.stanza, *label), &reason)
     }));
-    match manifest_digest(job, record) {
-        Err(error) => errors.push(job.finding(&manifest, &error)),
-        Ok(()) => match read_manifest(job, record, secret) {
-            Err(error) => errors.push(job.finding(&manifest, &error)),
-            Ok((mut expected, flaws)) => {
-                errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
-                errors.extend(packs(job, record, entries, secret, &mut expected, known)?);
-                errors.extend(expected.check_split_files(job, &manifest, secret));
-                errors.extend(data_directory(job, record)?);
-                papers = self::papers(job, record, &expected.plans);
+    match manifest_digest(job, record).and_then(|()| read_manifest(job, record, secret)) {
+        Err(error) => {
+            errors.push(job.finding(&manifest, &error));
+            // A restore refuses what it cannot read, and does not look at the SHA-1.
+            if read_manifest(job, record, secret).is_err_and(|error| error.is_loss()) {
+                holding.manifest = Manifest::Refused;
             }
-        },
+        }
+        Ok((mut expected, flaws)) => {
+            errors.extend(flaws.iter().map(|flaw| job.finding(&manifest, flaw)));
+            let packs = packs(job, record, entries, secret, &mut expected, known)?;
+            errors.extend(packs.mismatches);
+            errors.extend(expected.check_split_files(job, &manifest, secret));
+            if errors.is_empty() {
+                holding.manifest = Manifest::Whole(expected.digest());
+                holding.losses = Some(packs.losses);
+            }
+            errors.extend(packs.damage);
+            errors.dedup();
+            errors.extend(data_directory(job, record)?);
+            papers = self::papers(job, record, &expected.plans);
+        }
     }
     job.go_on()?;
     let status = if errors.is_empty() { BackupStatus::Valid } else { BackupStatus::Invalid };
-    Ok(Outcome { backup: BackupVerification::new(record.label, status, errors), papers })
+    let seen = Seen::Published(holding);
+    Ok(Outcome {
+        backup: BackupVerification { seen, ..BackupVerification::new(record.label, status, errors) },
+        papers,
+    })
 }
 
 /// Size and SHA-1 of the stored manifest, against the catalogue entry.
@@ -127,6 +151,15 @@ fn data_directory(job: &Job, record: &BackupRecord) -> Checked<Vec<Finding>> {
     Ok(flaws.into_iter().map(|(object, reason)| job.finding(&object, &reason)).collect())
 }
 
+#[derive(Default)]
+struct Packs {
+    /// What packs are, and the manifest does not say.
+    mismatches: Vec<Finding>,
+    /// What is wrong with packs themselves.
+    damage: Vec<Finding>,
+    losses: BTreeMap<PackName, PackLoss>,
+}
+
 /// Reads the packs that were not read before, and compares all that the manifest refers to with it.
 fn packs(
     job: &Job,
@@ -135,7 +168,7 @@ fn packs(
     secret: &HashSecret,
     expected: &mut Expected,
     known: &mut KnownPacks,
-) -> Checked<Vec<Finding>> {
+) -> Checked<Packs> {
     let what = format!("backup {}", record.label);
     let check = PackCheck { job, secret, backups: identities(entries), references: &record.references };
     let task = |(number, name): (usize, &PackName)| PackTask {
@@ -145,13 +178,13 @@ fn packs(
     };
     let tasks: Vec<PackTask<'_>> = expected.packs.iter().enumerate().map(task).collect();
     let told = job.each(&what, &tasks, |task| pack::check(&check, task).map(Some))?;
-    let mut errors = Vec::new();
+    let mut packs = Packs::default();
     let mut checksums = Vec::new();
-    for (number, result) in told {
-        errors.extend(result.mismatch);
-        checksums.extend(result.checksums);
+    for (number, mut result) in told {
+        packs.mismatches.extend(result.mismatch.take());
+        checksums.append(&mut result.checksums);
         if tasks[number].reads_data {
-            known.insert(tasks[number].name, KnownPack { finding: result.finding, foreign: result.foreign });
+            known.insert(tasks[number].name, result.into());
         }
     }
     let names: BTreeSet<PackName> = expected.packs.iter().copied().collect();
@@ -162,11 +195,11 @@ fn packs(
     let tasks: Vec<PackTask<'_>> =
         unread.map(|name| PackTask { name: *name, expected: &[], reads_data: true }).collect();
     for (number, result) in job.each(&what, &tasks, |task| pack::check(&check, task).map(Some))? {
-        known.insert(tasks[number].name, KnownPack { finding: result.finding, foreign: result.foreign });
+        known.insert(tasks[number].name, result.into());
     }
-    errors.extend(needed.iter().filter_map(|name| known.get(name)?.finding.clone()));
-    errors.dedup();
-    Ok(errors)
+    packs.damage.extend(needed.iter().filter_map(|name| known.get(name)?.finding.clone()));
+    packs.losses = losses(&check, expected, known)?;
+    Ok(packs)
 }
 
 /// Plans and stop records: written for every backup, and read by nobody but who asks how it came about.

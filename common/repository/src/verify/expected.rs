@@ -152,6 +152,22 @@ impl Expected {
         })
     }
 
+    /// Equal for manifests that name the same ranges, with the same checksums, in the same packs.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = Xxh3Default::new();
+        self.packs.iter().for_each(|pack| hasher.update(format!("{} {pack} ", pack.label).as_bytes()));
+        for range in &self.ranges {
+            hasher.update(&range.pack.to_be_bytes());
+            hasher.update(&range.place.to_be_bytes());
+            hasher.update(&range.fingerprint.to_be_bytes());
+        }
+        for file in &self.split {
+            hasher.update(file.path.as_bytes());
+            hasher.update(&file.checksum.0);
+        }
+        hasher.digest()
+    }
+
     /// The ranges that one of the packs must hold.
     pub(crate) fn of_pack(&self, number: usize) -> &[ExpectedRange] {
         let number = u32::try_from(number).expect("it is an index into packs");

@@ -1,6 +1,7 @@
 //! One pack: its footer against the manifest, its frames against its footer.
 
 use super::expected::ExpectedRange;
+use super::losses::{BadFrame, Damage};
 use super::{Checked, Finding, Interrupted, Job};
 use crate::codec::Decompressor;
 use crate::error::RepositoryError;
@@ -10,7 +11,7 @@ use pgconvoy_core::format::object::{FrameEntry, Protection};
 use pgconvoy_core::format::pack::{ForeignPack, PackRange};
 use pgconvoy_core::format::{BackupLabel, BlockHash, HashSecret};
 use pgconvoy_core::ids::Identity;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// Stored bytes fetched in one request; a frame is never larger.
@@ -34,19 +35,29 @@ pub(crate) struct PackTask<'a> {
 
 #[derive(Default)]
 pub(crate) struct PackResult {
-    /// What is wrong with the pack itself.
+    /// What is wrong with the pack itself: the first flaw, and how many more frames have one.
     pub(crate) finding: Option<Finding>,
+    pub(super) damage: Damage,
     /// What is wrong between this manifest and the pack.
     pub(crate) mismatch: Option<Finding>,
     pub(crate) foreign: Vec<PackName>,
     pub(crate) checksums: Vec<(u32, BlockHash)>,
 }
 
-/// Why a pack's check ended early.
 enum Flaw {
     Error(RepositoryError),
     Reason(String),
     Interrupted,
+}
+
+impl Flaw {
+    fn told(self, job: &Job, key: &str) -> Checked<Finding> {
+        match self {
+            Flaw::Error(error) => Ok(job.finding(key, &error)),
+            Flaw::Reason(reason) => Ok(job.finding(key, &reason)),
+            Flaw::Interrupted => Err(Interrupted),
+        }
+    }
 }
 
 impl From<RepositoryError> for Flaw {
@@ -64,16 +75,18 @@ impl From<Interrupted> for Flaw {
 pub(crate) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackResult> {
     let job = check.job;
     let key = task.name.key(&job.stanza);
-    let finding = |flaw| match flaw {
-        Flaw::Error(error) => Ok(Some(job.finding(&key, &error))),
-        Flaw::Reason(reason) => Ok(Some(job.finding(&key, &reason))),
-        Flaw::Interrupted => Err(Interrupted),
-    };
     // A pack that only others refer to may be of an attempt that was given up and gone on with: it has an identity of its own.
     let backup = check.backups.get(&task.name.label).filter(|_| !task.expected.is_empty());
-    let pack = match open(check, task.name, backup) {
+    let pack = match check.open(task.name, backup.copied()) {
         Ok(pack) => pack,
-        Err(flaw) => return Ok(PackResult { finding: finding(flaw)?, ..PackResult::default() }),
+        Err(error) => {
+            let damage = if error.is_loss() { Damage::All } else { Damage::Unknown };
+            return Ok(PackResult {
+                finding: Some(job.finding(&key, &error)),
+                damage,
+                ..PackResult::default()
+            });
+        }
     };
     let mut result =
         PackResult { foreign: pack.body.foreign.iter().map(name_of).collect(), ..PackResult::default() };
@@ -87,17 +100,53 @@ pub(crate) fn check(check: &PackCheck<'_>, task: &PackTask<'_>) -> Checked<PackR
         }
     }
     if task.reads_data {
-        let data = own_blocks(check, &pack).and_then(|()| borrowed_blocks(check, &pack));
-        if let Err(flaw) = data {
-            result.finding = finding(flaw)?;
-        }
+        (result.finding, result.damage) = data(check, &pack)?;
     }
     Ok(result)
 }
 
-fn open(check: &PackCheck<'_>, name: PackName, backup: Option<&Identity>) -> Result<PackReader, Flaw> {
-    let job = check.job;
-    Ok(job.wait(PackReader::open(&job.repository, &job.stanza, name, backup.copied(), check.secret))?)
+impl PackCheck<'_> {
+    pub(super) fn open(
+        &self,
+        name: PackName,
+        backup: Option<Identity>,
+    ) -> Result<PackReader, RepositoryError> {
+        let job = self.job;
+        job.wait(PackReader::open(&job.repository, &job.stanza, name, backup, self.secret))
+    }
+}
+
+/// Reads past bad frames, so that all of them are known; not past a frame that does not come.
+fn data(check: &PackCheck<'_>, pack: &PackReader) -> Checked<(Option<Finding>, Damage)> {
+    let mut bad = BadFrames::default();
+    let read = own_blocks(check, pack, &mut bad).and_then(|()| borrowed_blocks(check, pack, &mut bad));
+    let BadFrames { frames, first } = bad;
+    let more = frames.len().saturating_sub(1);
+    let damage = if read.is_ok() { Damage::Frames(frames) } else { Damage::Unknown };
+    let flaw = match (first, read) {
+        (_, Err(Flaw::Interrupted)) => return Err(Interrupted),
+        (Some(first), _) | (None, Err(first)) => first,
+        (None, Ok(())) => return Ok((None, damage)),
+    };
+    let mut finding = flaw.told(check.job, pack.object.name())?;
+    if more > 0 {
+        finding.reason += &format!(" (and {more} more of its {} frames)", pack.object.frames().len());
+    }
+    Ok((Some(finding), damage))
+}
+
+#[derive(Default)]
+struct BadFrames {
+    frames: BTreeMap<u32, BadFrame>,
+    first: Option<Flaw>,
+}
+
+impl BadFrames {
+    fn add(&mut self, frame: usize, bad: BadFrame, flaw: Flaw) {
+        let frame = u32::try_from(frame).expect("a run names its frame in 32 bits");
+        self.frames.insert(frame, bad);
+        self.first.get_or_insert(flaw);
+    }
 }
 
 pub(crate) fn name_of(foreign: &ForeignPack) -> PackName {
@@ -126,14 +175,19 @@ pub(crate) struct OwnRun<'a> {
 }
 
 impl OwnRun<'_> {
-    /// The first block whose bytes are not what its hash says.
-    fn first_bad(&self, raw: &[u8], secret: &HashSecret) -> Option<usize> {
-        (0..self.blocks).find(|index| {
+    /// The blocks whose bytes are not what their hashes say.
+    fn bad<'r>(&'r self, raw: &'r [u8], secret: &'r HashSecret) -> impl Iterator<Item = usize> + 'r {
+        (0..self.blocks).filter(move |index| {
             let number = self.first_block + index;
-            let begin = self.skip + index * self.range.block_size as usize;
+            let begin = self.begin(*index);
             let bytes = raw.get(begin..begin + block_length(self.range, number));
             bytes.map(|bytes| secret.hash(bytes)) != self.range.hash(number)
         })
+    }
+
+    /// Where in its frame a block of it begins.
+    fn begin(&self, index: usize) -> usize {
+        self.skip + index * self.range.block_size as usize
     }
 }
 
@@ -161,7 +215,7 @@ pub(crate) fn own_runs(pack: &PackReader) -> Vec<OwnRun<'_>> {
 }
 
 /// Opens every frame, whether blocks of this pack lie in it or not, and hashes every block.
-fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
+fn own_blocks(check: &PackCheck<'_>, pack: &PackReader, bad: &mut BadFrames) -> Result<(), Flaw> {
     let job = check.job;
     let runs = own_runs(pack);
     let mut decompressor = Decompressor::new();
@@ -176,9 +230,11 @@ fn own_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
             let length = pack.object.frames()[frame].stored_bytes() as usize;
             let (bytes, after) = rest.split_at_mut(length);
             rest = after;
-            pack.object.decode_frame(frame, bytes, &mut decompressor, &mut raw)?;
-            if let Some(reason) = flaw_of_frame(&runs, frame, &raw, check.secret) {
-                return Err(Flaw::Reason(reason));
+            if let Err(error) = pack.object.decode_frame(frame, bytes, &mut decompressor, &mut raw) {
+                bad.add(frame, BadFrame::Closed, Flaw::Error(error));
+            } else if let Some(reason) = flaw_of_frame(&runs, frame, &raw, check.secret) {
+                let blocks = bad_blocks(&runs, frame, &raw, check.secret);
+                bad.add(frame, BadFrame::Blocks(blocks), Flaw::Reason(reason));
             }
         }
     }
@@ -192,12 +248,22 @@ pub(crate) fn flaw_of_frame(
     raw: &[u8],
     secret: &HashSecret,
 ) -> Option<String> {
-    let begin = runs.partition_point(|run| run.frame < frame);
-    runs[begin..].iter().take_while(|run| run.frame == frame).find_map(|run| {
-        let index = run.first_bad(raw, secret)?;
+    runs_in(runs, frame).find_map(|run| {
+        let index = run.bad(raw, secret).next()?;
         let at = run.range.offset + (run.first_block + index) as u64 * u64::from(run.range.block_size);
         Some(format!("the block of {} at {at} does not match its hash", run.range.path))
     })
+}
+
+/// Where in the frame those blocks begin whose bytes are not what their hashes say.
+fn bad_blocks(runs: &[OwnRun<'_>], frame: usize, raw: &[u8], secret: &HashSecret) -> BTreeSet<usize> {
+    let of_run = |run: &OwnRun<'_>| run.bad(raw, secret).map(|index| run.begin(index)).collect::<Vec<_>>();
+    runs_in(runs, frame).flat_map(of_run).collect()
+}
+
+fn runs_in<'r, 'p>(runs: &'r [OwnRun<'p>], frame: usize) -> impl Iterator<Item = &'r OwnRun<'p>> {
+    let begin = runs.partition_point(|run| run.frame < frame);
+    runs[begin..].iter().take_while(move |run| run.frame == frame)
 }
 
 /// Runs of frames that are fetched together.
@@ -219,7 +285,7 @@ pub(crate) fn batches(frames: &[FrameEntry]) -> Vec<Range<usize>> {
 }
 
 /// Blocks that lie in packs of earlier backups: those packs must say the same of them.
-fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw> {
+fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader, bad: &mut BadFrames) -> Result<(), Flaw> {
     for (foreign, number) in pack.body.foreign.iter().zip(1u32..) {
         check.job.go_on()?;
         let name = name_of(foreign);
@@ -228,12 +294,15 @@ fn borrowed_blocks(check: &PackCheck<'_>, pack: &PackReader) -> Result<(), Flaw>
             let reason = format!("it borrows from backup {}, which its backup does not list", name.label);
             return Err(Flaw::Reason(reason));
         }
-        let lender = open(check, name, None).map_err(|flaw| match flaw {
-            Flaw::Error(error) => {
-                Flaw::Reason(format!("it borrows from {}: {error}", name.key(&check.job.stanza)))
+        let lender = match check.open(name, None) {
+            Ok(lender) => lender,
+            Err(error) => {
+                // What is lost with it, its own check tells.
+                let reason = format!("it borrows from {}: {error}", name.key(&check.job.stanza));
+                bad.first.get_or_insert(Flaw::Reason(reason));
+                continue;
             }
-            other => other,
-        })?;
+        };
         let hashes = hashes_by_place(&lender);
         let is_known = |range: &PackRange| has_borrowed(range, number, foreign, &hashes);
         if !is_same_object(foreign, &lender) || !pack.body.ranges.iter().all(is_known) {

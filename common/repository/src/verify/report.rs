@@ -1,9 +1,11 @@
 //! What verify found, and how it is shown.
 
+use super::together::{self, Conclusion};
 use crate::coverage::{PitrRange, WalRange};
 use pgconvoy_core::failure::Failure;
 use pgconvoy_core::format::BackupLabel;
 use pgconvoy_core::ids::RepoKey;
+use pgconvoy_core::plan::restorable::Seen;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 
@@ -47,11 +49,24 @@ pub struct BackupVerification {
     /// Valid, and all WAL from its start to its stop is there and good.
     pub recoverable: bool,
     pub errors: Vec<Finding>,
+    /// What a restore that may ask other repositories too finds of it here.
+    pub(super) seen: Seen,
 }
 
 impl BackupVerification {
     pub(super) fn new(label: BackupLabel, status: BackupStatus, errors: Vec<Finding>) -> Self {
-        BackupVerification { label, status, recoverable: status == BackupStatus::Valid, errors }
+        let recoverable = status == BackupStatus::Valid;
+        BackupVerification { label, status, recoverable, errors, seen: Seen::Without }
+    }
+
+    /// Once its WAL was looked at. Without what all else in the repository rests on, a restore might not even open it.
+    pub(super) fn conclude(&mut self, is_founded: bool) {
+        if let Seen::Published(holding) = &mut self.seen {
+            holding.is_whole = self.recoverable;
+            if !is_founded {
+                holding.is_not_to_be_relied_on();
+            }
+        }
     }
 }
 
@@ -74,12 +89,15 @@ pub struct RepoVerification {
     pub pitr: Vec<PitrRange>,
     /// What belongs to no single backup or archive.
     pub errors: Vec<Finding>,
+    /// Whether anything could be read at all.
+    pub(super) is_read: bool,
 }
 
 impl RepoVerification {
     pub(super) fn new(key: RepoKey) -> Self {
         RepoVerification {
             key,
+            is_read: true,
             backups: Vec::new(),
             archives: Vec::new(),
             pitr: Vec::new(),
@@ -94,7 +112,7 @@ impl RepoVerification {
             object: place.to_owned(),
             reason: format!("[{}] {failure}", failure.code),
         };
-        RepoVerification { errors: vec![finding], ..Self::new(key) }
+        RepoVerification { errors: vec![finding], is_read: false, ..Self::new(key) }
     }
 
     pub fn is_ok(&self) -> bool {
@@ -113,6 +131,8 @@ impl RepoVerification {
 pub struct StanzaVerification {
     pub name: String,
     pub repositories: Vec<RepoVerification>,
+    /// Repositories that were asked for one backup and do not have it.
+    pub without: Vec<RepoKey>,
 }
 
 impl StanzaVerification {
@@ -131,6 +151,7 @@ pub fn to_json(stanzas: &[StanzaVerification]) -> Value {
             "name": stanza.name,
             "status": status(stanza.is_ok()),
             "repo": stanza.repositories.iter().map(repository).collect::<Vec<_>>(),
+            "backup": stanza.conclusions().iter().map(Conclusion::to_json).collect::<Vec<_>>(),
         })
     };
     stanzas.iter().map(stanza).collect()
@@ -179,15 +200,16 @@ pub fn json_to_text(stanzas: &Value) -> String {
         line(&mut out, format_args!("stanza: {}", text(&stanza["name"])));
         line(&mut out, format_args!("status: {}", text(&stanza["status"])));
         elements(&stanza["repo"]).for_each(|repository| repository_text(&mut out, repository));
+        together::text(stanza).iter().for_each(|told| line(&mut out, format_args!("  {told}")));
     }
     out
 }
 
-fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn elements(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 

@@ -9,7 +9,8 @@ use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::cluster::ClusterBody;
 use pgconvoy_core::format::layout;
 use pgconvoy_core::ids::ClusterNumber;
-use pgconvoy_core::pg::{WalFileName, WalPart, WalSegmentName};
+use pgconvoy_core::pg::{WalFileName, WalPart, WalSegmentName, WalSegmentSize};
+use pgconvoy_core::plan::restorable::{Seen, Segment, WalHeld};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_storage::list_children;
 use std::collections::BTreeMap;
@@ -17,8 +18,18 @@ use std::collections::BTreeMap;
 /// Missing segments that are named for one backup: a lost archive must not flood the report.
 const MISSING_NAMED_MAX: usize = 10;
 
-/// Good WAL by cluster.
-type Archives = BTreeMap<ClusterNumber, (ClusterBody, WalCoverage)>;
+/// WAL of one cluster.
+struct Archive {
+    cluster: ClusterBody,
+    /// Of what is good.
+    coverage: WalCoverage,
+    /// Those that some backup needs, as far as their footers could be read.
+    needed: BTreeMap<WalSegmentName, Segment>,
+    /// Some files did not come.
+    is_unread: bool,
+}
+
+type Archives = BTreeMap<ClusterNumber, Archive>;
 
 pub(super) fn check(
     job: &Job,
@@ -29,12 +40,12 @@ pub(super) fn check(
     let mut archives = Archives::new();
     for cluster in clusters {
         let of_cluster = records.iter().filter(|record| record.cluster == cluster.number).copied();
-        let (verification, coverage) = archive(job, cluster, of_cluster)?;
+        let (verification, archive) = archive(job, cluster, of_cluster)?;
         let is_empty = verification.files == 0 && verification.errors.is_empty();
         if job.set.is_none() || !is_empty {
             report.archives.push(verification);
         }
-        archives.insert(cluster.number, (cluster.clone(), coverage));
+        archives.insert(cluster.number, archive);
     }
     if job.set.is_none() {
         report.errors.extend(strangers(job, clusters)?);
@@ -46,15 +57,20 @@ pub(super) fn check(
             continue;
         };
         backup.recoverable &= missing.is_empty();
-        if let (true, Some((_, coverage))) = (backup.recoverable, archives.get(&record.cluster)) {
-            pitr.entry(record.cluster).or_default().extend(coverage.reach_of(record));
+        if let Some(archive) = archives.get(&record.cluster) {
+            if backup.recoverable {
+                pitr.entry(record.cluster).or_default().extend(archive.coverage.reach_of(record));
+            }
+            if let Seen::Published(holding) = &mut backup.seen {
+                holding.wal = archive.held_for(record);
+            }
         }
         backup.errors.extend(missing);
     }
     for (number, ranges) in pitr {
         let mut ranges = PitrRange::merge(ranges);
-        if let Some((cluster, _)) = archives.get(&number) {
-            job.wait(tell_until(&job.repository, &job.stanza, cluster, &mut ranges));
+        if let Some(archive) = archives.get(&number) {
+            job.wait(tell_until(&job.repository, &job.stanza, &archive.cluster, &mut ranges));
         }
         report.pitr.extend(ranges);
     }
@@ -66,23 +82,25 @@ fn archive<'a>(
     job: &Job,
     cluster: &ClusterBody,
     records: impl Iterator<Item = &'a BackupRecord>,
-) -> Result<(ArchiveVerification, WalCoverage), Failure> {
+) -> Result<(ArchiveVerification, Archive), Failure> {
     let id = cluster.archive_id();
     let (mut files, parts) = job.wait(job.repository.wal_files_and_parts(&job.stanza, id))?;
+    let ends: Vec<_> = records.filter_map(|record| Some((record.wal_start?, record.wal_stop?))).collect();
+    let is_needed = |file: &WalFileName| match file {
+        WalFileName::Segment(segment) => ends.iter().any(|(first, last)| first <= segment && segment <= last),
+        _ => false,
+    };
     if job.set.is_some() {
-        let ends: Vec<_> = records.filter_map(|record| Some((record.wal_start?, record.wal_stop?))).collect();
-        files.retain(|file| match file {
-            WalFileName::Segment(segment) => {
-                ends.iter().any(|(first, last)| first <= segment && segment <= last)
-            }
-            _ => false,
-        });
+        files.retain(is_needed);
     }
     files.sort_unstable();
     let what = format!("archive {id}");
-    let told = job.each(&what, &files, |file| Ok(self::file(job, cluster, file)))?;
+    let told = job.each(&what, &files, |file| {
+        let told = self::file(job, cluster, file);
+        Ok(Some(told).filter(|told| !told.is_good || is_needed(file)))
+    })?;
     let mut coverage = WalCoverage::new(cluster.wal_segment_size);
-    let mut not_good = told.iter().map(|(number, _)| *number).peekable();
+    let mut not_good = told.iter().filter(|(_, told)| !told.is_good).map(|(number, _)| *number).peekable();
     for (number, file) in files.iter().enumerate() {
         if not_good.next_if_eq(&number).is_some() {
             continue;
@@ -96,26 +114,61 @@ fn archive<'a>(
             _ => {}
         }
     }
-    let mut errors: Vec<Finding> = told.into_iter().filter_map(|(_, unusable)| unusable.0).collect();
+    let is_unread = told.iter().any(|(_, told)| told.is_unread);
+    let mut needed = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (number, told) in told {
+        if let (WalFileName::Segment(name), Some((size, sha1))) = (files[number], told.content) {
+            needed.insert(name, Segment { size, sha1, is_good: told.is_good });
+        }
+        errors.extend(told.finding);
+    }
     if job.set.is_none() {
         errors.extend(damaged_parts(job, cluster, &parts)?);
         errors.extend(dropped(job, cluster, &files)?);
     }
     let ranges = coverage.ranges().to_vec();
-    Ok((ArchiveVerification { id: id.to_string(), files: files.len(), ranges, errors }, coverage))
+    let verification = ArchiveVerification { id: id.to_string(), files: files.len(), ranges, errors };
+    Ok((verification, Archive { cluster: cluster.clone(), coverage, needed, is_unread }))
 }
 
-/// A listed file that does not count: with what is wrong with it, or gone, as expire takes them away.
-struct Unusable(Option<Finding>);
-
-/// `None` for a good one.
-fn file(job: &Job, cluster: &ClusterBody, file: &WalFileName) -> Option<Unusable> {
-    let name = layout::wal_file(&job.stanza, cluster.archive_id(), file);
-    match job.wait(read_file(job, cluster, file, &name)) {
-        Ok(true) => None,
-        Ok(false) => Some(Unusable(None)),
-        Err(error) => Some(Unusable(Some(job.finding(&name, &error)))),
+impl Archive {
+    /// From the backup's start to its stop.
+    fn held_for(&self, record: &BackupRecord) -> WalHeld {
+        let (Some(first), Some(last)) = (record.wal_start, record.wal_stop) else {
+            return WalHeld::default();
+        };
+        let segments = self.needed.iter().filter(|(name, _)| first <= **name && **name <= last);
+        WalHeld {
+            needed: count(first, last, self.cluster.wal_segment_size),
+            segments: segments.map(|(name, segment)| (*name, *segment)).collect(),
+            is_unread: self.is_unread,
+        }
     }
+}
+
+/// A listed file. One that is neither good nor has a flaw is gone, as expire takes them away.
+#[derive(Default)]
+struct FileCheck {
+    is_good: bool,
+    /// Size and SHA-1, as its footer says.
+    content: Option<(u64, [u8; 20])>,
+    finding: Option<Finding>,
+    /// It may be good.
+    is_unread: bool,
+}
+
+fn file(job: &Job, cluster: &ClusterBody, file: &WalFileName) -> FileCheck {
+    let name = layout::wal_file(&job.stanza, cluster.archive_id(), file);
+    let mut check = FileCheck::default();
+    match job.wait(read_file(job, cluster, file, &name, &mut check.content)) {
+        Ok(is_there) => check.is_good = is_there,
+        Err(error) => {
+            check.is_unread = !error.is_loss();
+            check.finding = Some(job.finding(&name, &error));
+        }
+    }
+    check
 }
 
 /// Reads it to its end; false if it is not there any more.
@@ -124,9 +177,11 @@ async fn read_file(
     cluster: &ClusterBody,
     file: &WalFileName,
     name: &str,
+    content: &mut Option<(u64, [u8; 20])>,
 ) -> Result<bool, RepositoryError> {
     let id = cluster.archive_id();
     let Some(reader) = job.repository.open_wal(&job.stanza, id, file).await? else { return Ok(false) };
+    *content = Some((reader.body.size, reader.body.sha1));
     reader.check(&job.repository).await?;
     job.count(reader.stored_bytes());
     match file {
@@ -206,23 +261,27 @@ fn strangers(job: &Job, clusters: &[ClusterBody]) -> Result<Vec<Finding>, Failur
         .collect())
 }
 
+/// Segments from the first to the last.
+fn count(first: WalSegmentName, last: WalSegmentName, size: WalSegmentSize) -> u64 {
+    last.segment_number(size).saturating_sub(first.segment_number(size)) + 1
+}
+
 /// What a backup lacks of the WAL from its start to its stop.
 fn missing(job: &Job, archives: &Archives, record: &BackupRecord) -> Vec<Finding> {
     let (Some(first), Some(last)) = (record.wal_start, record.wal_stop) else { return Vec::new() };
-    let Some((cluster, coverage)) = archives.get(&record.cluster) else {
+    let Some(Archive { cluster, coverage, .. }) = archives.get(&record.cluster) else {
         let place = layout::cluster(&job.stanza, record.cluster);
         return vec![
             job.finding(&place, &format!("backup {} is of this cluster, which cannot be read", record.label)),
         ];
     };
     let size = cluster.wal_segment_size;
-    let count = last.segment_number(size).saturating_sub(first.segment_number(size)) + 1;
     let all = std::iter::successors(Some(first), |segment| Some(segment.next(size)));
     let missing = |segment: &WalSegmentName| coverage.first_missing(*segment, *segment).is_some();
     let tell = |segment: WalSegmentName| {
         let name = layout::wal_file(&job.stanza, cluster.archive_id(), &WalFileName::Segment(segment));
         job.finding(&name, &format!("it is missing or damaged, and backup {} needs it", record.label))
     };
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let count = usize::try_from(count(first, last, size)).unwrap_or(usize::MAX);
     all.take(count).filter(missing).take(MISSING_NAMED_MAX).map(tell).collect()
 }

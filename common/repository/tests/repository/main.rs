@@ -15,4 +15,5 @@ mod stopping;
 mod support;
 mod syncing;
 mod taking_over;
+mod together;
 mod verifying;

@@ -32,7 +32,8 @@ async fn what_was_written_is_found_whole() {
         assert!(
             report.backups.iter().all(|backup| backup.status == BackupStatus::Valid && backup.recoverable)
         );
-        let stanza = StanzaVerification { name: "main".into(), repositories: vec![report] };
+        let stanza =
+            StanzaVerification { name: "main".into(), repositories: vec![report], without: Vec::new() };
         let json = to_json(std::slice::from_ref(&stanza));
         assert_eq!(json[0]["status"], "ok");
         assert_eq!(

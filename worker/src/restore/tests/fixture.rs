@@ -27,11 +27,11 @@ use pgconvoy_core::plan::recovery::{RecoveryOptions, RecoveryTarget};
 use pgconvoy_core::plan::restore::RestoreTarget;
 use pgconvoy_core::units::Timestamp;
 use pgconvoy_repository::codec::{Codec, Compressor};
-use pgconvoy_repository::object::ObjectEncoder;
+use pgconvoy_repository::object::{ObjectEncoder, ObjectReader};
 use pgconvoy_repository::set::Place;
 use pgconvoy_repository::{Repository, RepositorySet, RepositorySettings};
 use pgconvoy_storage::{MemoryStorage, ObjectKey, PutMode, Storage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -207,6 +207,11 @@ pub(super) fn pack(unit: u32) -> String {
     pack_name(LABEL, unit).key(&stanza())
 }
 
+/// Of the incremental backup.
+pub(super) fn child_pack(unit: u32) -> String {
+    pack_name(CHILD, unit).key(&stanza())
+}
+
 pub(super) fn manifest() -> String {
     layout::manifest(&stanza(), LABEL.parse().unwrap())
 }
@@ -219,7 +224,7 @@ pub(super) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn stanza() -> StanzaName {
+pub(super) fn stanza() -> StanzaName {
     "main".parse().unwrap()
 }
 
@@ -281,9 +286,14 @@ impl Writing<'_> {
             }
         }
         let records = records(shape, ranges);
-        let head = head(label.parse().unwrap(), identity(number), shape, records.len() as u64);
-        let size = self.manifest(&head, &records).await;
-        let record = record(&head, ManifestReference { size, sha1: [0; 20] });
+        let references = borrowed.values().map(|lender| lender.label).collect::<BTreeSet<_>>();
+        let head = ManifestHead {
+            references: references.into_iter().collect(),
+            ..head(label.parse().unwrap(), identity(number), shape, &records)
+        };
+        self.manifest(&head, &records).await;
+        let reference = self.repository.stored_manifest(&stanza(), head.label).await.unwrap();
+        let record = record(&head, reference);
         let name = layout::catalogue_entry(&stanza(), head.label);
         let body = CatalogueBody::Published(Box::new(record));
         self.repository.put_object(Kind::Catalogue, &name, &body).await.unwrap();
@@ -298,20 +308,25 @@ impl Writing<'_> {
     ) -> Vec<PackRange> {
         let mut object = Object::new(self.repository, Kind::Pack, &name.key(&stanza()));
         let ranges: Vec<PackRange> = parts.iter().map(|part| object.range(part, lender.is_some())).collect();
-        let foreign = lender.map(|lender| ForeignPack {
-            label: lender.label,
-            plan: lender.plan,
-            unit: lender.unit,
-            attempt: lender.attempt,
-            generation: KeyGeneration(0),
-            salt: Vec::new(),
-            frames: object
-                .frames
-                .iter()
-                .zip(0..)
-                .map(|(raw, number)| ForeignFrame(number, 0, 0, *raw, 0))
-                .collect(),
-        });
+        let mut foreign = Vec::new();
+        if let Some(lender) = lender {
+            let stored =
+                ObjectReader::open(self.repository, Kind::Pack, &lender.key(&stanza())).await.unwrap();
+            let frames = (0..).zip(stored.frames()).map(|(number, frame)| {
+                let begin = stored.stored_range(number..number + 1).start;
+                let number = u32::try_from(number).unwrap();
+                ForeignFrame(number, begin, frame.stored_bytes(), frame.raw_bytes(), frame.codec())
+            });
+            foreign.push(ForeignPack {
+                label: lender.label,
+                plan: lender.plan,
+                unit: lender.unit,
+                attempt: lender.attempt,
+                generation: KeyGeneration(0),
+                salt: Vec::new(),
+                frames: frames.collect(),
+            });
+        }
         let body = PackBody {
             backup,
             label: name.label,
@@ -321,7 +336,7 @@ impl Writing<'_> {
             worker: "local".parse().unwrap(),
             slot: 0,
             ranges: ranges.clone(),
-            foreign: foreign.into_iter().collect(),
+            foreign,
             vanished: Vec::new(),
             skipped: 0,
             plain: false,
@@ -330,16 +345,13 @@ impl Writing<'_> {
         ranges
     }
 
-    async fn manifest(&self, head: &ManifestHead, records: &[Record]) -> u64 {
+    async fn manifest(&self, head: &ManifestHead, records: &[Record]) {
         let name = layout::manifest(&stanza(), head.label);
         let mut object = Object::new(self.repository, Kind::Manifest, &name);
         let mut raw = Vec::new();
         records.iter().for_each(|record| record.encode(&mut raw));
         object.frame(&raw);
-        let bytes = object.end(head);
-        let size = bytes.len() as u64;
-        self.put(&name, bytes).await;
-        size
+        self.put(&name, object.end(head)).await;
     }
 
     async fn put(&self, name: &str, bytes: Vec<u8>) {
@@ -432,7 +444,12 @@ fn records(shape: &Shape, ranges: BTreeMap<&str, Vec<(RangeRecord, BlockHash)>>)
     records
 }
 
-fn head(label: BackupLabel, backup: Identity, shape: &Shape, records: u64) -> ManifestHead {
+fn head(label: BackupLabel, backup: Identity, shape: &Shape, records: &[Record]) -> ManifestHead {
+    let sizes = records.iter().filter_map(|record| match record {
+        Record::File(file) => Some(file.size),
+        _ => None,
+    });
+    let sizes: Vec<u64> = sizes.collect();
     let tablespace = |path: &PathBuf| Tablespace {
         oid: Oid(16384),
         name: "east".into(),
@@ -461,9 +478,9 @@ fn head(label: BackupLabel, backup: Identity, shape: &Shape, records: u64) -> Ma
         wal_stop: None,
         tablespaces: shape.tablespace.iter().map(tablespace).collect(),
         databases: Vec::new(),
-        records,
-        files: 0,
-        bytes: 0,
+        records: records.len() as u64,
+        files: sizes.len() as u64,
+        bytes: sizes.iter().sum(),
         backup_label: shape.online.then(|| "START WAL LOCATION: 0/2000028\n".into()),
         tablespace_map: shape.tablespace.as_ref().map(|path| format!("16384 {}\n", path.display())),
     }
@@ -475,7 +492,7 @@ fn record(head: &ManifestHead, manifest: ManifestReference) -> BackupRecord {
         backup: head.backup,
         kind: head.kind,
         prior: None,
-        references: Vec::new(),
+        references: head.references.clone(),
         cluster: ClusterNumber(1),
         system_id: system_id(),
         version: head.version,
