@@ -114,3 +114,6 @@ fn refusal(error: &azure_core::Error) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
