@@ -259,6 +259,54 @@ async fn tags_go_with_every_object_that_is_written() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_copies_by_key_and_by_signature_in_fair_weather_and_in_foul() -> Result<()> {
+    let azurite = azurite().await?;
+    let (proxy, config) = before(&azurite)?;
+    let signature = Some(Secret::new(sas(CONTAINER, "rwdl", 1)?.as_str()));
+    let signed = AzureConfig { key_type: AzureKeyType::Sas, key: signature, ..config.clone() };
+    let policy = RetryPolicy { attempts_max: 20, ..RetryPolicy::within(limits::COMMAND) };
+    let number = AtomicU32::new(0);
+    for (config, percent) in [(&config, 0), (&signed, 0), (&config, 20), (&signed, 20)] {
+        proxy.set(Weather::bad(percent));
+        conformance::copies(async || {
+            let path = format!("/suite-{}/a b+c%d", number.fetch_add(1, Ordering::Relaxed));
+            let store = store(config, &path).expect("a store");
+            Arc::new(RetryStorage::new(Arc::new(store), policy)) as Arc<dyn Storage>
+        })
+        .await;
+    }
+    ensure!(proxy.seen().faults.len() > 3, "{:?}", proxy.seen());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_from_another_container_bears_what_its_own_repository_is_configured_to() -> Result<()> {
+    let azurite = azurite().await?;
+    azurite.create_container("other").await?;
+    let (proxy, config) = before(&azurite)?;
+    let tags = BTreeMap::from([("kind".to_owned(), "copy".to_owned())]);
+    let from = store(&AzureConfig { container: "other".to_owned(), ..config.clone() }, "/from")?;
+    let to = store(&AzureConfig { tags, ..config }, "/to")?;
+    let origin = from.origin().context("a store that copies")?;
+    for (name, length) in [("empty", 0), ("large", 13 * MIB)] {
+        upload(&from, &key(name)?, pattern(length, 1)).await?;
+        let object = from.stat(&key(name)?).await?.context("it is there")?;
+        proxy.forget();
+        // The answer to the commit is lost: the copy is known by its own mark.
+        proxy.order(|head| head.contains("comp=blocklist"), Fault::LoseAnswer);
+        to.copy(origin, &object, &key(name)?).await?;
+        ensure!(proxy.seen().body_bytes < 10_000, "it was sent: {:?}", proxy.seen());
+        ensure!(to.get(&key(name)?, 14 << 20).await? == pattern(length, 1), "another object");
+        let path = format!("/{CONTAINER}/to%2F{name}");
+        let text = azurite.request("GET", &path, "comp=tags", &[], Vec::new()).await?.text().await?;
+        ensure!(text.contains("<Key>kind</Key><Value>copy</Value>"), "{text}");
+        let again = to.copy(origin, &object, &key(name)?).await;
+        ensure!(matches!(again, Err(StorageError::AlreadyExists { .. })), "{again:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_somebody_holds_is_not_deleted_and_the_error_says_why() -> Result<()> {
     let azurite = azurite().await?;
     let store = store(&azurite.config(CONTAINER), "/held")?;
@@ -477,6 +525,13 @@ async fn a_shared_access_signature_does_what_it_grants_and_says_what_it_lacks() 
     told(&refused, "grants 'rl', which is not enough", "AuthorizationPermissionMismatch")?;
     let refused = reader.delete(&key("a")?).await.expect_err("no delete");
     told(&refused, "unable to remove", "grants 'rl'")?;
+    let whole_store = with(&whole)?;
+    whole_store.put(&key("from")?, PutMode::Create, pattern(3, 0)).await?;
+    let object = reader.stat(&key("from")?).await?.context("it is there")?;
+    let origin = reader.origin().context("a store that copies")?;
+    ensure!(whole_store.copies_from(origin).is_none(), "another right is another store");
+    let uncopied = reader.copy(origin, &object, &key("to")?).await.expect_err("no write");
+    told(&uncopied, "unable to write", "grants 'rl'")?;
     let of_many = reader.delete_many(&[key("a")?, key("b")?]).await;
     ensure!(of_many == Err(refused), "{of_many:?}");
     let expired = with(&sas(CONTAINER, "rwdl", -1)?)?;
@@ -527,6 +582,12 @@ async fn a_machines_identity_reaches_the_store_by_tls_and_its_tokens_are_renewed
     ensure!(store.features().has(Feature::BatchedDeletes), "each part bears a token of its own");
     let left = list_all(&store, None).await?.len();
     ensure!(left == usize::try_from(number)?, "{left} are left");
+    // Azurite takes no right for the source but what is in its address: so whoever copies is told that it does not.
+    let object = store.stat(&key("0")?).await?.context("it is there")?;
+    let uncopied = store.copy(store.origin().context("a store that copies")?, &object, &key("copy")?).await;
+    let is_told = matches!(&uncopied, Err(StorageError::NotSupported { .. }));
+    ensure!(is_told && format!("{uncopied:?}").contains("CannotVerifyCopySource"), "{uncopied:?}");
+    ensure!(store.stat(&key("copy")?).await?.is_none());
     let given = identity.given();
     ensure!((2..=u32::try_from(2 * LIFETIME)?).contains(&given), "{given} tokens for {number} objects");
 

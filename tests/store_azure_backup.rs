@@ -5,7 +5,7 @@ mod support;
 
 use support::stores::azurite::{self, Azurite, sas};
 use support::stores::http_proxy::{HttpProxy, Weather};
-use support::stores::tour::goes_there_and_comes_back;
+use support::stores::tour::{TwoPaths, goes_there_and_comes_back};
 use support::{
     Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, assert_refused_with_one_of, data, ensure,
     labels, limits, note,
@@ -66,6 +66,22 @@ fn a_backup_goes_to_a_directory_and_to_azure_at_once_and_restores_from_azure_alo
     let azure = AzureSite::prepare()?;
     let alone = azure.alone("azure-alone.toml", &azure.server.table(CONTAINER, &sas_lines("rl")?))?;
     goes_there_and_comes_back(&azure.site, &alone)
+}
+
+#[test]
+fn between_two_paths_of_one_container_the_service_copies_and_the_copy_stands_alone() -> Result<()> {
+    let server = Azurite::start()?;
+    block_on(server.create_container(CONTAINER))?;
+    let proxy = HttpProxy::before(server.socket_address()?, Random::from_environment()?)?;
+    let table = server.table_at(&proxy.endpoint(), CONTAINER, "");
+    let paths = TwoPaths::filled("azure", ["/pg/main", "/pg/copy"], &table)?;
+    let names = || block_on(server.names(CONTAINER, "pg/copy/main/backup/", ""));
+    paths.is_killed_amid_packs(|| Ok(names()?.join("\n")))?;
+    paths.store_copies(&proxy)?;
+    let gone = format!("/{CONTAINER}/pg%2Fmain%2Fpgconvoy.repo");
+    let answer = block_on(server.request("DELETE", &gone, "", &[], Vec::new()))?;
+    ensure!(answer.status() == 202, "{}", answer.status());
+    paths.second_stands_alone()
 }
 
 #[test]

@@ -4,10 +4,10 @@ mod support;
 
 use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::seaweed::{self, BUCKET, SECRET_KEY, Seaweed};
-use support::stores::tour::{came_back, goes_there_and_comes_back};
+use support::stores::tour::{TwoPaths, came_back, goes_there_and_comes_back};
 use support::{
-    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, assert_refused, data, ensure,
-    labels, limits, note, same_data,
+    Context, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, data, ensure, labels, limits, note,
+    same_data,
 };
 
 /// Of a bucket that was made with Object Lock.
@@ -42,74 +42,21 @@ fn a_backup_to_a_directory_and_to_s3_at_once_comes_back_from_s3_alone() -> Resul
     Ok(())
 }
 
-/// Some packs and segments of megabytes that compress by half.
-const NOISE: &str = "create table noise as select n, md5(n::text) || md5((n * 7)::text) || md5((n * 13)::text) as text \
-                     from generate_series(1, 250000) n";
-/// What a synchronisation sends of its own: small objects, lists of parts.
-const PAPERS_BYTES: u64 = 4 << 20;
-
 #[test]
 fn between_two_paths_of_one_bucket_the_store_copies_and_the_copy_stands_alone() -> Result<()> {
     let server = Seaweed::start()?;
     let proxy = HttpProxy::before(server.address(), Random::from_environment()?)?;
-    let site = Site::prepare(&SiteOptions::default())?;
     let table = seaweed::table(&proxy.endpoint(), SECRET_KEY);
-    let [first, second] = [(0, "/pg/main"), (1, "/pg/copy")]
-        .map(|(number, path): (usize, _)| site.repos[number].clone().in_store("s3", path, &table));
-    let site = site.with_repos(vec![first, second])?.without_keys()?;
-    site.config.clone().repos(&site.repos[..1]).write(&site.scratch.config_file())?;
-    let both = site.pgconvoy.with_config(&site.scratch, "both.toml", &site.config)?;
-    site.cluster.start()?;
-    site.pgconvoy.run(["stanza-create"])?.ok()?;
-    site.cluster.psql(NOISE)?;
-    site.cluster.psql("checkpoint")?;
-    let mut known = vec![site.backup_label(&["--unit-size=8MiB"])?];
-    site.cluster.psql("create table later as select generate_series(1, 1000) n")?;
-    site.cluster.psql("checkpoint")?;
-    let report = site.pgconvoy.run(["backup", "--type=incr", "--output=json"])?.ok()?.json()?;
-    known.push(report["label"].as_str().context("label")?.to_owned());
-    site.cluster.switch_and_archive()?;
-    let expected = data::fingerprint(&site.cluster)?;
-    site.cluster.stop()?;
-
-    let sync = ["repo-sync", "--from=1", "--to=2", "--create", "--output=json", "--process-max=1"];
-    let killed = kill_amid_packs(&server, both.start(sync)?)?;
-    // The first one made the repository, and to prove the store wrote more than any papers.
-    let sent = proxy.seen().body_bytes;
-    let report = both.run(sync)?.ok()?.json()?;
-    let sent = proxy.seen().body_bytes - sent;
-    let by_store = bytes_by_store(&report);
-    note(format!("killed: {killed}, sent {sent}, copied by the store {by_store}: {report}"));
-    ensure!(by_store > 2 * PAPERS_BYTES && sent < PAPERS_BYTES, "{sent} bytes were sent: {report}");
-    assert_eq!(labels(&both, 2)?, known);
-    both.run(["verify", "--repo=2"])?.ok()?;
+    let paths = TwoPaths::filled("s3", ["/pg/main", "/pg/copy"], &table)?;
+    let packs = format!("/{BUCKET}?list-type=2&prefix=pg/copy/main/backup/");
+    paths.is_killed_amid_packs(|| Ok(server.anonymous("GET", &packs, "")?.body))?;
+    paths.store_copies(&proxy)?;
     ensure!(
         server.unfinished_uploads()?.len() <= 1,
         "only what was under way when it was killed may be left"
     );
-
     server.anonymous("DELETE", &format!("/{BUCKET}/pg/main/pgconvoy.repo"), "")?;
-    let alone = site.only_repos(&[2])?;
-    let copy = site.copy("alone")?;
-    alone.run(["restore", &format!("--pg-path={}", copy.data().display())])?.ok()?;
-    copy.start_and_recover()?;
-    same_data(&copy, &expected)?;
-    copy.stop()
-}
-
-/// False: it had ended by then.
-fn kill_amid_packs(server: &Seaweed, running: Running) -> Result<bool> {
-    limits::wait_for("a pack in the target", limits::COMMAND, || {
-        let listed =
-            server.anonymous("GET", &format!("/{BUCKET}?list-type=2&prefix=pg/copy/main/backup/"), "")?;
-        Ok((listed.body.contains("/pack/") || running.has_ended()?).then_some(()))
-    })?;
-    Ok(running.kill_and_wait()?.signal.is_some())
-}
-
-fn bytes_by_store(report: &Json) -> u64 {
-    let all = [&report["backup"], &report["archive"]].map(|all| all.as_array().cloned().unwrap_or_default());
-    all.iter().flatten().filter_map(|one| one["bytes-by-store"].as_u64()).sum()
+    paths.second_stands_alone()
 }
 
 #[test]

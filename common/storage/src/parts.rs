@@ -178,25 +178,31 @@ impl<S: PartStore> PartedUpload<S> {
         Ok(Begun { ticket, may_have_strays, next: 0, under_way: JoinSet::new(), done: Vec::new() })
     }
 
+    async fn begun(&mut self) -> Result<&mut Begun<S>, StorageError> {
+        if self.begun.is_none() {
+            self.begun = Some(self.begin().await?);
+        }
+        Ok(self.begun.as_mut().expect("it was begun above"))
+    }
+
     /// Puts the filled part on its way.
     async fn send_part(&mut self) -> Result<(), StorageError> {
         let body = std::mem::take(&mut self.filling).freeze();
         let at = self.place();
-        if self.begun.is_none() {
-            self.begun = Some(self.begin().await?);
-        }
-        let begun = self.begun.as_mut().expect("it was begun above");
-        begun.settle(self.limits.in_flight_max, &at).await?;
+        let limits = self.limits;
+        let begun = self.begun().await?;
+        begun.settle(limits.in_flight_max, &at).await?;
         let number = begun.next;
-        if number >= self.limits.parts_max {
-            let reason = format!("an object of more than {number} parts of {} bytes", self.limits.bytes);
+        if number >= limits.parts_max {
+            let reason = format!("an object of more than {number} parts of {} bytes", limits.bytes);
             return Err(StorageError::NotSupported { at, reason });
         }
         begun.next += 1;
+        let ticket = Arc::clone(&begun.ticket);
         let slot = self.slots.take().await;
-        let (store, ticket) = (self.store.clone(), Arc::clone(&begun.ticket));
-        let tries = Tries::of_part(self.limits.retry, at);
-        begun.under_way.spawn(async move {
+        let store = self.store.clone();
+        let tries = Tries::of_part(limits.retry, at);
+        self.begun().await?.under_way.spawn(async move {
             let part = tries.repeat(|| store.put_part(&ticket, number, body.clone())).await;
             drop(slot);
             part.map(|part| (number, part))
@@ -257,27 +263,59 @@ impl<S: PartStore> PartedUpload<S> {
         joined
     }
 
-    /// Makes the object of one part that the store finds by itself: for an upload that nothing was written to.
+    /// Makes an object of `size` bytes of parts that the store finds by itself: for an upload that nothing was written to.
     pub async fn finish_with<F>(
         mut self,
-        find: impl Fn(Arc<S::Ticket>) -> F + Send + Sync,
+        size: u64,
+        parts: u32,
+        find: impl Fn(Arc<S::Ticket>, u32) -> F + Clone + Send + Sync + 'static,
     ) -> Result<(), StorageError>
     where
-        F: Future<Output = Result<S::Part, StorageError>> + Send,
+        F: Future<Output = Result<S::Part, StorageError>> + Send + 'static,
     {
-        let begun = self.begin().await?;
-        let ticket = Arc::clone(&begun.ticket);
-        self.begun = Some(begun);
-        let found =
-            Tries::of_part(self.limits.retry, self.place()).repeat(|| find(Arc::clone(&ticket))).await;
-        let joined = match (found, &mut self.begun) {
-            (Ok(part), Some(begun)) => {
-                begun.done.push((0, part));
-                self.join().await
-            }
-            (found, _) => found.map(drop),
+        let joined = match self.find_parts(parts, find).await {
+            Ok(()) => self.join().await,
+            Err(error) => Err(error),
         };
-        self.tidied(joined).await
+        self.tidied(joined).await?;
+        self.compared(size).await
+    }
+
+    async fn find_parts<F>(
+        &mut self,
+        parts: u32,
+        find: impl Fn(Arc<S::Ticket>, u32) -> F + Clone + Send + Sync + 'static,
+    ) -> Result<(), StorageError>
+    where
+        F: Future<Output = Result<S::Part, StorageError>> + Send + 'static,
+    {
+        let (at, limits) = (self.place(), self.limits);
+        let begun = self.begun().await?;
+        for number in 0..parts {
+            begun.settle(limits.in_flight_max, &at).await?;
+            let (find, ticket) = (find.clone(), Arc::clone(&begun.ticket));
+            let tries = Tries::of_part(limits.retry, at.clone());
+            begun.under_way.spawn(async move {
+                let part = tries.repeat(|| find(Arc::clone(&ticket), number)).await;
+                part.map(|part| (number, part))
+            });
+        }
+        Ok(())
+    }
+
+    /// What the store made by itself is as long as it is to be, or it is removed.
+    async fn compared(&self, size: u64) -> Result<(), StorageError> {
+        let at = self.place();
+        match self.tries().repeat(|| self.store.stat(&self.key)).await? {
+            Some(made) if made.size == size => Ok(()),
+            None => Err(StorageError::NotFound { at }),
+            Some(made) => {
+                // It is this upload's: nothing else could take its name.
+                self.store.delete(&self.key).await?;
+                let reason = format!("it copied {} of {size} bytes", made.size);
+                Err(StorageError::NotSupported { at, reason })
+            }
+        }
     }
 
     /// Why an upload that was not joined is not there: somebody else's object ended it, or somebody swept it.

@@ -4,6 +4,7 @@
 
 mod identity;
 mod sas;
+mod service;
 mod shared;
 mod token;
 
@@ -11,13 +12,18 @@ pub use identity::Surroundings;
 pub(crate) use sas::SasFacts;
 pub(crate) use token::TokenTrouble;
 
-use azure_core::http::{Request, headers};
+use azure_core::http::headers::HeaderName;
+use azure_core::http::{Request, Url, headers};
 use pgconvoy_core::config::{AzureConfig, AzureKeyType};
 use sas::Sas;
 use shared::SharedKey;
 use std::fmt;
 use std::sync::Arc;
 use token::Tokens;
+
+/// From where the server is to copy, and by what right of its own it reads that.
+pub(crate) const COPY_SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
+const COPY_SOURCE_AUTHORIZATION: HeaderName = HeaderName::from_static("x-ms-copy-source-authorization");
 
 /// What a request bears. A clone shares its tokens.
 #[derive(Clone)]
@@ -48,6 +54,25 @@ impl Access {
                 request.insert_header(headers::AUTHORIZATION, bearer.to_string());
             }
         }
+        Ok(())
+    }
+
+    /// Lets the server read the blob that it is to copy by the same right that the request is made by. `blob` is `CONTAINER/NAME`.
+    pub(crate) async fn lend(
+        &self,
+        request: &mut Request,
+        blob: &str,
+        mut address: Url,
+    ) -> Result<(), TokenTrouble> {
+        match self {
+            Access::Shared(key) => key.sign_address(blob, &mut address),
+            Access::Sas(sas) => sas.append(&mut address),
+            Access::Token(tokens) => {
+                let bearer = tokens.bearer().await?;
+                request.insert_header(COPY_SOURCE_AUTHORIZATION, bearer.to_string());
+            }
+        }
+        request.insert_header(COPY_SOURCE, address.to_string());
         Ok(())
     }
 

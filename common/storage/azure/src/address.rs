@@ -1,12 +1,12 @@
-//! Where a container is: the one URL that everything else is made of.
+//! Where an account and a container are: the URLs that everything else is made of.
 
 use azure_core::http::Url;
 use pgconvoy_core::config::{AzureConfig, UriStyle};
 
-/// `https://ACCOUNT.ENDPOINT/CONTAINER`, or `https://ENDPOINT/ACCOUNT/CONTAINER` with `uri-style = "path"`.
+/// `https://ACCOUNT.ENDPOINT/`, or `https://ENDPOINT/ACCOUNT` with `uri-style = "path"`.
 ///
 /// Without a scheme the endpoint is reached by TLS. The reason is for an operator.
-pub(crate) fn container_url(config: &AzureConfig) -> Result<Url, String> {
+pub(crate) fn account_url(config: &AzureConfig) -> Result<Url, String> {
     let (scheme, host) = match config.endpoint.split_once("://") {
         Some((scheme @ ("http" | "https"), host)) => (scheme, host),
         Some((scheme, _)) => return Err(format!("endpoint: '{scheme}' is neither http nor https")),
@@ -29,9 +29,18 @@ pub(crate) fn container_url(config: &AzureConfig) -> Result<Url, String> {
     if config.uri_style == UriStyle::Path {
         segments.push(&config.account);
     }
-    segments.push(&config.container);
     drop(segments);
     Ok(url)
+}
+
+/// What lies in an account: a container, or a blob of one.
+pub(crate) fn within<'a>(account: &Url, names: impl IntoIterator<Item = &'a str>) -> Url {
+    let mut url = account.clone();
+    // An account's address has them.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(names);
+    }
+    url
 }
 
 #[cfg(test)]
@@ -41,7 +50,7 @@ mod tests {
 
     fn url(endpoint: &str, uri_style: UriStyle) -> Result<String, String> {
         let config = AzureConfig { endpoint: endpoint.to_owned(), uri_style, ..config() };
-        container_url(&config).map(|url| url.to_string())
+        account_url(&config).map(|url| within(&url, [config.container.as_str()]).to_string())
     }
 
     #[test]
@@ -56,6 +65,13 @@ mod tests {
         for (endpoint, style, expected) in table {
             assert_eq!(url(endpoint, style).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn a_blob_is_one_name_whatever_it_holds() {
+        let account = account_url(&config()).expect("an address");
+        let blob = within(&account, ["box", "a/b c%20d+e?f#g"]);
+        assert_eq!(blob.as_str(), "https://acct.blob.core.windows.net/box/a%2Fb%20c%2520d+e%3Ff%23g");
     }
 
     #[test]

@@ -37,7 +37,11 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn block_id(&self, number: u32) -> Vec<u8> {
+    pub(crate) fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    pub(crate) fn block_id(&self, number: u32) -> Vec<u8> {
         [self.nonce.as_bytes(), &number.to_be_bytes()].concat()
     }
 }

@@ -2,16 +2,17 @@
 //!
 //! Invariants
 //! 1. Signatures and tokens are added here, behind the SDK's logging, and the errors that leave bear no address: nothing
-//!    that logs or formats ever sees a secret.
+//!    that logs or formats ever sees a secret. What is to be copied has only a name till then, since its address bears a right.
 //! 2. Every body that is written goes with its CRC-64, so the server refuses what was damaged on the way.
 //! 3. One request is sent once. Whoever called tries again.
 
-use crate::access::{Access, TokenTrouble};
+use crate::access::{Access, COPY_SOURCE, TokenTrouble};
+use crate::address;
 use async_trait::async_trait;
 use azure_core::error::ErrorKind;
 use azure_core::http::headers::{HeaderName, HeaderValue, Headers};
 use azure_core::http::policies::{Policy, PolicyResult};
-use azure_core::http::{AsyncRawResponse, Body, Context, HttpClient, Method, Request};
+use azure_core::http::{AsyncRawResponse, Body, Context, HttpClient, Method, Request, Url};
 use azure_core::{Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -26,17 +27,28 @@ const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 pub(crate) struct Door {
     client: reqwest::Client,
     access: Access,
+    account: Url,
 }
 
 impl Door {
-    pub(crate) fn new(client: reqwest::Client, access: Access) -> Door {
-        Door { client, access }
+    pub(crate) fn new(client: reqwest::Client, access: Access, account: Url) -> Door {
+        Door { client, access, account }
     }
 
     /// For a request, or a part of one, that is sent as it is.
     pub(crate) async fn authorize(&self, request: &mut Request) -> Result<()> {
         let authorized = self.access.authorize(request).await;
         authorized.map_err(|trouble| Error::new(ErrorKind::Credential, trouble))
+    }
+
+    /// Makes an address of the `CONTAINER/NAME` that the SDK was told to copy from.
+    async fn authorize_source(&self, request: &mut Request) -> Result<()> {
+        let Some(blob) = request.headers().get_optional_str(&COPY_SOURCE).map(str::to_owned) else {
+            return Ok(());
+        };
+        let address = address::within(&self.account, blob.splitn(2, '/'));
+        let lent = self.access.lend(request, &blob, address).await;
+        lent.map_err(|trouble| Error::new(ErrorKind::Credential, trouble))
     }
 }
 
@@ -54,6 +66,7 @@ impl HttpClient for Door {
         if request.method() == Method::Put && !body.is_empty() {
             request.insert_header(CONTENT_CRC64, crc64(&body));
         }
+        self.authorize_source(&mut request).await?;
         self.authorize(&mut request).await?;
         let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes())
             .map_err(|error| Error::new(ErrorKind::Other, error))?;

@@ -5,7 +5,8 @@
 //! nobody's here: the retry decorator and uploads in parts have them.
 //!
 //! Code map: [`address`] says where the container is, [`access`] by what right one asks; [`reading`], [`blocks`] and
-//! [`list`] are the calls, [`batch`] deletes many blobs by one request, [`lock`] is what a put says of immutability, [`versions`]
+//! [`list`] are the calls, [`batch`] deletes many blobs by one request, [`copy`] has the service copy some, [`lock`] is what a put says of
+//! immutability, [`versions`]
 //! looks into the past.
 //!
 //! Invariants
@@ -21,6 +22,7 @@ mod access;
 mod address;
 mod batch;
 mod blocks;
+mod copy;
 mod door;
 mod list;
 mod lock;
@@ -50,7 +52,7 @@ use pgconvoy_storage::pace::Pace;
 use pgconvoy_storage::parts::{PartLimits, PartSlots, PartedUpload};
 use pgconvoy_storage::{
     Feature, Features, IoAction, ListAfter, ListDepth, ListPage, Lock, LockProof, ObjectInfo, ObjectKey,
-    Place, PutMode, Storage, StorageError, Upload, http,
+    Origin, Place, PutMode, Storage, StorageError, Upload, http, not_an_origin,
 };
 use std::fmt;
 use std::num::NonZero;
@@ -61,6 +63,8 @@ use trouble::Asked;
 
 /// Requests to one store at a time, of all uploads and reads of this process, before it asks for patience.
 const REQUESTS_MAX: u32 = 64;
+
+const ETAG: HeaderName = HeaderName::from_static("etag");
 
 /// How a store is used, beside what its configuration says.
 #[derive(Debug, Clone)]
@@ -87,6 +91,8 @@ struct Inner {
     root: Option<ObjectKey>,
     name: String,
     config: AzureConfig,
+    /// Equal for all repositories that one service lets the same one into.
+    account: AzureConfig,
     access: Access,
     pace: Pace,
     limits: PartLimits,
@@ -118,9 +124,11 @@ impl AzureStorage {
             path => Some(path.parse().map_err(|error| refused(format!("path: {error}")))?),
         };
         let access = Access::of(config, &options.surroundings).map_err(refused)?;
-        let url = address::container_url(config).map_err(refused)?;
+        let account = address::account_url(config).map_err(refused)?;
+        let url = address::within(&account, [config.container.as_str()]);
         let client = http::client(&config.tls, &name)?;
-        let door = Arc::new(Door::new(client, access.clone()));
+        let account_config = copy::account(config, &account);
+        let door = Arc::new(Door::new(client, access.clone(), account));
         let container = container(url, Arc::clone(&door)).map_err(|error| refused(error.to_string()))?;
         let limits = PartLimits {
             bytes: PART_BYTES,
@@ -133,6 +141,7 @@ impl AzureStorage {
             door,
             root,
             config: config.clone(),
+            account: account_config,
             access,
             pace: Pace::new(REQUESTS_MAX),
             limits,
@@ -174,11 +183,16 @@ impl AzureStorage {
         self.0.pace.run(answer).await
     }
 
-    fn blob(&self, key: &ObjectKey) -> BlobClient {
+    /// Of a blob in the container.
+    fn blob_name(&self, key: &ObjectKey) -> String {
         match &self.0.root {
-            Some(root) => self.0.container.blob_client(&format!("{root}/{key}")),
-            None => self.0.container.blob_client(key.as_str()),
+            Some(root) => format!("{root}/{key}"),
+            None => key.to_string(),
         }
+    }
+
+    fn blob(&self, key: &ObjectKey) -> BlobClient {
+        self.0.container.blob_client(&self.blob_name(key))
     }
 
     fn upload(&self, key: &ObjectKey, mode: PutMode) -> PartedUpload<AzureStorage> {
@@ -277,6 +291,22 @@ impl Storage for AzureStorage {
         Ok(Box::new(self.upload(key, mode)))
     }
 
+    fn origin(&self) -> Option<&Origin> {
+        Some(self)
+    }
+
+    fn copies_from(&self, origin: &Origin) -> Option<u64> {
+        let origin = origin.downcast_ref::<AzureStorage>()?;
+        (origin.0.account == self.0.account).then_some(copy::BYTES_MAX)
+    }
+
+    async fn copy(&self, origin: &Origin, object: &ObjectInfo, key: &ObjectKey) -> Result<(), StorageError> {
+        match origin.downcast_ref() {
+            Some(origin) => self.copy_once(origin, object, key).await,
+            None => Err(not_an_origin(self.place(Some(key)))),
+        }
+    }
+
     async fn get(&self, key: &ObjectKey, size_max: u64) -> Result<Bytes, StorageError> {
         self.read_whole(key, size_max).await
     }
@@ -288,7 +318,8 @@ impl Storage for AzureStorage {
     async fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>, StorageError> {
         let Some(headers) = self.head(key).await? else { return Ok(None) };
         let size = self.size_of(key, &headers)?;
-        Ok(Some(ObjectInfo { key: key.clone(), size, modified: modified(&headers), etag: None }))
+        let etag = headers.get_optional_str(&ETAG).map(Into::into);
+        Ok(Some(ObjectInfo { key: key.clone(), size, modified: modified(&headers), etag }))
     }
 
     async fn list(

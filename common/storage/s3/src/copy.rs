@@ -7,12 +7,12 @@
 use crate::errors::Outcome;
 use crate::parts::{Ticket, speechless};
 use crate::request::{CustomerKey, escaped};
-use crate::store::{S3Storage, size_of};
+use crate::store::S3Storage;
 use aws_sdk_s3::types::CompletedPart;
 use pgconvoy_core::config::{S3Config, UriStyle};
-use pgconvoy_storage::decorate::retry::Tries;
-use pgconvoy_storage::{IoAction, ObjectInfo, ObjectKey, PutMode, Storage as _, StorageError};
+use pgconvoy_storage::{IoAction, ObjectInfo, ObjectKey, PutMode, StorageError};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Of one part.
 pub(crate) const COPY_BYTES_MAX: u64 = 5 << 30;
@@ -38,20 +38,12 @@ impl S3Storage {
         object: &ObjectInfo,
         key: &ObjectKey,
     ) -> Result<(), StorageError> {
-        let upload = self.upload_of_parts(key, PutMode::Create);
-        upload.finish_with(|ticket| async move { self.copy_part(&ticket, origin, object).await }).await?;
-        let at = self.place(Some(key));
-        let facts = Tries::new(self.retry, at.clone()).repeat(|| self.facts(key)).await?;
-        match facts.as_ref().map(size_of) {
-            Some(size) if size == object.size => Ok(()),
-            None => Err(StorageError::NotFound { at }),
-            Some(size) => {
-                // It is this copy: nothing else could take its name.
-                self.delete(key).await?;
-                let reason = format!("it copied {size} of {} bytes", object.size);
-                Err(StorageError::NotSupported { at, reason })
-            }
-        }
+        let (store, origin, source) = (self.clone(), origin.clone(), object.clone());
+        let find = move |ticket: Arc<Ticket>, _| {
+            let (store, origin, source) = (store.clone(), origin.clone(), source.clone());
+            async move { store.copy_part(&ticket, &origin, &source).await }
+        };
+        self.upload_of_parts(key, PutMode::Create).finish_with(object.size, 1, find).await
     }
 
     async fn copy_part(

@@ -294,6 +294,41 @@ async fn all_uploads_together_stay_within_the_room_of_their_slots() {
     }
 }
 
+/// What the store has somewhere else comes here, in parts of ten bytes.
+async fn find_all(store: &Parts, all: Bytes, size: u64) -> Result<(), StorageError> {
+    let parts = u32::try_from(all.len().div_ceil(10)).unwrap();
+    let finder = store.clone();
+    let find = move |ticket: Arc<Ticket>, number: u32| {
+        let start = usize::try_from(number).unwrap() * 10;
+        let (store, part) = (finder.clone(), all.slice(start..all.len().min(start + 10)));
+        async move { store.put_part(&ticket, number, part).await }
+    };
+    store.upload("a", PutMode::Create).finish_with(size, parts, find).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_that_the_store_finds_make_an_object_of_the_size_that_is_known_or_none() {
+    for length in [0u8, 1, 10, 95] {
+        let store = Parts::default();
+        store.state().failures = 2;
+        assert_eq!(find_all(&store, pattern(length), u64::from(length)).await, Ok(()));
+        assert_eq!(body_of(&store, "a").await, pattern(length));
+        assert!(store.state().running_most <= LIMITS.in_flight_max);
+        let again = find_all(&store, pattern(length), u64::from(length)).await;
+        assert!(matches!(again, Err(StorageError::AlreadyExists { .. })), "{again:?}");
+        assert_eq!(body_of(&store, "a").await, pattern(length));
+    }
+    let store = Parts::default();
+    let refused = find_all(&store, pattern(95), 96).await;
+    assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");
+    assert_eq!(crate::list_all(&store, None).await, Ok(vec![]));
+    store.state().failures = 1000;
+    let refused = find_all(&store, pattern(95), 95).await;
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+    let state = store.state();
+    assert!(state.parts.is_empty() && state.discarded > 0, "{state:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_that_fails_is_sent_again_alone() {
     let store = Parts::default();

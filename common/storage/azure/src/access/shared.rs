@@ -1,6 +1,7 @@
 //! Signing with an account's key, as "Authorize with Shared Key" of Azure's documentation has it.
 
-use azure_core::http::{Request, headers};
+use super::service;
+use azure_core::http::{Request, Url, headers};
 use azure_core::time::{OffsetDateTime, to_rfc7231};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -24,10 +25,21 @@ impl SharedKey {
 
     pub(crate) fn sign(&self, request: &mut Request) {
         request.insert_header(headers::MS_DATE, to_rfc7231(&OffsetDateTime::now_utc()));
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
-        mac.update(string_to_sign(&self.account, request).as_bytes());
-        let signature = BASE64.encode(mac.finalize().into_bytes());
+        let signature = self.signature(&string_to_sign(&self.account, request));
         request.insert_header(headers::AUTHORIZATION, format!("SharedKey {}:{signature}", self.account));
+    }
+
+    /// Makes the address of `blob`, `CONTAINER/NAME`, one by which anybody reads it for a while.
+    pub(crate) fn sign_address(&self, blob: &str, address: &mut Url) {
+        let end = service::end(OffsetDateTime::now_utc());
+        let signature = self.signature(&service::string_to_sign(&self.account, blob, &end));
+        service::append(address, &end, &signature);
+    }
+
+    fn signature(&self, text: &str) -> String {
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(text.as_bytes());
+        BASE64.encode(mac.finalize().into_bytes())
     }
 }
 
