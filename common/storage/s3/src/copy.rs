@@ -38,6 +38,8 @@ impl S3Storage {
         object: &ObjectInfo,
         key: &ObjectKey,
     ) -> Result<(), StorageError> {
+        // Before an upload is begun.
+        object.known_etag(|| origin.place(Some(&object.key)))?;
         let (store, origin, source) = (self.clone(), origin.clone(), object.clone());
         let find = move |ticket: Arc<Ticket>, _| {
             let (store, origin, source) = (store.clone(), origin.clone(), source.clone());
