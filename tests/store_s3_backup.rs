@@ -6,7 +6,7 @@ use support::stores::http_proxy::{HttpProxy, Weather};
 use support::stores::seaweed::{self, BUCKET, SECRET_KEY, Seaweed};
 use support::stores::tour::{TwoPaths, came_back, goes_there_and_comes_back};
 use support::{
-    Context, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, data, ensure, labels, limits, note,
+    Context, Pgconvoy, Random, Result, Site, SiteOptions, assert_refused, ensure, labels, limits, note,
     same_data,
 };
 
