@@ -124,11 +124,15 @@ async fn seaweedfs_copies_by_itself_in_fair_weather_and_in_foul() -> Result<()> 
         tenacious(&config(&proxy.endpoint()), &path).expect("connect")
     };
     conformance::copies(make).await;
+    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
     proxy.set(Weather { faults: bad_weather(), percent: 20, ..Weather::default() });
     conformance::copies(make).await;
     note(format!("{:?}", proxy.seen()));
     ensure!(proxy.seen().faults.len() > 3, "{:?}", proxy.seen());
-    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
+    // An upload whose beginning lost its answer is known to nobody, and stays until a sweep where the copy then comes to nothing.
+    let left = server.unfinished_uploads()?;
+    let has_come = |name: &String| !["/gone/to", "/changed/to"].iter().any(|end| name.ends_with(end));
+    ensure!(!left.iter().any(has_come), "{left:?}");
     Ok(())
 }
 
