@@ -193,9 +193,9 @@ install_garage() {
     fi
     build=$(mktemp -d)
     CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_TARGET_DIR=$build/target \
-        cargo install garage --version "$garage_version" --locked --quiet --root "$build/root"
+        cargo install garage --version "$garage_version" --locked --quiet --root "$build/made"
     begin_home "$home" "garage $garage_version"
-    as_root cp -r "$build/root/bin" "$home.new/"
+    as_root cp -r "$build/made/bin" "$home.new/"
     end_home "$home"
     rm -rf "$build"
 }
