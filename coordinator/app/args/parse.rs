@@ -149,11 +149,11 @@ mod tests {
         };
         let all = definition::definition();
         for name in ["archive-push", "archive-get"] {
-            let alone = definition::of_wal_command(name).unwrap();
+            let alone = definition::of_wal_command(name).expect("a WAL command");
             assert_eq!(options(&alone), options(&all));
             assert_eq!(
-                options(alone.find_subcommand(name).unwrap()),
-                options(all.find_subcommand(name).unwrap())
+                options(alone.find_subcommand(name).expect("it is there")),
+                options(all.find_subcommand(name).expect("it is there"))
             );
         }
     }
