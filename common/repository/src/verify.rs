@@ -47,6 +47,7 @@ use crate::error::RepositoryError;
 use crate::object::object_key;
 use crate::open::Repository;
 use backup::KnownPacks;
+use losses::Remembered;
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::format::catalogue::BackupRecord;
 use pgconvoy_core::format::{BackupLabel, HashSecret, layout};
@@ -109,6 +110,7 @@ pub(crate) struct Job {
     cancel: CancellationToken,
     progress: OnProgress,
     bytes: AtomicU64,
+    bad_frames: Remembered,
 }
 
 /// What the check of one thing yields, unless all of it was interrupted.
@@ -143,6 +145,7 @@ impl Job {
             cancel: options.cancel,
             progress,
             bytes: AtomicU64::new(0),
+            bad_frames: Remembered::default(),
         }
     }
 

@@ -10,6 +10,21 @@ use pgconvoy_core::format::layout::PackName;
 use pgconvoy_core::plan::restorable::PackLoss;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bad frames that are remembered, of all packs of a repository: some MiB. What packs lack that were found beyond that, nobody knows.
+const BAD_FRAMES_MAX: usize = 1 << 16;
+
+/// Keeps a repository that is rotten through and through from filling the memory.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered(AtomicUsize);
+
+impl Remembered {
+    /// Whether there is room for the bad frames of one more pack. A pack that has none needs none.
+    pub(super) fn takes(&self, frames: usize) -> bool {
+        frames == 0 || self.0.fetch_add(frames, Ordering::Relaxed).saturating_add(frames) <= BAD_FRAMES_MAX
+    }
+}
 
 /// What of a pack can be given to nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,5 +136,19 @@ fn add(
             loss.endanger_all();
         }
         Damage::Unknown => loss.endanger_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_frames_are_remembered_up_to_a_limit_and_sound_packs_stay_sound_beyond_it() {
+        let remembered = Remembered::default();
+        assert!(remembered.takes(BAD_FRAMES_MAX - 1));
+        assert!(remembered.takes(1));
+        assert!(!remembered.takes(1));
+        assert!(remembered.takes(0));
     }
 }

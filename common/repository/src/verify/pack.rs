@@ -122,7 +122,8 @@ fn data(check: &PackCheck<'_>, pack: &PackReader) -> Checked<(Option<Finding>, D
     let read = own_blocks(check, pack, &mut bad).and_then(|()| borrowed_blocks(check, pack, &mut bad));
     let BadFrames { frames, first } = bad;
     let more = frames.len().saturating_sub(1);
-    let damage = if read.is_ok() { Damage::Frames(frames) } else { Damage::Unknown };
+    let is_known = read.is_ok() && check.job.bad_frames.takes(frames.len());
+    let damage = if is_known { Damage::Frames(frames) } else { Damage::Unknown };
     let flaw = match (first, read) {
         (_, Err(Flaw::Interrupted)) => return Err(Interrupted),
         (Some(first), _) | (None, Err(first)) => first,
