@@ -11,6 +11,7 @@ use support::{
 };
 
 const ARCHIVE_DUPLICATE: i32 = 45;
+const TABLESPACE_MAP: i32 = 76;
 const KNOWN_ABSENT: i32 = 1;
 /// PostgreSQL takes every exit up to 125 for "no such file"; above it stops.
 const CANNOT_TELL: i32 = 126;
@@ -260,5 +261,64 @@ fn a_tablespace_created_after_the_backup_needs_force_where_its_path_exists() -> 
     early.stop()?;
     let changed = files::changes(&before, &files::snapshot(&original)?);
     ensure!(changed.is_empty(), "the copy wrote into its original: {changed:?}");
+    Ok(())
+}
+
+/// What PostgreSQL says now.
+fn said(site: &Site, what: &str) -> Result<String> {
+    Ok(site.cluster.psql(&format!("select {what}"))?.trim().to_owned())
+}
+
+#[test]
+fn a_target_before_a_tablespace_was_created_needs_no_force() -> Result<()> {
+    let site = site(true)?;
+    site.backup(&[])?;
+    site.cluster.psql("create table before as select 1 as n; select pg_create_restore_point('before')")?;
+    let (moment, position) = (said(&site, "clock_timestamp()")?, said(&site, "pg_current_wal_insert_lsn()")?);
+    // The transaction that ends behind the moment is where replay to it ends.
+    let number = site.cluster.psql("begin; create table stop (n int); select txid_current(); commit")?;
+    site.cluster.create_tablespace("later", &site.scratch.join("original"))?;
+    site.cluster.psql("create table in_later tablespace later as select 1 as n")?;
+    let late = said(&site, "clock_timestamp()")?;
+    site.cluster.switch_and_archive()?;
+    site.cluster.stop()?;
+
+    let refused = site.scratch.join("refused");
+    for target in [["--type=time", &format!("--target={late}")], ["--type=name", "--target=nobody-made-it"]] {
+        assert_refused(&site.try_restore(&refused, &target)?, TABLESPACE_MAP)?;
+    }
+    let targets = [("time", moment.as_str()), ("lsn", &position), ("name", "before"), ("xid", number.trim())];
+    for (kind, target) in targets {
+        let (kind_option, target_option) = (format!("--type={kind}"), format!("--target={target}"));
+        let options = [kind_option.as_str(), &target_option, "--target-action=promote"];
+        let copy = site.restore(kind, &options).with_context(|| format!("{kind} {target}"))?;
+        copy.start_and_recover()?;
+        let tables = copy.psql("select relname from pg_class where relname in ('before', 'in_later')")?;
+        assert_eq!(tables.trim(), "before", "{kind}");
+        copy.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn new_tablespaces_are_found_in_wal_that_only_another_repository_has() -> Result<()> {
+    let site = site(true)?;
+    site.backup(&[])?;
+    site.cluster.create_tablespace("later", &site.scratch.join("original"))?;
+    let segment = site.cluster.switch_and_archive()?;
+    site.cluster.stop()?;
+    let target = site.scratch.join("target");
+    let of = |repository: usize| {
+        site.repos[repository].path.join("main/wal/15-1").join(&segment[..16]).join(&segment)
+    };
+    std::fs::remove_file(of(0))?;
+    assert_refused(&site.try_restore(&target, &[])?, TABLESPACE_MAP).context("the first one lacks it")?;
+    let mut stored = std::fs::read(of(1))?;
+    let middle = stored.len() / 2;
+    stored[middle] ^= 1;
+    std::fs::write(of(0), &stored)?;
+    support::user::give(&of(0))?;
+    assert_refused(&site.try_restore(&target, &[])?, TABLESPACE_MAP).context("the first one is damaged")?;
+    ensure!(!target.join("global/pg_control").exists(), "something was restored");
     Ok(())
 }

@@ -84,14 +84,25 @@ async fn archives(
     stanza: &StanzaName,
     wanted: Option<ClusterIdentity>,
 ) -> Result<Vec<ArchiveId>, Failure> {
-    let clusters = repository.clusters(stanza).await?;
-    let Some(newest) = clusters.last() else {
+    let clusters = clusters(repository, stanza, wanted).await?;
+    Ok(clusters.iter().map(ClusterBody::archive_id).collect())
+}
+
+/// The same, with all that is known of the cluster.
+pub(crate) async fn clusters(
+    repository: &Repository,
+    stanza: &StanzaName,
+    wanted: Option<ClusterIdentity>,
+) -> Result<Vec<ClusterBody>, Failure> {
+    let mut clusters = repository.clusters(stanza).await?;
+    let Some(newest) = clusters.pop() else {
         return Err(RepositoryError::NoStanza { place: repository.describe(), stanza: stanza.clone() }.into());
     };
-    let Some(wanted) = wanted else { return Ok(vec![newest.archive_id()]) };
-    let fitting = clusters.iter().rev().filter(|cluster| wanted.is_of(cluster));
-    let fitting: Vec<ArchiveId> = fitting.map(ClusterBody::archive_id).collect();
-    if fitting.is_empty() {
+    let Some(wanted) = wanted else { return Ok(vec![newest]) };
+    clusters.push(newest.clone());
+    clusters.reverse();
+    clusters.retain(|cluster| wanted.is_of(cluster));
+    if clusters.is_empty() {
         let stored = ClusterIdentity { system_id: newest.system_id, version: newest.version };
         return Err(Failure::new(
             ErrorCode::ArchiveMismatch,
@@ -103,7 +114,7 @@ async fn archives(
         .hint("is this the right stanza for the cluster?")
         .hint("after an upgrade of PostgreSQL, run stanza-upgrade"));
     }
-    Ok(fitting)
+    Ok(clusters)
 }
 
 /// Several repositories failed: the first gives the code, all are named.

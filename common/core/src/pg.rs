@@ -51,7 +51,7 @@ pub use path::RelativePath;
 pub use postmaster_pid::PostmasterPid;
 pub use relation::{Fork, RelationFileName};
 pub use tablespace_map::TablespaceMap;
-pub use tablespace_wal::{CreatedTablespace, TablespaceFinder};
+pub use tablespace_wal::{CreatedTablespace, ReplayEnd, TablespaceFinder};
 pub use version::PgVersion;
 pub use wal_header::WalSegmentHeader;
 pub use wal_part::WalPart;

@@ -15,7 +15,8 @@ use crate::codec::Decompressor;
 use crate::error::RepositoryError;
 use crate::object::{ObjectReader, object_key};
 use crate::open::Repository;
-use futures::stream::{self, StreamExt};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
 use pgconvoy_core::format::layout::{self, ArchiveId};
 use pgconvoy_core::format::object::Kind;
 use pgconvoy_core::format::wal::WalBody;
@@ -23,6 +24,7 @@ use pgconvoy_core::ids::StanzaName;
 use pgconvoy_core::pg::{TimelineHistory, TimelineId, WalFileName, WalPart, WalSegmentName};
 use pgconvoy_storage::list_children;
 use sha1::{Digest, Sha1};
+use std::pin::Pin;
 
 /// A history has a line of some 50 bytes for each promotion: more than this is something else.
 const HISTORY_BYTES_MAX: u64 = 1 << 20;
@@ -156,26 +158,26 @@ impl WalReader {
         repository: &Repository,
         mut sink: impl FnMut(&[u8]) -> Result<(), RepositoryError>,
     ) -> Result<(), RepositoryError> {
-        let mut decompressor = Decompressor::new();
-        let (mut raw, mut size, mut sha1) = (Vec::new(), 0u64, Sha1::new());
-        let fetches =
-            (0..self.object.frames().len()).map(|frame| self.object.fetch(repository, frame..frame + 1));
-        let mut fetched = stream::iter(fetches).buffered(FRAMES_AHEAD).enumerate();
-        while let Some((frame, stored)) = fetched.next().await {
-            self.object.decode_frame(frame, &mut stored?.to_vec(), &mut decompressor, &mut raw)?;
-            size += raw.len() as u64;
-            sha1.update(&raw);
+        let mut pieces = self.pieces(repository);
+        let mut raw = Vec::new();
+        while pieces.next(&mut raw).await? {
             sink(&raw)?;
         }
-        let found: [u8; 20] = sha1.finalize().into();
-        if size != self.body.size || found != self.body.sha1 {
-            return Err(RepositoryError::Contradiction {
-                place: repository.describe(),
-                object: self.object.name().to_owned(),
-                reason: "its content does not match its SHA-1".into(),
-            });
-        }
         Ok(())
+    }
+
+    /// The same for who must wait between two pieces.
+    pub fn pieces<'a>(&'a self, repository: &'a Repository) -> WalPieces<'a> {
+        let fetches =
+            (0..self.object.frames().len()).map(|frame| self.object.fetch(repository, frame..frame + 1));
+        WalPieces {
+            reader: self,
+            place: repository,
+            fetched: Box::pin(stream::iter(fetches).buffered(FRAMES_AHEAD).enumerate()),
+            decompressor: Decompressor::new(),
+            size: 0,
+            sha1: Sha1::new(),
+        }
     }
 
     /// What it takes in the repository.
@@ -186,5 +188,43 @@ impl WalReader {
     /// Reads it all and keeps nothing.
     pub async fn check(&self, repository: &Repository) -> Result<(), RepositoryError> {
         self.read(repository, |_| Ok(())).await
+    }
+}
+
+type Fetched<'a> = Pin<Box<dyn Stream<Item = (usize, Result<Bytes, RepositoryError>)> + Send + 'a>>;
+
+/// A stored WAL file on its way out.
+pub struct WalPieces<'a> {
+    reader: &'a WalReader,
+    place: &'a Repository,
+    fetched: Fetched<'a>,
+    decompressor: Decompressor,
+    size: u64,
+    sha1: Sha1,
+}
+
+impl WalPieces<'_> {
+    /// Puts the next piece in place of what `raw` holds. `false`: that was all, and its checksum is proved.
+    pub async fn next(&mut self, raw: &mut Vec<u8>) -> Result<bool, RepositoryError> {
+        let Some((frame, stored)) = self.fetched.next().await else {
+            return self.prove().map(|()| false);
+        };
+        self.reader.object.decode_frame(frame, &mut stored?.to_vec(), &mut self.decompressor, raw)?;
+        self.size += raw.len() as u64;
+        self.sha1.update(&raw);
+        Ok(true)
+    }
+
+    fn prove(&mut self) -> Result<(), RepositoryError> {
+        let WalReader { object, body } = self.reader;
+        let found: [u8; 20] = self.sha1.finalize_reset().into();
+        if self.size == body.size && found == body.sha1 {
+            return Ok(());
+        }
+        Err(RepositoryError::Contradiction {
+            place: self.place.describe(),
+            object: object.name().to_owned(),
+            reason: "its content does not match its SHA-1".into(),
+        })
     }
 }

@@ -21,14 +21,22 @@ pub(super) struct Place {
     pub(super) record: BackupRecord,
 }
 
-/// The repositories that have the backup, in the order in which they are asked; at least one.
-pub(super) async fn find(order: &RestoreOrder) -> Result<Vec<Place>, Failure> {
+pub(super) struct Choice {
+    /// The repositories that have the backup, in the order in which they are asked; at least one.
+    pub(super) places: Vec<Place>,
+    /// All that could be opened.
+    pub(super) repositories: Vec<Arc<Repository>>,
+}
+
+pub(super) async fn find(order: &RestoreOrder) -> Result<Choice, Failure> {
     let mut search = Search::open(order).await;
     let mut passed_over: Option<(BackupLabel, Misfit)> = None;
     while let Some((label, repositories)) = search.labels.pop_last() {
         let places = search.places(label, repositories).await?;
         let Some(first) = places.first() else { continue };
-        let Some(misfit) = search.judge(&first.record).await else { return Ok(places) };
+        let Some(misfit) = search.judge(&first.record).await else {
+            return Ok(Choice { places, repositories: search.repositories });
+        };
         if order.set.is_some() {
             return Err(unfit(label, &misfit).hint("without --set the newest backup that fits is chosen"));
         }

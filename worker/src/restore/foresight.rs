@@ -2,19 +2,28 @@
 //!
 //! CREATE TABLESPACE replays with the path of the original, which no map of a restore reaches: on a host where that
 //! path exists, rows written in the copy appear in the original.
+//!
+//! PostgreSQL will be given each segment by whichever repository has it, so all of them are looked through, up to where the
+//! target ends replay.
+
+mod archives;
 
 use super::source::Chosen;
 use super::{RestoreOrder, Surroundings, stop_if_asked};
+use archives::{Archives, Holder, Pieces};
 use pgconvoy_core::failure::{ErrorCode, Failure};
-use pgconvoy_core::format::layout::ArchiveId;
 use pgconvoy_core::pg::{
-    CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalFileName, WalSegmentHeader,
-    WalSegmentName, WalSegmentSize,
+    CreatedTablespace, Follow, Lsn, ReplayEnd, TablespaceFinder, TimelineId, WalSegmentHeader, WalSegmentName,
 };
-use pgconvoy_core::plan::recovery::RecoveryTarget;
-use pgconvoy_repository::{Repository, RepositoryError};
-use std::collections::BTreeMap;
+use pgconvoy_core::plan::recovery::{RecoveryTarget, TargetTimeline};
+use pgconvoy_repository::RepositoryError;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+
+/// Segments whose bytes are on their way while earlier ones are looked through.
+const SEGMENTS_AHEAD: usize = 4;
+/// So many segments take their time: who waits is told now and then.
+const TOLD_EVERY: usize = 100;
 
 /// Before anything is written.
 pub(super) fn check(chosen: &Chosen, order: &RestoreOrder, around: &Surroundings) -> Result<(), Failure> {
@@ -29,7 +38,7 @@ pub(super) fn check(chosen: &Chosen, order: &RestoreOrder, around: &Surroundings
                 "replay of the archived WAL would use '{location}' for tablespace {oid}, and that exists on this host"
             );
             return Err(Failure::new(ErrorCode::TablespaceMap, message)
-                .hint("if another cluster uses that directory, it would be overwritten: restore on another host, or with --type=immediate")
+                .hint("if another cluster uses that directory, it would be overwritten: restore on another host, with --type=immediate, or to a target before it was created")
                 .hint("if nothing does, --force restores all the same"));
         }
     }
@@ -41,121 +50,198 @@ fn to_come(
     order: &RestoreOrder,
     around: &Surroundings,
 ) -> Result<Vec<CreatedTablespace>, Failure> {
-    let Some(first) = chosen.head.wal_start.filter(|_| order.recovery.target.uses_archive()) else {
-        return Ok(Vec::new());
-    };
-    let last = chosen.head.wal_stop.filter(|_| order.recovery.target == RecoveryTarget::Immediate);
-    let archive = ArchiveId { version: chosen.record.version, number: chosen.record.cluster };
-    let repository = chosen.origin.repository();
-    let files = around.runtime.block_on(repository.wal_files(&order.stanza, archive))?;
-    let streamed = around.runtime.block_on(repository.streamed_ends(&order.stanza, archive))?;
-    // Which timeline is followed is PostgreSQL's to decide: all that begin at the backup or later are looked at.
-    let mut timelines: BTreeMap<TimelineId, ToReplay> = BTreeMap::new();
-    let is_to_come = |segment: WalSegmentName| {
-        segment.timeline() >= first.timeline()
-            && segment.to_string()[8..] >= first.to_string()[8..]
-            && last.is_none_or(|last| segment.timeline() == first.timeline() && segment <= last)
-    };
-    for file in files {
-        if let WalFileName::Segment(segment) = file
-            && is_to_come(segment)
-        {
-            timelines.entry(segment.timeline()).or_default().whole.push(segment);
-        }
-    }
-    for segment in streamed.into_iter().filter(|segment| is_to_come(*segment)) {
-        timelines.entry(segment.timeline()).or_default().streamed = Some(segment);
-    }
+    let Some(extent) = Extent::of(chosen, order) else { return Ok(Vec::new()) };
+    let archives = around.runtime.block_on(Archives::open(chosen))?;
+    let timelines = around.runtime.block_on(to_replay(&archives, &extent))?;
     let mut found: Vec<CreatedTablespace> = Vec::new();
-    let mut size = None;
     for ToReplay { whole, streamed } in timelines.into_values() {
-        let mut look = Look { repository, order, archive, finder: None, size };
-        for segment in whole {
-            stop_if_asked(around)?;
-            match around.runtime.block_on(look.segment(segment)) {
-                Ok(Follow::Ended) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!("WAL segment {segment} cannot be looked at for new tablespaces: {error}");
-                    break;
-                }
-            }
+        let mut look = Look { archives: &archives, extent: &extent, around, finder: None };
+        look.whole(&whole)?;
+        for (segment, holders) in &streamed {
+            look.streamed(*segment, holders);
         }
-        if let Some(segment) = streamed
-            && let Err(error) = around.runtime.block_on(look.streamed(segment))
-        {
-            tracing::warn!("what was streamed of {segment} cannot be looked at for new tablespaces: {error}");
-        }
-        size = look.size;
         let seen = look.finder.map_or_else(Vec::new, |finder| finder.found().to_vec());
         found.extend(seen.into_iter().filter(|one| !found.contains(one)).collect::<Vec<_>>());
     }
     Ok(found)
 }
 
-/// What there is of one timeline.
+/// Which WAL may be replayed.
+struct Extent {
+    first: WalSegmentName,
+    /// `None`: whatever the archive has.
+    last: Option<WalSegmentName>,
+    timeline: Option<TargetTimeline>,
+    end: ReplayEnd,
+}
+
+impl Extent {
+    /// `None`: none of the archive's.
+    fn of(chosen: &Chosen, order: &RestoreOrder) -> Option<Extent> {
+        let target = &order.recovery.target;
+        let first = chosen.head.wal_start.filter(|_| target.uses_archive())?;
+        let last = chosen.head.wal_stop.filter(|_| *target == RecoveryTarget::Immediate);
+        Some(Extent { first, last, timeline: order.recovery.timeline, end: target.replay_end() })
+    }
+
+    /// Which timeline is followed is PostgreSQL's to decide, unless somebody said it: all that begin at the backup or later
+    /// count.
+    fn has(&self, segment: WalSegmentName) -> bool {
+        let timeline = segment.timeline();
+        let is_of_timeline = match self.timeline {
+            Some(TargetTimeline::Current) => timeline == self.first.timeline(),
+            Some(TargetTimeline::Number(number)) => timeline <= number,
+            Some(TargetTimeline::Latest) | None => true,
+        };
+        is_of_timeline
+            && timeline >= self.first.timeline()
+            && segment.to_string()[8..] >= self.first.to_string()[8..]
+            && self.last.is_none_or(|last| timeline == self.first.timeline() && segment <= last)
+    }
+}
+
+/// What there is of one timeline, and who has it.
 #[derive(Default)]
 struct ToReplay {
-    whole: Vec<WalSegmentName>,
-    /// There are parts of it.
-    streamed: Option<WalSegmentName>,
+    whole: BTreeMap<WalSegmentName, Vec<Holder>>,
+    /// There are parts of these.
+    streamed: BTreeMap<WalSegmentName, Vec<Holder>>,
+}
+
+/// Fails where no archive can be listed.
+async fn to_replay(archives: &Archives, extent: &Extent) -> Result<BTreeMap<TimelineId, ToReplay>, Failure> {
+    let mut timelines: BTreeMap<TimelineId, ToReplay> = BTreeMap::new();
+    let (mut is_any_listed, mut first_failure) = (false, None);
+    for holder in archives.holders() {
+        let listed = match archives.list(holder).await {
+            Ok(listed) => listed,
+            Err(failure) => {
+                let repository = archives.repository(holder);
+                tracing::warn!("WAL of repo {repository} cannot be looked at for new tablespaces: {failure}");
+                first_failure.get_or_insert(failure);
+                continue;
+            }
+        };
+        is_any_listed = true;
+        for segment in listed.whole.into_iter().filter(|segment| extent.has(*segment)) {
+            let timeline = timelines.entry(segment.timeline()).or_default();
+            timeline.whole.entry(segment).or_default().push(holder);
+        }
+        for segment in listed.streamed.into_iter().filter(|segment| extent.has(*segment)) {
+            let timeline = timelines.entry(segment.timeline()).or_default();
+            timeline.streamed.entry(segment).or_default().push(holder);
+        }
+    }
+    for ToReplay { whole, streamed } in timelines.values_mut() {
+        // The whole segment says all that its parts say.
+        streamed.retain(|segment, _| !whole.contains_key(segment));
+    }
+    match first_failure {
+        Some(failure) if !is_any_listed => Err(failure),
+        _ => Ok(timelines),
+    }
 }
 
 /// Follows one timeline.
 struct Look<'a> {
-    repository: &'a Repository,
-    order: &'a RestoreOrder,
-    archive: ArchiveId,
+    archives: &'a Archives,
+    extent: &'a Extent,
+    around: &'a Surroundings,
     finder: Option<TablespaceFinder>,
-    size: Option<WalSegmentSize>,
 }
 
 impl Look<'_> {
-    async fn segment(&mut self, segment: WalSegmentName) -> Result<Follow, RepositoryError> {
-        let name = WalFileName::Segment(segment);
-        let Some(stored) = self.repository.open_wal(&self.order.stanza, self.archive, &name).await? else {
-            return Ok(Follow::Ended);
-        };
-        let (mut follow, mut at) = (Follow::Next, None);
-        let version = self.archive.version;
-        stored
-            .read(self.repository, |bytes| {
-                if follow != Follow::Next {
-                    return Ok(());
-                }
-                if at.is_none() {
-                    let Ok(header) = WalSegmentHeader::parse(bytes) else {
-                        follow = Follow::Ended;
-                        return Ok(());
-                    };
-                    at = Some(header.start);
-                    self.size = Some(header.segment_size);
-                    self.finder.get_or_insert_with(|| TablespaceFinder::new(version, header.wal_page_size));
-                }
-                if let (Some(start), Some(finder)) = (&mut at, &mut self.finder) {
-                    follow = finder.pages(*start, bytes);
-                    *start = Lsn(start.0 + bytes.len() as u64);
-                }
-                Ok(())
-            })
-            .await?;
-        Ok(follow)
-    }
-
-    /// archive-get may hand it out where the archive ends.
-    async fn streamed(&mut self, segment: WalSegmentName) -> Result<(), RepositoryError> {
-        let (Some(size), stanza) = (self.size, &self.order.stanza) else { return Ok(()) };
-        let chain = self.repository.wal_parts(stanza, self.archive, segment, size).await?;
-        let mut bytes = Vec::new();
-        let take = |piece: &[u8]| {
-            bytes.extend_from_slice(piece);
-            Ok(())
-        };
-        self.repository.read_wal_parts(stanza, self.archive, &chain, take).await?;
-        if let Ok(header) = WalSegmentHeader::parse(&bytes) {
-            let begin = || TablespaceFinder::new(self.archive.version, header.wal_page_size);
-            self.finder.get_or_insert_with(begin).pages(header.start, &bytes);
+    /// A segment that no archive gives ends it: replay will not get further either.
+    fn whole(&mut self, segments: &BTreeMap<WalSegmentName, Vec<Holder>>) -> Result<(), Failure> {
+        let mut to_ask = segments.iter();
+        let mut asked = VecDeque::new();
+        for looked_at in 1.. {
+            stop_if_asked(self.around)?;
+            while asked.len() < SEGMENTS_AHEAD
+                && let Some((segment, holders)) = to_ask.next()
+            {
+                let reading = self.archives.read(self.around, holders[0], *segment);
+                asked.push_back((*segment, holders, reading));
+            }
+            let Some((segment, holders, reading)) = asked.pop_front() else { break };
+            if self.segment(segment, holders, reading) == Follow::Ended {
+                break;
+            }
+            if looked_at % TOLD_EVERY == 0 {
+                let of = segments.len();
+                tracing::info!("looked at {looked_at} of {of} WAL segments for new tablespaces");
+            }
         }
         Ok(())
+    }
+
+    fn segment(&mut self, segment: WalSegmentName, holders: &[Holder], first: Pieces) -> Follow {
+        let mut reading = Some(first);
+        for holder in holders {
+            let pieces = reading.take().unwrap_or_else(|| self.archives.read(self.around, *holder, segment));
+            match self.around.runtime.block_on(self.pieces(pieces)) {
+                Ok((finder, follow)) => {
+                    self.finder = finder;
+                    return follow;
+                }
+                Err(error) => self.tell_unseen(&segment.to_string(), *holder, &error),
+            }
+        }
+        Follow::Ended
+    }
+
+    /// Nothing that an archive gives counts before its checksum is proved.
+    async fn pieces(
+        &self,
+        mut pieces: Pieces,
+    ) -> Result<(Option<TablespaceFinder>, Follow), RepositoryError> {
+        let (mut finder, mut follow, mut next) = (self.finder.clone(), Follow::Next, None);
+        while let Some(bytes) = pieces.next().await {
+            if follow != Follow::Next {
+                continue;
+            }
+            let start = match next {
+                Some(start) => start,
+                None => match WalSegmentHeader::parse(&bytes) {
+                    Ok(header) => {
+                        finder.get_or_insert_with(|| self.new_finder(&header));
+                        header.start
+                    }
+                    Err(_) => return Ok((finder, Follow::Ended)),
+                },
+            };
+            next = Some(Lsn(start.0 + bytes.len() as u64));
+            if let Some(finder) = &mut finder {
+                follow = finder.pages(start, &bytes);
+            }
+        }
+        pieces.prove().await?;
+        Ok((finder, follow))
+    }
+
+    /// archive-get may hand it out where the archive ends. Who has most of it has what the others have.
+    fn streamed(&mut self, segment: WalSegmentName, holders: &[Holder]) {
+        let mut longest = Vec::new();
+        for holder in holders {
+            match self.around.runtime.block_on(self.archives.streamed(*holder, segment)) {
+                Ok(bytes) if bytes.len() > longest.len() => longest = bytes,
+                Ok(_) => {}
+                Err(error) => self.tell_unseen(&format!("what was streamed of {segment}"), *holder, &error),
+            }
+        }
+        if let Ok(header) = WalSegmentHeader::parse(&longest) {
+            let mut finder = self.finder.take().unwrap_or_else(|| self.new_finder(&header));
+            finder.pages(header.start, &longest);
+            self.finder = Some(finder);
+        }
+    }
+
+    fn new_finder(&self, header: &WalSegmentHeader) -> TablespaceFinder {
+        TablespaceFinder::new(self.archives.version(), header.wal_page_size, self.extent.end.clone())
+    }
+
+    fn tell_unseen(&self, what: &str, holder: Holder, error: &RepositoryError) {
+        let repository = self.archives.repository(holder);
+        tracing::warn!("{what} in repo {repository} cannot be looked at for new tablespaces: {error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::RestoreOrder;
 use super::Surroundings;
-use super::choice::{self, Place};
+use super::choice::{self, Choice, Place};
 use super::error::as_failure;
 use super::origin::{Origin, Others};
 use pgconvoy_core::failure::{ErrorCode, Failure};
@@ -26,6 +26,8 @@ pub(super) struct Chosen {
     pub(super) plan: RestorePlan,
     pub(super) secret: HashSecret,
     pub(super) others: Arc<Others>,
+    /// All that could be opened, whether they have the backup or not.
+    pub(super) repositories: Vec<Arc<Repository>>,
 }
 
 impl Chosen {
@@ -47,9 +49,10 @@ pub(super) fn choose(order: &RestoreOrder, around: &Surroundings) -> Result<Chos
 
 async fn choose_and_read(order: &RestoreOrder) -> Result<Chosen, Failure> {
     let mut first = None;
-    for place in choice::find(order).await? {
+    let Choice { places, repositories } = choice::find(order).await?;
+    for place in places {
         let key = place.repository.number();
-        match read(order, place).await {
+        match read(order, place, &repositories).await {
             Ok(chosen) => return Ok(chosen),
             Err(Refusal::Request(failure)) => return Err(failure),
             Err(Refusal::Repository(failure)) => {
@@ -75,7 +78,11 @@ impl From<RepositoryError> for Refusal {
     }
 }
 
-async fn read(order: &RestoreOrder, Place { repository, record }: Place) -> Result<Chosen, Refusal> {
+async fn read(
+    order: &RestoreOrder,
+    Place { repository, record }: Place,
+    repositories: &[Arc<Repository>],
+) -> Result<Chosen, Refusal> {
     let stanza = &order.stanza;
     let clusters = repository.clusters(stanza).await?;
     let cluster = clusters.into_iter().find(|cluster| cluster.number == record.cluster).ok_or_else(|| {
@@ -91,6 +98,7 @@ async fn read(order: &RestoreOrder, Place { repository, record }: Place) -> Resu
         head,
         plan,
         secret: cluster.hash_secret,
+        repositories: repositories.to_vec(),
     })
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Source: `access/xact.h` (`xl_xact_commit`, `xl_xact_abort`: the time comes first); the same from 9.6 to 18.
 
-use crate::pg::wal_records::{Follow, RecordKind, WalFollower};
+use crate::pg::wal_records::{Follow, Record, RecordKind, WalFollower};
 use crate::pg::{Lsn, PgVersion};
 use crate::units::Timestamp;
+use std::ops::ControlFlow;
 
 const RESOURCE_TRANSACTION: u8 = 1;
 /// The bits that say what happened to a transaction; the highest says that more follows.
@@ -36,17 +37,26 @@ impl CommitFinder {
     /// Looks through whole pages of a segment, of which the first begins at `start`.
     pub fn pages(&mut self, start: Lsn, pages: &[u8]) -> Follow {
         let last = &mut self.last;
-        self.follower.pages(start, pages, |_, data| *last = moment(data).or(*last))
+        self.follower.pages(start, pages, |record| {
+            *last = moment(record.data).or(*last);
+            ControlFlow::Continue(())
+        })
     }
 }
 
-fn is_end(kind: RecordKind) -> bool {
+/// That a transaction ended, prepared or not.
+pub(super) fn is_end(kind: RecordKind) -> bool {
     kind.resource == RESOURCE_TRANSACTION
         && matches!(kind.info & OPERATION_MASK, COMMIT | ABORT | COMMIT_PREPARED | ABORT_PREPARED)
 }
 
-/// Microseconds since PostgreSQL's epoch.
-fn moment(data: &[u8]) -> Option<Timestamp> {
+/// Whether the record is of the very transaction that ended; the end of one that was prepared is another's record.
+pub(super) fn is_of_its_transaction(record: &Record<'_>) -> bool {
+    is_end(record.kind) && matches!(record.kind.info & OPERATION_MASK, COMMIT | ABORT)
+}
+
+/// When it ended. Microseconds since PostgreSQL's epoch, rounded down.
+pub(super) fn moment(data: &[u8]) -> Option<Timestamp> {
     let microseconds = i64::from_le_bytes(*data.first_chunk()?);
     Some(Timestamp(microseconds.div_euclid(1000).checked_add(EPOCH_MILLISECONDS)?))
 }

@@ -6,6 +6,7 @@
 
 use crate::pg::bytes::{u16_at, u32_at, u64_at};
 use crate::pg::{Lsn, PgVersion};
+use std::ops::ControlFlow;
 
 const SHORT_PAGE_HEADER: usize = 24;
 const LONG_PAGE_HEADER: usize = 40;
@@ -45,12 +46,25 @@ pub(super) struct RecordKind {
     pub(super) info: u8,
 }
 
+/// A record of a kind that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record<'a> {
+    pub(super) kind: RecordKind,
+    /// Zero: it belongs to none.
+    pub(super) transaction: u32,
+    /// Its main data, cut if that is long.
+    pub(super) data: &'a [u8],
+}
+
 /// Takes the segments of one history in order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct WalFollower {
     version: PgVersion,
     page_size: usize,
     wanted: fn(RecordKind) -> bool,
+    /// The first record that begins here or later is the last that is followed.
+    last_from: Option<Lsn>,
+    is_last: bool,
     /// Bytes of the current record that are still to come.
     left: usize,
     header: Vec<u8>,
@@ -67,6 +81,8 @@ impl WalFollower {
             version,
             page_size: wal_page_size as usize,
             wanted,
+            last_from: None,
+            is_last: false,
             left: 0,
             header: Vec::with_capacity(RECORD_HEADER),
             body: None,
@@ -75,19 +91,25 @@ impl WalFollower {
         }
     }
 
+    /// Follows the first record that begins there or later, and none behind it.
+    pub(super) fn ending_from(self, lsn: Lsn) -> Self {
+        WalFollower { last_from: Some(lsn), ..self }
+    }
+
     /// Looks through whole pages of a segment, of which the first begins at `start`. The very first may begin within a
-    /// record, whose rest is passed over. `found` is given the main data of each wanted record, cut if it is long.
+    /// record, whose rest is passed over. `found` is given each wanted record, and may end it all there.
     pub(super) fn pages(
         &mut self,
         start: Lsn,
         pages: &[u8],
-        mut found: impl FnMut(RecordKind, &[u8]),
+        mut found: impl FnMut(Record<'_>) -> ControlFlow<()>,
     ) -> Follow {
         for (number, page) in pages.chunks(self.page_size).enumerate() {
-            let Some(data) = self.page_data(start.0 + (number * self.page_size) as u64, page) else {
+            let address = start.0 + (number * self.page_size) as u64;
+            let Some(data) = self.page_data(address, page) else {
                 return Follow::Ended;
             };
-            match self.page(data, &mut found) {
+            match self.page(Lsn(address + (page.len() - data.len()) as u64), data, &mut found) {
                 Step::Page => {}
                 Step::Switch => return Follow::NextSegment,
                 Step::End => return Follow::Ended,
@@ -120,10 +142,21 @@ impl WalFollower {
         }
     }
 
-    fn page(&mut self, data: &[u8], found: &mut impl FnMut(RecordKind, &[u8])) -> Step {
+    fn page(
+        &mut self,
+        address: Lsn,
+        data: &[u8],
+        found: &mut impl FnMut(Record<'_>) -> ControlFlow<()>,
+    ) -> Step {
         let mut at = 0;
         while at < data.len() {
             if self.left == 0 {
+                if self.header.is_empty() {
+                    if self.is_last {
+                        return Step::End;
+                    }
+                    self.is_last = self.last_from.is_some_and(|last| address.0 + at as u64 >= last.0);
+                }
                 let wanted = RECORD_HEADER - self.header.len();
                 let taken = wanted.min(data.len() - at);
                 self.header.extend_from_slice(&data[at..at + taken]);
@@ -141,7 +174,9 @@ impl WalFollower {
                 at += taken;
                 self.left -= taken;
                 if self.left == 0 {
-                    self.end_record(found);
+                    if self.end_record(found).is_break() {
+                        return Step::End;
+                    }
                     if self.is_switch {
                         return Step::Switch;
                     }
@@ -171,13 +206,13 @@ impl WalFollower {
         RecordKind { resource: self.header[17], info: self.header[16] & INFO_MASK }
     }
 
-    fn end_record(&mut self, found: &mut impl FnMut(RecordKind, &[u8])) {
-        let kind = self.kind();
+    fn end_record(&mut self, found: &mut impl FnMut(Record<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
+        let (kind, transaction) = (self.kind(), u32_at(&self.header, 4));
         self.header.clear();
-        if let Some(body) = self.body.take()
-            && let Some(data) = main_data(&body)
-        {
-            found(kind, data);
+        match self.body.take() {
+            Some(body) => main_data(&body)
+                .map_or(ControlFlow::Continue(()), |data| found(Record { kind, transaction, data })),
+            None => ControlFlow::Continue(()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! How far PostgreSQL is to recover, as it is typed.
 
 use super::RecoveryError;
-use crate::pg::{Lsn, TimelineId};
+use crate::pg::{Lsn, ReplayEnd, TimelineId};
 use crate::units::Timestamp;
 use std::str::FromStr;
 
@@ -115,6 +115,26 @@ impl RecoveryTarget {
     /// It may end just before or just after what it names.
     pub const fn may_be_exclusive(&self) -> bool {
         matches!(self, RecoveryTarget::Lsn(_) | RecoveryTarget::Time(_) | RecoveryTarget::Xid(_))
+    }
+
+    /// By what in the WAL PostgreSQL will know that it has arrived.
+    pub fn replay_end(&self) -> ReplayEnd {
+        match self {
+            RecoveryTarget::Lsn(lsn) => ReplayEnd::Lsn(*lsn),
+            RecoveryTarget::Time(time) => ReplayEnd::Time(time.moment),
+            RecoveryTarget::Name(name) => ReplayEnd::Name(name.clone()),
+            // PostgreSQL takes what fits its own numbers, which begin anew after 32 bits.
+            RecoveryTarget::Xid(number) => {
+                let low = u32::try_from(number & u64::from(u32::MAX)).expect("it was cut to 32 bits");
+                ReplayEnd::Transaction(low)
+            }
+            // The end of the backup is no record's own.
+            RecoveryTarget::Immediate
+            | RecoveryTarget::Default
+            | RecoveryTarget::Standby
+            | RecoveryTarget::Preserve
+            | RecoveryTarget::None => ReplayEnd::Open,
+        }
     }
 
     /// PostgreSQL is told to fetch WAL from the archive.
