@@ -44,6 +44,8 @@ const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
 /// What works ahead needs something to work ahead on.
 const SEGMENTS_AHEAD_PER_TURN: u32 = 12;
+/// Its turns take half a second, and neighbours move one of them by a third: a median of few says little.
+const TURNS_AHEAD: u32 = 3;
 const SHORT_SEGMENTS_REPLAYED: u32 = 12;
 const FULL_SEGMENTS_REPLAYED: u32 = 48;
 
@@ -248,7 +250,8 @@ fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let segments = stage.segments(usize::try_from(SEGMENTS_AHEAD_PER_TURN)?)?;
     let each = f64::from(SEGMENTS_AHEAD_PER_TURN);
     let name = rival.name();
-    let push = Rounds::run("archive-push ahead", &[one, rival], count, |contender, _| {
+    let turns = count * Form::from_arguments().pick(1, TURNS_AHEAD);
+    let push = Rounds::run("archive-push ahead", &[one, rival], turns, |contender, _| {
         stage.fresh(contender)?;
         ahead::turn(stage, contender, Way::Push, segments)
     })?;
