@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use support::stores::azurite::{self, Azurite, sas};
 use support::stores::http_proxy::{Fault, HttpProxy, Weather};
 use support::stores::identity::{self, IdentityService};
+use support::stores::large;
 use support::{Context, Random, Result, anyhow, ensure, limits};
 
 const CONTAINER: &str = "kit";
@@ -142,6 +143,13 @@ async fn sixty_mebibytes_go_in_blocks_of_which_several_are_under_way() -> Result
     ensure!(blocks.total == 12, "{blocks:?}");
     ensure!((2..=4).contains(&blocks.most), "several at once, and no more than allowed: {blocks:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = store(&azurite.config(CONTAINER), "/large")?;
+    large::comes_back_range_by_range(&store, &key("a")?, large::Server::Elsewhere).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use support::stores::large;
 use support::{Context, Result, bail, ensure};
 
 const TOKEN: &str = "ya29.a-secret-token";
@@ -231,6 +232,21 @@ async fn sixty_mebibytes_go_in_parts_several_at_a_time() -> Result<()> {
         let metadata = bench.server.metadata("pg/a/large")?;
         ensure!(metadata.contains(&("team".to_owned(), "dba".to_owned())), "{metadata:?}");
         assert!(store.get(&key("a/large"), 61 << 20).await? == body, "{way:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    for way in WAYS {
+        let bench = Bench::new()?;
+        let store = bench.store(way, "pg")?;
+        large::comes_back_range_by_range(&store, &key("a/large"), large::Server::Here).await?;
+        assert_eq!(
+            bench.server.names(),
+            ["pg/a/large"],
+            "{way:?}: parts and what they were joined to are removed"
+        );
     }
     Ok(())
 }

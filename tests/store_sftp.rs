@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
+use support::stores::large;
 use support::stores::slow_link::SlowLink;
 use support::stores::sshd::Sshd;
 use support::{Context, Result, Scratch, ensure, limits};
@@ -260,6 +261,16 @@ async fn a_server_that_lacks_an_extension_is_refused_or_known_to_be_weaker() -> 
     assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");
     assert!(!store.features().has(Feature::DurablePut), "a server that cannot sync keeps no promise of it");
     assert_eq!((store.space().await?, store.get(&key("a/b"), 9).await?), (None, BODY));
+    Ok(())
+}
+
+/// Within what the program allows for each step, a sync of all of it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    let stage = Stage::start()?;
+    let store = RetryStorage::new(Arc::new(stage.store()?), RetryPolicy::default());
+    large::comes_back_range_by_range(&store, &key("a"), large::Server::Elsewhere).await?;
+    assert_eq!(stage.names(), ["a"]);
     Ok(())
 }
 

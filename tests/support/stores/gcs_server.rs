@@ -14,6 +14,8 @@
 
 #[path = "gcs_server/batch.rs"]
 mod batch;
+#[path = "gcs_server/body.rs"]
+mod body;
 #[path = "gcs_server/bucket.rs"]
 mod bucket;
 #[path = "gcs_server/requests.rs"]
