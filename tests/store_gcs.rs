@@ -272,6 +272,22 @@ async fn more_parts_than_one_compose_takes_are_joined_in_rounds() -> Result<()> 
     Ok(())
 }
 
+/// One takes two seconds and has ten with its repetitions, all together take twelve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_time_for_the_removal_of_a_part_does_not_count_from_that_of_the_first() -> Result<()> {
+    let bench = Bench::new()?;
+    let store = bench.store(Way::Json, "pg")?;
+    let ticket = store.begin_parts(&key("a/many"), PutMode::Create).await?;
+    let mut parts = Vec::new();
+    for number in 0..330 {
+        parts.push(store.put_part(&ticket, number, pattern(10)).await?);
+    }
+    bench.server.rules(|rules| rules.delete_time = Duration::from_secs(2));
+    store.join_parts(&ticket, &parts).await?;
+    assert_eq!(bench.server.names(), ["pg/a/many"]);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_upload_that_dies_shows_nothing_and_is_swept() -> Result<()> {
     let bench = Bench::new()?;
