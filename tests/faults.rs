@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+use support::bad_disk::{BadDisk, Call, Fault};
 use support::checks::{assert_nothing_startable, repo_report};
 use support::files::Closed;
 use support::tmpfs::Tmpfs;
@@ -333,4 +335,24 @@ fn a_termination_signal_ends_the_backup_with_its_own_code() -> Result<()> {
     running.wait(limits::COMMAND)?.with_code(TERM)?;
     assert!(labels(&site.pgconvoy, 1)?.is_empty());
     all_is_well_again(&site)
+}
+
+/// All of 300 MiB is one pack, which the disk writes in fifteen seconds, and a step may take five.
+#[test]
+fn a_large_pack_reaches_a_slow_disk_step_by_step_and_not_at_its_end() -> Result<()> {
+    let mut site = Site::start_with(&SiteOptions { without_data: true, ..SiteOptions::default() })?;
+    site.config = site.config.clone().backup("io-timeout", "\"5s\"");
+    site.config.write(&site.scratch.config_file())?;
+    site.cluster.psql(
+        "create table large as select md5(n::text) || md5((n * 7)::text) || md5((n * 13)::text) as text \
+         from generate_series(1, 2000000) n",
+    )?;
+    site.cluster.psql("checkpoint")?;
+    let disk = BadDisk::below(&site.scratch, &site.repos[1].path)?;
+    disk.suffers(&[Fault::slow(Call::Flush, Duration::from_millis(50))])?;
+    let alone = disk.of(&site.only_repos(&[2])?);
+    let args = ["backup", "--type=full", "--compress-type=none", "--unit-size=1GiB", "--output=json"];
+    let report = alone.run(args)?.ok()?.json()?;
+    ensure!(report["status"] == "ok", "{report}");
+    Ok(())
 }

@@ -26,6 +26,8 @@ const VERIFY_EVERY: u32 = 3;
 const TRIES: u32 = 20;
 /// An incremental backup of a small change: far below the 30 MB of a full one.
 const SMALL: u64 = 2 << 20;
+const FILE_MISSING: i32 = 55;
+const REPO_INVALID: i32 = 103;
 
 /// Room for everything that a test stores: the test fills it up.
 const SMALL_REPO_MIB: u32 = 256;
@@ -310,6 +312,29 @@ fn damage_in_the_source_is_named_and_costs_only_what_needs_it_and_one_set_comes_
     ensure!(itself.code == Some(32), "{itself}");
     let busy = pair.both.run(["repo-sync", "--from=2"])?;
     ensure!(busy.code == Some(37), "{busy}");
+    Ok(())
+}
+
+#[test]
+fn a_source_without_the_stanza_is_told_with_the_repository_that_has_it() -> Result<()> {
+    let Pair { site, both } = Pair::start()?;
+    let told = |from: u16, to: u16, code: i32, words: &str| -> Result<()> {
+        let refused = both.run(["repo-sync", &format!("--from={from}"), &format!("--to={to}")])?;
+        assert_refused(&refused, code)?;
+        ensure!(refused.stderr.contains(words) && !refused.stderr.contains("stanza-create"), "{refused}");
+        Ok(())
+    };
+    let path = &site.repos[1].path;
+    ensure!(!path.exists(), "somebody has made {}", path.display());
+    told(2, 1, FILE_MISSING, "repo 1 has stanza main: --from=1 copies from there")?;
+    support::user::private_dir(path)?;
+    told(2, 1, REPO_INVALID, "repo 1 has stanza main: --from=1 copies from there")?;
+    both.run(["stanza-create"])?.ok()?;
+    site.cluster.stop()?;
+    std::fs::remove_dir_all(path.join("main"))?;
+    told(2, 1, FILE_MISSING, "repo 1 has stanza main: --from=1 copies from there")?;
+    std::fs::remove_dir_all(site.repos[0].path.join("main"))?;
+    told(2, 1, FILE_MISSING, "no other repository that is configured here has stanza main")?;
     Ok(())
 }
 

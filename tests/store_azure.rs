@@ -2,6 +2,10 @@
 
 mod support;
 
+#[path = "support/stores/azure_lender.rs"]
+mod azure_lender;
+
+use azure_lender::Lender;
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls};
 use pgconvoy_core::failure::{Classify, ErrorCode};
 use pgconvoy_storage::decorate::retry::{RetryPolicy, RetryStorage};
@@ -17,6 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use support::stores::azurite::{self, Azurite, sas};
 use support::stores::http_proxy::{Fault, HttpProxy, Weather};
 use support::stores::identity::{self, IdentityService};
+use support::stores::large;
 use support::{Context, Random, Result, anyhow, ensure, limits};
 
 const CONTAINER: &str = "kit";
@@ -142,6 +147,13 @@ async fn sixty_mebibytes_go_in_blocks_of_which_several_are_under_way() -> Result
     ensure!(blocks.total == 12, "{blocks:?}");
     ensure!((2..=4).contains(&blocks.most), "several at once, and no more than allowed: {blocks:?}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    let azurite = azurite().await?;
+    let store = store(&azurite.config(CONTAINER), "/large")?;
+    large::comes_back_range_by_range(&store, &key("a")?, large::Server::Elsewhere).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,6 +288,40 @@ async fn the_service_copies_by_key_and_by_signature_in_fair_weather_and_in_foul(
         .await;
     }
     ensure!(proxy.seen().faults.len() > 3, "{:?}", proxy.seen());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_copies_by_a_token_that_is_lent_for_the_source() -> Result<()> {
+    let azurite = Azurite::start_with_tokens_and_copies()?;
+    azurite.create_container(CONTAINER).await?;
+    let (lender, identity) = (Lender::before(&azurite)?, IdentityService::start(3600)?);
+    let around = Surroundings {
+        identity_endpoint: Some(identity.endpoint()),
+        identity_header: Some(Secret::new(identity::HEADER)),
+        ..Surroundings::default()
+    };
+    let config = AzureConfig {
+        key_type: AzureKeyType::Auto,
+        key: None,
+        endpoint: lender.endpoint(),
+        ..azurite.config(CONTAINER)
+    };
+    let number = AtomicU32::new(0);
+    conformance::copies(async || {
+        let path = format!("/suite-{}/a b+c%d", number.fetch_add(1, Ordering::Relaxed));
+        let store = store_with(&config, &path, around.clone()).expect("a store");
+        Arc::new(RetryStorage::new(Arc::new(store), RetryPolicy::within(limits::COMMAND))) as Arc<dyn Storage>
+    })
+    .await;
+    ensure!(lender.lent() > 3, "{} copies by a token", lender.lent());
+    let store = store_with(&config, "/unlent", around)?;
+    store.put(&key("a")?, PutMode::Create, pattern(3, 0)).await?;
+    let object = store.stat(&key("a")?).await?.context("it is there")?;
+    lender.believe_nobody();
+    let uncopied = store.copy(store.origin().context("a store that copies")?, &object, &key("b")?).await;
+    ensure!(matches!(uncopied, Err(StorageError::NotSupported { .. })), "{uncopied:?}");
+    ensure!(store.get(&key("a")?, 3).await? == pattern(3, 0), "the token is good for anything else");
     Ok(())
 }
 

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use support::stores::large;
 use support::{Context, Result, bail, ensure};
 
 const TOKEN: &str = "ya29.a-secret-token";
@@ -236,6 +237,21 @@ async fn sixty_mebibytes_go_in_parts_several_at_a_time() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    for way in WAYS {
+        let bench = Bench::new()?;
+        let store = bench.store(way, "pg")?;
+        large::comes_back_range_by_range(&store, &key("a/large"), large::Server::Here).await?;
+        assert_eq!(
+            bench.server.names(),
+            ["pg/a/large"],
+            "{way:?}: parts and what they were joined to are removed"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn more_parts_than_one_compose_takes_are_joined_in_rounds() -> Result<()> {
     let bench = Bench::new()?;
     let store = bench.store(Way::Json, "pg")?;
@@ -253,6 +269,22 @@ async fn more_parts_than_one_compose_takes_are_joined_in_rounds() -> Result<()> 
     assert_eq!(bench.server.names(), ["pg/a/many"], "parts and what they were joined to are removed");
     let other = store.begin_parts(&key("a/many"), PutMode::Create).await?;
     assert_eq!(store.is_joined(&other).await, Ok(false), "another upload's object is not ours");
+    Ok(())
+}
+
+/// One takes two seconds and has ten with its repetitions, all together take twelve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_time_for_the_removal_of_a_part_does_not_count_from_that_of_the_first() -> Result<()> {
+    let bench = Bench::new()?;
+    let store = bench.store(Way::Json, "pg")?;
+    let ticket = store.begin_parts(&key("a/many"), PutMode::Create).await?;
+    let mut parts = Vec::new();
+    for number in 0..330 {
+        parts.push(store.put_part(&ticket, number, pattern(10)).await?);
+    }
+    bench.server.rules(|rules| rules.delete_time = Duration::from_secs(2));
+    store.join_parts(&ticket, &parts).await?;
+    assert_eq!(bench.server.names(), ["pg/a/many"]);
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use support::stores::http_proxy::{Fault, HttpProxy, Weather};
+use support::stores::large;
 use support::stores::seaweed::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Seaweed};
 use support::{Context, Random, Result, ensure, note};
 
@@ -377,32 +378,12 @@ async fn a_server_that_ignores_the_condition_is_found_out() -> Result<()> {
     Ok(())
 }
 
-/// The piece of a large body at a place, so that nobody has to keep the body.
-fn piece(number: u64) -> Bytes {
-    let mut random = Random::seeded(number);
-    (0..MIB / 8).flat_map(|_| random.next().to_le_bytes()).collect()
-}
-
-/// Of more than 5 GB, S3's limit for one put, where there is time for that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_object_of_many_parts_is_read_range_by_range() -> Result<()> {
-    const RANGE: u64 = 8;
-    let pieces: u64 = if std::env::var_os("PGCONVOY_LONG").is_some() { 5_200 } else { 40 };
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
     let server = Seaweed::start()?;
-    let store = bare(&config(&server.endpoint()), "/many")?;
-    let mut upload = store.begin(&key("a"), PutMode::Create).await?;
-    for number in 0..pieces {
-        upload.write(piece(number)).await?;
-    }
-    upload.finish().await?;
-    let size = store.stat(&key("a")).await?.context("it is there")?.size;
-    ensure!(size == pieces << 20, "{size} bytes");
-    for first in (0..pieces).step_by(usize::try_from(RANGE)?) {
-        let last = (first + RANGE).min(pieces);
-        let range = store.get_range(&key("a"), first << 20..last << 20).await?;
-        let expected: Vec<u8> = (first..last).flat_map(piece).collect();
-        ensure!(range == expected, "from piece {first} on it is something else");
-    }
+    let store = bare(&config(&server.endpoint()), "/large")?;
+    large::comes_back_range_by_range(&store, &key("a"), large::Server::Elsewhere).await?;
+    assert_eq!(server.unfinished_uploads()?, Vec::<String>::new());
     Ok(())
 }
 

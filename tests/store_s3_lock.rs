@@ -122,6 +122,23 @@ fn locks_that_a_server_does_not_need_are_said_to_be_needless() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_server_that_refuses_conditions_is_asked_once_and_used_under_locks_by_who_asks_for_them() -> Result<()> {
+    let Stage { site, trusting, alone: _, proxy, server: _server } = stage()?;
+    proxy.set(Weather { unknown: vec!["if-none-match"], ..Weather::default() });
+    site.cluster.start()?;
+    let refused = trusting.run(["stanza-create"])?;
+    assert_refused(&refused, REPO_INVALID)?;
+    ensure!(refused.stderr.contains("501 (NotImplemented"), "it does not say why: {refused}");
+    // No answer is to be had by asking again.
+    assert_eq!(proxy.seen().faults.get("answer"), Some(&1));
+    made_under_locks_only(&site, &trusting)?;
+    site.pgconvoy.run(["check"])?.ok()?;
+    let checked = trusting.run(["check"])?;
+    ensure!(checked.code != Some(0) && checked.to_string().contains(LOCK), "{checked}");
+    Ok(())
+}
+
 /// A finished segment that nobody has archived, and another one of its name.
 fn two_of_one_name(site: &Site, round: u8) -> Result<[PathBuf; 2]> {
     let segment = site.cluster.psql("select pg_walfile_name(pg_current_wal_insert_lsn())")?;

@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
+use support::stores::large;
 use support::stores::slow_link::SlowLink;
-use support::stores::sshd::Sshd;
+use support::stores::sshd::{Sshd, slow_flushes};
 use support::{Context, Result, Scratch, ensure, limits};
 
 const BODY: Bytes = Bytes::from_static(b"body");
@@ -260,6 +261,35 @@ async fn a_server_that_lacks_an_extension_is_refused_or_known_to_be_weaker() -> 
     assert!(matches!(refused, Err(StorageError::NotSupported { .. })), "{refused:?}");
     assert!(!store.features().has(Feature::DurablePut), "a server that cannot sync keeps no promise of it");
     assert_eq!((store.space().await?, store.get(&key("a/b"), 9).await?), (None, BODY));
+    Ok(())
+}
+
+/// Within what the program allows for each step, a sync of all of it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_comes_back_range_by_range() -> Result<()> {
+    let stage = Stage::start()?;
+    let store = RetryStorage::new(Arc::new(stage.store()?), RetryPolicy::default());
+    large::comes_back_range_by_range(&store, &key("a"), large::Server::Elsewhere).await?;
+    assert_eq!(stage.names(), ["a"]);
+    Ok(())
+}
+
+/// A step has three seconds, the disk takes sixteen for all of it, and four where four sessions share it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_object_reaches_a_slow_disk_step_by_step_and_not_at_its_end() -> Result<()> {
+    const BYTES: usize = 320 << 20;
+    let scratch = Scratch::new()?;
+    let sshd = Sshd::start_with(&scratch, &slow_flushes(&scratch, Duration::from_millis(50))?)?;
+    let stage = Stage { sshd, directory: scratch.private_dir("files")?, _scratch: scratch };
+    let store = RetryStorage::new(Arc::new(stage.store()?), RetryPolicy::within(Duration::from_secs(3)));
+    let mut upload = store.begin(&key("a"), PutMode::Create).await?;
+    let chunk = Bytes::from(vec![7; 1 << 20]);
+    for _ in 0..BYTES / chunk.len() {
+        upload.write(chunk.clone()).await?;
+    }
+    upload.finish().await?;
+    let size = store.stat(&key("a")).await?.context("it is there")?.size;
+    assert_eq!(size, u64::try_from(BYTES)?);
     Ok(())
 }
 

@@ -7,6 +7,7 @@
  *
  *     create  a file is made          write  something is written into a file    sync  of a file or of a directory
  *     name    a file gets its name    open   a file or directory is opened       read  something is read from a file
+ *     flush   what a sync takes, beside that, for every MiB that was written since the last one
  *
  * The kernel asks a supervisor before it carries out a call (seccomp, user notification): so it does not matter how a
  * program makes its calls, and no privilege is needed. The program keeps the process id of whoever called this. The
@@ -43,8 +44,8 @@
 /* More than the kernel will ever need for its side of the structures. */
 #define NOTICE_BYTES 1024
 
-enum kind { CREATE, WRITE, SYNC, NAME, OPEN, READ, KINDS };
-static const char *const kind_names[KINDS] = {"create", "write", "sync", "name", "open", "read"};
+enum kind { CREATE, WRITE, SYNC, NAME, OPEN, READ, FLUSH, KINDS };
+static const char *const kind_names[KINDS] = {"create", "write", "sync", "name", "open", "read", "flush"};
 
 struct rule {
     unsigned delay_ms, fails_every;
@@ -55,6 +56,7 @@ struct rule {
 static const char *directory, *rules;
 static int listener;
 static unsigned calls_seen[KINDS];
+static unsigned long long unflushed;
 
 static void die(const char *what) {
     perror(what);
@@ -165,6 +167,11 @@ static void judge(const struct seccomp_notif *notice) {
         enum kind kind = kind_of(&notice->data);
         struct rule rule = rule_for(kind);
         answer->delay_ms = rule.delay_ms;
+        if (kind == WRITE) unflushed += notice->data.args[2];
+        if (kind == SYNC) {
+            answer->delay_ms += rule_for(FLUSH).delay_ms * (unsigned)(unflushed >> 20);
+            unflushed = 0;
+        }
         if (rule.fails_every > 0 && ++calls_seen[kind] % rule.fails_every == 0) {
             answer->response.flags = 0;
             answer->response.error = -rule.error;

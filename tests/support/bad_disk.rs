@@ -18,6 +18,8 @@ pub enum Call {
     Create,
     /// Of a file or a directory.
     Sync,
+    /// A sync, for every MiB that was written since the last one: a slow disk behind a quick cache.
+    Flush,
     /// A file gets its name, which publishes an object.
     Name,
     /// A file or directory is opened.
@@ -49,6 +51,7 @@ impl Fault {
         let call = match self.call {
             Call::Create => "create",
             Call::Sync => "sync",
+            Call::Flush => "flush",
             Call::Name => "name",
             Call::Open => "open",
             Call::Read => "read",

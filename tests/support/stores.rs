@@ -4,6 +4,7 @@ pub mod azurite;
 pub mod garage;
 pub mod http_proxy;
 pub mod identity;
+pub mod large;
 pub mod seaweed;
 pub mod slow_link;
 pub mod sshd;

@@ -1,7 +1,7 @@
 //! Finds out what keeps one object from replacing another in a place: the store itself, or a lock among the processes of each host.
 
 use crate::error::RepositoryError;
-use pgconvoy_storage::{CreateOnly, ObjectKey, Storage, StorageError, prove_create_only};
+use pgconvoy_storage::{CreateOnly, ObjectKey, Storage, prove_create_only};
 
 /// What keeps objects from being replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +31,18 @@ impl Guarding {
 
 /// Tries it below `scratch`, and behind a guard the store as well. A place that does not keep them is refused.
 pub async fn prove_guarding(storage: &dyn Storage, scratch: &ObjectKey) -> Result<Guarding, RepositoryError> {
-    if prove_create_only(storage, scratch).await? == CreateOnly::Ignored {
-        return Err(RepositoryError::NoCreateOnly { place: storage.describe() });
+    let place = || storage.describe();
+    match prove_create_only(storage, scratch).await? {
+        CreateOnly::Honoured => {}
+        CreateOnly::Ignored => return Err(RepositoryError::Overwrites { place: place() }),
+        CreateOnly::Refused { reason } => {
+            return Err(RepositoryError::NoCreateOnly { place: place(), reason });
+        }
     }
     let Some(bare) = storage.unguarded() else { return Ok(Guarding::ByStore) };
     match prove_create_only(bare, scratch).await {
         Ok(CreateOnly::Honoured) => Ok(Guarding::ByNeedlessLock),
-        // A server that cannot create at all, or refuses the condition.
-        Ok(CreateOnly::Ignored) | Err(StorageError::NotSupported { .. }) => Ok(Guarding::ByLock),
+        Ok(CreateOnly::Ignored | CreateOnly::Refused { .. }) => Ok(Guarding::ByLock),
         Err(error) => Err(error.into()),
     }
 }

@@ -55,7 +55,9 @@ pub enum RepositoryError {
     #[error("backup {label} is being written to {place} by process {process} on host {host}")]
     Busy { place: String, label: String, host: String, process: u32 },
     #[error("{place} does not refuse to overwrite an object")]
-    NoCreateOnly { place: String },
+    Overwrites { place: String },
+    #[error("{place} does not take an object only where there is none: {reason}")]
+    NoCreateOnly { place: String, reason: String },
     #[error("{place} did not answer within {seconds} s")]
     Unreachable { place: String, seconds: u64 },
     #[error("{what} was interrupted")]
@@ -101,6 +103,7 @@ impl Classify for RepositoryError {
             | E::OtherLayout { .. }
             | E::NoDirectory { .. }
             | E::PlainAndEncrypted { .. }
+            | E::Overwrites { .. }
             | E::NoCreateOnly { .. } => ErrorCode::RepoInvalid,
             E::NoKey { .. } | E::NoSlot { .. } | E::Downgrade { .. } => ErrorCode::Crypto,
             E::OtherCluster { .. } => ErrorCode::DbMismatch,
@@ -173,7 +176,7 @@ impl Classify for RepositoryError {
             ],
             E::Void { .. } => one("its writer was taken for dead while it slept; back up again"),
             E::Busy { .. } => one("wait for it, or stop that process"),
-            E::NoCreateOnly { .. } => vec![
+            E::Overwrites { .. } | E::NoCreateOnly { .. } => vec![
                 "two writers would destroy each other's backups there: use another store".into(),
                 "create-only = \"lock\" guards it by locks on each host instead, if WAL and backups come from one host or one fleet"
                     .into(),

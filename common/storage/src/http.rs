@@ -68,6 +68,8 @@ pub fn refused(at: Place, action: IoAction, refusal: Refusal<'_>) -> StorageErro
         408 => StorageError::Timeout { at, reason },
         429 | 503 => StorageError::Throttled { at, reason, retry_after },
         507 => StorageError::Full { at, action, shortage: Shortage::Space },
+        // Whatever it does not implement now it will not at the next try.
+        501 => StorageError::NotSupported { at, reason },
         500.. => StorageError::Unavailable { at, reason },
         _ => StorageError::Refused { at, action, code: action.code(), reason, hint: HINT.to_owned() },
     }

@@ -1,5 +1,7 @@
 //! `repo-sync`: copies what one repository lacks from another. PostgreSQL need not run.
 
+mod source;
+
 use crate::args::Output;
 use crate::host::{HostLock, cores, now, writer};
 use crate::output;
@@ -12,10 +14,9 @@ use pgconvoy_core::failure::{Context as _, ErrorCode, Failure};
 use pgconvoy_core::ids::{RepoKey, WorkerName};
 use pgconvoy_core::units::ByteCount;
 use pgconvoy_core::wire::{CopyOrder, ErrandEnd};
-use pgconvoy_repository::object::ObjectReader;
 use pgconvoy_repository::sync::{Crew, SyncMate, SyncOptions, SyncReport, Watch, json_to_text, sync};
 use pgconvoy_repository::verify::VerifyProgress;
-use pgconvoy_repository::{Repository, RepositoryError, RepositorySet};
+use pgconvoy_repository::{Repository, RepositorySet};
 use pgconvoy_worker::copying::{Share, Team};
 use pgconvoy_worker::desk::Desk;
 use serde_json::json;
@@ -86,7 +87,7 @@ pub async fn help(
 ) -> Result<(), Failure> {
     let (from, to) = (request.from.key, request.to.key);
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
-    let source = set.open(from).await.context(format!("repo {from}"))?;
+    let source = source::open(request, &set).await?;
     let target = set.open(to).await.context(format!("repo {to}"))?;
     let options = options(request, Doer::Job, None, cancel.clone());
     let copier = SyncMate::open(source, target, &request.stanza, &options).await?;
@@ -105,10 +106,9 @@ async fn synced(
     crew: Option<Arc<dyn Crew>>,
     cancel: CancellationToken,
 ) -> Result<SyncReport, Failure> {
-    let from = request.from.key;
     let _locks = locks(request)?;
     let set = repository_set(&[request.from.clone(), request.to.clone()], &request.options)?;
-    let source = set.open(from).await.context(format!("repo {from}"))?;
+    let source = source::open(request, &set).await?;
     let target = target(request, doer, &set).await?;
     let options = options(request, doer, crew, cancel);
     let last = Mutex::new(Instant::now());
@@ -141,7 +141,7 @@ async fn target(
     let key = request.to.key;
     if !request.create {
         return set.open(key).await.map_err(|error| {
-            let is_absent = matches!(error, RepositoryError::NotARepository { .. }) || ObjectReader::is_absence(&error);
+            let is_absent = source::is_no_repository(&error);
             let failure = Failure::from(error).context(format!("repo {key}"));
             match doer {
                 _ if !is_absent => failure,

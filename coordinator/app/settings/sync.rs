@@ -13,6 +13,8 @@ pub struct RepoSyncRequest {
     pub stanza: StanzaName,
     pub from: RepoConfig,
     pub to: RepoConfig,
+    /// All of the stanza: one of them may be meant as `from`.
+    pub repos: Vec<RepoConfig>,
     /// Whether `to` may be made.
     pub create: bool,
     /// `None`: all.
@@ -35,6 +37,7 @@ impl RepoSyncRequest {
         Ok(RepoSyncRequest {
             from: one(args.from)?,
             to: one(args.to)?,
+            repos: context.repositories(Some(&stanza), &[])?,
             create: args.create,
             set: one_set(args.set.as_deref())?,
             options: context.policy(Some(&stanza))?,

@@ -14,7 +14,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use pgconvoy_core::config::{AzureConfig, AzureKeyType, Secret, StoreTls, UriStyle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub const ACCOUNT: &str = "devstoreaccount1";
@@ -22,6 +22,7 @@ pub const ACCOUNT: &str = "devstoreaccount1";
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 const HOME: &str = "/opt/pgconvoy-tests/azurite";
+const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 const API_VERSION: &str = "2024-11-04";
 
 /// Blocks that were staged, and how many of them at a time.
@@ -35,7 +36,8 @@ pub struct Azurite {
     _process: Running,
     address: String,
     http: reqwest::Client,
-    ca_file: Option<PathBuf>,
+    /// Its authority's.
+    ca_file: Option<String>,
     log: PathBuf,
     /// Goes after the process.
     _scratch: Scratch,
@@ -50,23 +52,30 @@ impl Azurite {
     pub fn start_with_tokens() -> Result<Azurite> {
         let scratch = Scratch::new()?;
         let folder = scratch.private_dir("azurite-pki")?;
-        let openssl = |arguments: &str| -> Result<()> {
-            let program = Program::new("openssl")?.current_dir(&folder).args(arguments.split(' '));
-            program.run(limits::TOOL)?.ok().map(drop)
-        };
         std::fs::write(folder.join("names"), "subjectAltName = IP:127.0.0.1\n")?;
-        let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-        openssl(&format!("req -x509 {new_key} -keyout ca.key -out ca -subj /CN=authority -days 2"))?;
-        openssl(&format!("req {new_key} -keyout key -out request -subj /CN=azurite"))?;
-        openssl(
-            "x509 -req -in request -CA ca -CAkey ca.key -CAcreateserial -out cert -days 2 -extfile names",
-        )?;
-        let (cert, key) = (folder.join("cert"), folder.join("key"));
-        let options = ["--oauth", "basic", "--cert", path(&cert)?, "--key", path(&key)?];
-        Azurite::start_with(scratch, &options, Some(folder.join("ca")))
+        openssl(&folder, &format!("req -x509 {NEW_KEY} -keyout ca.key -out ca -subj /CN=authority -days 2"))?;
+        openssl(&folder, &format!("req {NEW_KEY} -keyout key -out request -subj /CN=azurite"))?;
+        let sign = "x509 -req -in request -CA ca -CAkey ca.key -CAcreateserial";
+        openssl(&folder, &format!("{sign} -out cert -days 2 -extfile names"))?;
+        let ca_file = Some(path(&folder.join("ca"))?.to_owned());
+        Azurite::with_certificate(scratch, &folder, StoreTls { ca_file, verify: true })
     }
 
-    fn start_with(scratch: Scratch, options: &[&str], ca_file: Option<PathBuf>) -> Result<Azurite> {
+    /// The same, but nobody vouches for its certificate: it copies from itself only where it has signed that by itself.
+    pub fn start_with_tokens_and_copies() -> Result<Azurite> {
+        let scratch = Scratch::new()?;
+        let folder = scratch.private_dir("azurite-pki")?;
+        openssl(&folder, &format!("req -x509 {NEW_KEY} -keyout key -out cert -subj /CN=azurite -days 2"))?;
+        Azurite::with_certificate(scratch, &folder, StoreTls { ca_file: None, verify: false })
+    }
+
+    fn with_certificate(scratch: Scratch, folder: &Path, tls: StoreTls) -> Result<Azurite> {
+        let (cert, key) = (folder.join("cert"), folder.join("key"));
+        let options = ["--oauth", "basic", "--cert", path(&cert)?, "--key", path(&key)?];
+        Azurite::start_with(scratch, &options, Some(tls))
+    }
+
+    fn start_with(scratch: Scratch, options: &[&str], tls: Option<StoreTls>) -> Result<Azurite> {
         let node = PathBuf::from(HOME).join("node/bin/node");
         ensure!(node.exists(), "{}: ./tests/run.sh installs it", node.display());
         let port = free_port()?;
@@ -82,19 +91,24 @@ impl Azurite {
             .arg(&log)
             .args(options)
             .start()?;
-        let scheme = if ca_file.is_some() { "https" } else { "http" };
-        let tls = StoreTls { ca_file: ca_file_text(ca_file.as_ref())?, verify: ca_file.is_some() };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let tls = tls.unwrap_or(StoreTls { ca_file: None, verify: false });
         let http = pgconvoy_storage::http::client(&tls, "azurite").map_err(|error| anyhow!("{error}"))?;
         limits::wait_for("Azurite", limits::SERVER, || {
             ensure!(!process.has_ended()?, "Azurite has ended: {}", process.stderr_so_far()?);
             Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(()))
         })?;
         let address = format!("{scheme}://127.0.0.1:{port}");
-        Ok(Azurite { _process: process, address, http, ca_file, log, _scratch: scratch })
+        Ok(Azurite { _process: process, address, http, ca_file: tls.ca_file, log, _scratch: scratch })
     }
 
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// One that trusts its certificate.
+    pub fn client(&self) -> reqwest::Client {
+        self.http.clone()
     }
 
     pub fn socket_address(&self) -> Result<SocketAddr> {
@@ -110,7 +124,7 @@ impl Azurite {
             key: Some(Secret::new(KEY)),
             endpoint: self.address.clone(),
             uri_style: UriStyle::Path,
-            tls: StoreTls { ca_file: ca_file_text(self.ca_file.as_ref()).unwrap_or_default(), verify: true },
+            tls: StoreTls { ca_file: self.ca_file.clone(), verify: true },
             tags: BTreeMap::new(),
         }
     }
@@ -123,8 +137,7 @@ impl Azurite {
     /// The same, where something stands before the server.
     pub fn table_at(&self, endpoint: &str, container: &str, more: &str) -> String {
         let key = if more.contains("key-type") { String::new() } else { format!("key = \"{KEY}\"\n") };
-        let ca_file =
-            self.ca_file.as_ref().map_or(String::new(), |path| format!("ca-file = \"{}\"\n", path.display()));
+        let ca_file = self.ca_file.as_ref().map_or(String::new(), |path| format!("ca-file = \"{path}\"\n"));
         format!(
             "account = \"{ACCOUNT}\"\ncontainer = \"{container}\"\nendpoint = \"{endpoint}\"\n\
              uri-style = \"path\"\n{key}{ca_file}{more}"
@@ -258,13 +271,11 @@ fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn path(path: &std::path::Path) -> Result<&str> {
+fn path(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| path.display().to_string())
 }
 
-fn ca_file_text(ca_file: Option<&PathBuf>) -> Result<Option<String>> {
-    match ca_file {
-        Some(file) => Ok(Some(path(file)?.to_owned())),
-        None => Ok(None),
-    }
+fn openssl(folder: &Path, arguments: &str) -> Result<()> {
+    let program = Program::new("openssl")?.current_dir(folder).args(arguments.split(' '));
+    program.run(limits::TOOL)?.ok().map(drop)
 }

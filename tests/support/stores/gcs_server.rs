@@ -14,6 +14,8 @@
 
 #[path = "gcs_server/batch.rs"]
 mod batch;
+#[path = "gcs_server/body.rs"]
+mod body;
 #[path = "gcs_server/bucket.rs"]
 mod bucket;
 #[path = "gcs_server/requests.rs"]
@@ -71,6 +73,8 @@ pub struct Rules {
     pub lost_rewrites: u32,
     /// How long an upload takes at least.
     pub upload_time: Duration,
+    /// How long a delete takes at least.
+    pub delete_time: Duration,
     /// What the token service says to an assertion, whatever it is.
     pub token_refusal: Option<(u16, String)>,
     /// Seconds that tokens are good for.
@@ -269,11 +273,13 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let (head, body) = request.into_parts();
     let is_upload = head.uri.path().starts_with("/upload/");
     let _counted = is_upload.then(|| Counted::new(Arc::clone(&shared)));
-    if is_upload {
-        let time = lock(&shared.rules).upload_time;
-        // A slow line, bounded by the client's own time-out.
-        tokio::time::sleep(time).await;
-    }
+    let time = match head.method {
+        hyper::Method::DELETE => lock(&shared.rules).delete_time,
+        _ if is_upload => lock(&shared.rules).upload_time,
+        _ => Duration::ZERO,
+    };
+    // A slow line or a busy server, bounded by the client's own time-out.
+    tokio::time::sleep(time).await;
     let body = body.collect().await.map_err(|_| HungUp)?.to_bytes();
     let answer = requests::answer(&head, &body, &shared);
     if head.uri.path().ends_with("/compose") && take(&mut lock(&shared.rules).lost_composes) {

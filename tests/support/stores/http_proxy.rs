@@ -97,6 +97,8 @@ pub struct Weather {
     pub rate: Option<u64>,
     /// Headers of requests that do not arrive, in lower case.
     pub stripped: Vec<&'static str>,
+    /// Headers, in lower case, that are answered as by a server which has nothing of what they ask for.
+    pub unknown: Vec<&'static str>,
 }
 
 impl Weather {
@@ -325,7 +327,10 @@ impl State {
         if let Some(found) = self.ordered.iter().position(|(fits, _)| fits(head)) {
             return self.ordered.remove(found).map(|(_, fault)| fault);
         }
-        let Weather { faults, percent, .. } = &self.weather;
+        let Weather { faults, percent, unknown, .. } = &self.weather;
+        if unknown.iter().any(|name| header(head, name).is_some()) {
+            return Some(Fault::xml(501, "NotImplemented", ""));
+        }
         if faults.is_empty() || self.random.below(100) >= *percent {
             return None;
         }

@@ -7,12 +7,27 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Debian's place; it starts itself anew for each connection, so it must be a whole path.
 const SSHD: &str = "/usr/sbin/sshd";
 /// The key that is let in.
 const CLIENT_KEY: &str = "client_key";
 const HOST_KEYS: [&str; 3] = ["ed25519", "ecdsa", "rsa"];
+
+/// The same as a program of its own, which `internal-sftp` is not.
+const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
+const SLOW_FLUSH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/stores/slow_flush.c");
+
+/// Settings of a server whose syncs take so long for every MiB that a session has written since its last one.
+pub fn slow_flushes(scratch: &Scratch, time: Duration) -> Result<String> {
+    let library = scratch.join("slow_flush.so");
+    let cc =
+        Program::as_ourselves("cc").args(["-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(SLOW_FLUSH);
+    cc.run(limits::TOOL)?.ok().context("a C compiler is needed, as Rust itself needs one to link")?;
+    let (library, ms) = (library.display(), time.as_millis());
+    Ok(format!("Subsystem sftp /usr/bin/env LD_PRELOAD={library} FLUSH_MS={ms} {SFTP_SERVER}\n"))
+}
 
 pub struct Sshd {
     /// Its configuration, keys and log.

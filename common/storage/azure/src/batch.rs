@@ -76,7 +76,7 @@ impl AzureStorage {
 
     fn refused_as_a_whole(&self, answer: &RawResponse, keys: &[ObjectKey]) -> Result<Outcome, StorageError> {
         let refusal = self.asked(None, IoAction::Remove).answered(answer);
-        Outcome::of_refusal(keys, answer.status().into(), refusal)
+        Outcome::of_refusal(keys, refusal)
     }
 
     fn judge(&self, key: &ObjectKey, part: &Part) -> Result<(), StorageError> {

@@ -66,7 +66,7 @@ impl GcsStorage {
         }
         match answer {
             Answered::Parts(parts) => Outcome::of_parts(keys, &parts, |key, part| self.judge(key, part)),
-            Answered::Refused(status, refusal) => Outcome::of_refusal(keys, status, refusal),
+            Answered::Refused(_, refusal) => Outcome::of_refusal(keys, refusal),
         }
     }
 

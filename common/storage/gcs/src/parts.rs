@@ -16,7 +16,8 @@ use crate::Inner;
 use crate::bodies::NewObject;
 use crate::resource::Resource;
 use crc32c::crc32c_combine;
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
+use futures::{StreamExt as _, stream};
 use pgconvoy_storage::decorate::retry::Tries;
 use pgconvoy_storage::parts::TIDYING;
 use pgconvoy_storage::{IoAction, ObjectKey, Place, PutMode, StorageError, random};
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 /// What one compose takes.
 const SOURCES_MAX: usize = 32;
+/// Parts that are removed at a time. Each has its own time from then on, however many there are before it.
+const REMOVALS_AT_ONCE: usize = 64;
 /// Whose metadata holds the name of the upload that made the object.
 pub(crate) const UPLOAD: &str = "pgconvoy-upload";
 
@@ -55,6 +58,12 @@ pub struct Part {
     generation: i64,
     size: u64,
     crc32c: u32,
+}
+
+impl Part {
+    fn version(&self) -> (&str, i64) {
+        (&self.name, self.generation)
+    }
 }
 
 impl Inner {
@@ -109,7 +118,8 @@ impl Inner {
         made.extend_from_slice(parts);
         // Goes on when nobody waits for it any more: the object is there, only room is lost.
         let (inner, at) = (Arc::clone(self), at.clone());
-        let _ = tokio::spawn(async move { inner.remove_all(&made, &at).await }).await;
+        let removing = async move { inner.remove_all(made.iter().map(Part::version), &at).await };
+        let _ = tokio::spawn(removing).await;
         Ok(())
     }
 
@@ -137,7 +147,7 @@ impl Inner {
             return Ok(Part { name, generation: composed.generation, size, crc32c });
         }
         let part = Part { name, generation: composed.generation, size, crc32c };
-        self.remove_all(std::slice::from_ref(&part), at).await;
+        self.remove_part(&part.name, part.generation, at).await;
         let reason = "what the store made of the parts is not what they hold".to_owned();
         Err(StorageError::Unavailable { at: at.clone(), reason })
     }
@@ -162,15 +172,18 @@ impl Inner {
         let walking = Tries::new(TIDYING, at.clone()).repeat(|| self.walk(&folder, &at));
         match Box::pin(walking).await {
             Ok((found, _)) => {
-                let found = found.iter().map(|object| (object.name.as_str(), object.generation));
-                join_all(found.map(|(name, generation)| self.remove_part(name, generation, &at))).await;
+                self.remove_all(found.iter().map(Resource::version), &at).await;
             }
             Err(error) => tracing::debug!(%error, "parts of an upload stay until a sweep"),
         }
     }
 
-    async fn remove_all(&self, parts: &[Part], at: &Place) {
-        join_all(parts.iter().map(|part| self.remove_part(&part.name, part.generation, at))).await;
+    /// Says how many are gone.
+    async fn remove_all<'a>(&self, versions: impl Iterator<Item = (&'a str, i64)>, at: &Place) -> u64 {
+        let removals: Vec<_> =
+            versions.map(|(name, generation)| self.remove_part(name, generation, at)).collect();
+        let removals = stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE);
+        removals.fold(0, async |gone, is_gone| gone + u64::from(is_gone)).await
     }
 
     /// Says whether it is gone. The generation is named, so that a bucket with versions keeps none of it.
@@ -202,8 +215,6 @@ impl Inner {
             age.is_none_or(|age| age >= older_than)
         };
         let old = found.iter().filter(is_old);
-        let removed =
-            join_all(old.map(|object| self.remove_part(&object.name, object.generation, &at))).await;
-        Ok(removed.into_iter().map(u64::from).sum())
+        Ok(self.remove_all(old.map(Resource::version), &at).await)
     }
 }

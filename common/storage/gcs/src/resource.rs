@@ -31,6 +31,10 @@ struct Retention {
 }
 
 impl Resource {
+    pub(crate) fn version(&self) -> (&str, i64) {
+        (&self.name, self.generation)
+    }
+
     pub(crate) fn crc32c(&self) -> Option<u32> {
         parse_crc32c(self.crc32c.as_deref()?)
     }

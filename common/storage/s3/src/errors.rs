@@ -187,6 +187,7 @@ impl Asker {
             "OperationAborted" | "ConditionalRequestConflict" | "InternalError" => {
                 return unavailable(&at, answer.words());
             }
+            "NotImplemented" => return StorageError::NotSupported { at, reason: answer.words() },
             "QuotaExceeded" | "XMinioStorageFull" | "InsufficientStorage" => {
                 return StorageError::Full { at, action, shortage: Shortage::Quota };
             }

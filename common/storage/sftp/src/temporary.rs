@@ -28,6 +28,9 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".pgconvoy-";
 const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// The same of one session: what OpenSSH lets be on its way.
 const STRIPE_BYTES_MAX: usize = 2 << 20;
+/// Bytes after which a session syncs what it wrote, beside what goes on: a server keeps gigabytes in its memory, and one sync of them at
+/// the end would take longer than a call may. Most packs and all WAL are smaller, and synced once.
+const UNSYNCED_BYTES_MAX: usize = 32 << 20;
 /// How often a put may lose its directory to deletes that empty it, before something else must be wrong.
 const LOST_DIRECTORY_MAX: usize = 16;
 /// How often an empty directory may come back in the place of an object.
@@ -38,6 +41,13 @@ struct Stripe {
     lane: Lane,
     file: OpenFile,
     outstanding: usize,
+    unsynced: usize,
+}
+
+impl Stripe {
+    fn new(lane: Lane, file: OpenFile) -> Stripe {
+        Stripe { lane, file, outstanding: 0, unsynced: 0 }
+    }
 }
 
 /// The piece that is being filled.
@@ -49,8 +59,8 @@ struct Piece {
 
 /// A whole upload is shared between threads while it is waited for.
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
-/// Which stripe wrote how much, and how it ended.
-type Written = (usize, usize, Result<(), Fault>);
+/// Which stripe did what, to how many bytes, and how it ended.
+type Done = (usize, IoAction, usize, Result<(), Fault>);
 
 /// Removed when dropped before it is published.
 pub(crate) struct Temporary {
@@ -64,7 +74,7 @@ pub(crate) struct Temporary {
     asked: Vec<Lane>,
     /// No further session can open the file.
     is_alone: bool,
-    in_flight: FuturesUnordered<Pending<Written>>,
+    in_flight: FuturesUnordered<Pending<Done>>,
     piece: Option<Piece>,
     length: u64,
     /// The directory, opened to be synced.
@@ -117,7 +127,7 @@ impl Temporary {
                         tree: tree.clone(),
                         key: key.clone(),
                         path,
-                        stripes: vec![Stripe { lane, file, outstanding: 0 }],
+                        stripes: vec![Stripe::new(lane, file)],
                         joining: FuturesUnordered::new(),
                         asked: Vec::new(),
                         is_alone: false,
@@ -178,14 +188,20 @@ impl Temporary {
         let Some(Piece { stripe, request, length }) = self.piece.take() else { return };
         let to = &mut self.stripes[stripe];
         to.outstanding += length;
+        to.unsynced += length;
         let answer = to.lane.send(request);
-        self.in_flight.push(Box::pin(async move { (stripe, length, answer.done().await) }));
+        self.in_flight.push(Box::pin(async move { (stripe, IoAction::Write, length, answer.done().await) }));
+        if to.unsynced >= UNSYNCED_BYTES_MAX && to.lane.abilities().syncs {
+            to.unsynced = 0;
+            let answer = to.lane.send(wire::fsync(&to.file.handle));
+            self.in_flight.push(Box::pin(async move { (stripe, IoAction::Sync, 0, answer.done().await) }));
+        }
     }
 
     async fn stripe_with_room(&mut self) -> Result<usize, StorageError> {
         loop {
-            while let Some(Some(written)) = self.in_flight.next().now_or_never() {
-                self.account(written).await?;
+            while let Some(Some(done)) = self.in_flight.next().now_or_never() {
+                self.account(done).await?;
             }
             while let Some(Some(joined)) = self.joining.next().now_or_never() {
                 self.join(joined);
@@ -214,7 +230,7 @@ impl Temporary {
             let path = self.path.clone();
             self.joining.push(Box::pin(async move {
                 let file = lane.open(&path, flags::WRITE, None).await?;
-                Ok(Stripe { lane, file, outstanding: 0 })
+                Ok(Stripe::new(lane, file))
             }));
         }
     }
@@ -231,24 +247,24 @@ impl Temporary {
 
     /// Until something was acknowledged or another session joined.
     async fn wait(&mut self) -> Result<(), StorageError> {
-        let written = tokio::select! {
-            written = self.in_flight.next() => written,
+        let done = tokio::select! {
+            done = self.in_flight.next() => done,
             Some(joined) = self.joining.next(), if !self.joining.is_empty() => {
                 self.join(joined);
                 return Ok(());
             }
         };
-        match written {
-            Some(written) => self.account(written).await,
+        match done {
+            Some(done) => self.account(done).await,
             None => Ok(()),
         }
     }
 
-    async fn account(&mut self, (stripe, length, result): Written) -> Result<(), StorageError> {
+    async fn account(&mut self, (stripe, action, length, result): Done) -> Result<(), StorageError> {
         self.stripes[stripe].outstanding -= length;
         match result {
             Ok(()) => Ok(()),
-            Err(fault) => Err(self.error(IoAction::Write, fault).await),
+            Err(fault) => Err(self.error(action, fault).await),
         }
     }
 
@@ -256,8 +272,8 @@ impl Temporary {
     pub(crate) async fn publish(mut self, mode: PutMode) -> Result<(), StorageError> {
         self.send_piece();
         self.joining.clear();
-        while let Some(written) = self.in_flight.next().await {
-            self.account(written).await?;
+        while let Some(done) = self.in_flight.next().await {
+            self.account(done).await?;
         }
         self.sync().await?;
         let named = self.give_name(mode).await;

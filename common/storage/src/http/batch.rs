@@ -68,12 +68,8 @@ pub struct Outcome {
 
 impl Outcome {
     /// Of an answer, or such a part of one, that says no to the whole batch.
-    pub fn of_refusal(
-        keys: &[ObjectKey],
-        status: u16,
-        refusal: StorageError,
-    ) -> Result<Outcome, StorageError> {
-        if is_passing(status, &refusal) {
+    pub fn of_refusal(keys: &[ObjectKey], refusal: StorageError) -> Result<Outcome, StorageError> {
+        if refusal.retry() == Retry::MayHelp {
             return Err(refusal);
         }
         let refused = keys.to_vec();
@@ -96,7 +92,7 @@ impl Outcome {
                 Err(error) if error.is_kept() => {
                     outcome.kept.get_or_insert(error);
                 }
-                Err(error) if is_passing(part.status, &error) => passing = passing.and(Err(error)),
+                Err(error) if error.retry() == Retry::MayHelp => passing = passing.and(Err(error)),
                 Err(error) => {
                     outcome.refused.push(key.clone());
                     refusal.get_or_insert(error);
@@ -106,11 +102,6 @@ impl Outcome {
         outcome.refusal_of_all = refusal.filter(|_| outcome.refused.len() == keys.len());
         passing.map(|()| outcome)
     }
-}
-
-/// 501 is of that class too, but a server that has no such call will have none at the next try.
-fn is_passing(status: u16, error: &StorageError) -> bool {
-    error.retry() == Retry::MayHelp && status != 501
 }
 
 /// What is kept is told in the end; anything else ends the call.

@@ -29,6 +29,7 @@ fn each_status_has_a_class_that_says_whether_to_try_again() {
         (408, MayHelp, "s3:bucket did not answer in time: it answered 408 (Code: words)"),
         (429, MayHelp, "s3:bucket asks for patience: it answered 429 (Code: words)"),
         (500, MayHelp, "s3:bucket is not available: it answered 500 (Code: words)"),
+        (501, IsFutile, "s3:bucket: it answered 501 (Code: words)"),
         (502, MayHelp, "s3:bucket is not available: it answered 502 (Code: words)"),
         (503, MayHelp, "s3:bucket asks for patience: it answered 503 (Code: words)"),
         (507, IsFutile, "unable to write s3:bucket: no space is left"),

@@ -47,6 +47,8 @@ struct State {
     loses_answer_of_join: bool,
     /// As servers that know the condition for puts only.
     joins_over_objects: bool,
+    /// As servers that know the condition for puts only, and say so.
+    refuses_condition_of_joins: bool,
     discarded: u32,
 }
 
@@ -140,6 +142,10 @@ impl PartStore for Parts {
             };
             stored.into_iter().flatten().copied().collect()
         };
+        if self.state().refuses_condition_of_joins && ticket.mode == PutMode::Create {
+            let (at, reason) = (Place::new("parts", Some(&ticket.key)), "no conditions".to_owned());
+            return Err(StorageError::NotSupported { at, reason });
+        }
         let mode = if self.state().joins_over_objects { PutMode::Overwrite } else { ticket.mode };
         self.objects.put(&ticket.key, mode, body.into()).await?;
         let mut state = self.state();
@@ -267,6 +273,16 @@ async fn a_store_that_ignores_create_only_in_joins_is_found_out() {
     let proved = crate::prove_create_only(&store, &key("probe")).await;
     assert_eq!(proved, Ok(crate::CreateOnly::Ignored));
     assert_eq!(crate::list_all(&store, None).await, Ok(vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_the_condition_of_joins_is_found_out() {
+    let store = Parts::default();
+    store.state().refuses_condition_of_joins = true;
+    let proved = crate::prove_create_only(&store, &key("probe")).await;
+    assert!(matches!(proved, Ok(crate::CreateOnly::Refused { .. })), "{proved:?}");
+    assert_eq!(crate::list_all(&store, None).await, Ok(vec![]));
+    assert!(store.state().parts.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,6 +20,10 @@ const LOST_DIRECTORY_MAX: usize = 16;
 /// How often an empty directory may come back in the place of an object.
 const OBSTACLE_MAX: usize = 4;
 
+/// Bytes after which a file that goes on is synced: the system keeps gigabytes in its memory, and one sync of them at the end would take
+/// longer than a call may. Most packs and all WAL are smaller, and synced once.
+const UNSYNCED_BYTES_MAX: usize = 64 << 20;
+
 /// As for directories: nothing for others.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 
@@ -31,6 +35,7 @@ pub(super) struct Temporary {
     directory: OwnedFd,
     name: String,
     file: File,
+    unsynced: usize,
     is_mine: bool,
 }
 
@@ -53,7 +58,7 @@ impl Temporary {
         let file = fs::openat(&directory, name.as_str(), flags, FILE_MODE)
             .map_err(|errno| root.path_error(key, IoAction::Open, errno))?;
         let (root, key) = (Arc::clone(root), key.clone());
-        Ok(Temporary { root, key, directory, name, file: file.into(), is_mine: true })
+        Ok(Temporary { root, key, directory, name, file: file.into(), unsynced: 0, is_mine: true })
     }
 
     fn error(&self, action: IoAction, errno: Errno) -> StorageError {
@@ -61,9 +66,19 @@ impl Temporary {
     }
 
     pub(super) fn append(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        self.file
-            .write_all(chunk)
-            .map_err(|error| self.error(IoAction::Write, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+        self.file.write_all(chunk).map_err(|error| {
+            self.error(IoAction::Write, Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        self.unsynced += chunk.len();
+        if self.unsynced >= UNSYNCED_BYTES_MAX {
+            self.unsynced = 0;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        fs::fdatasync(&self.file).map_err(|errno| self.error(IoAction::Sync, errno))
     }
 
     /// The first bytes of another file, copied by the filesystem; how many there were.
@@ -86,7 +101,7 @@ impl Temporary {
 
     /// Syncs, gives the final name, syncs the directory. Whatever fails, fails for good.
     pub(super) fn publish(mut self, mode: PutMode) -> Result<(), StorageError> {
-        fs::fdatasync(&self.file).map_err(|errno| self.error(IoAction::Sync, errno))?;
+        self.sync()?;
         self.root.check_still_there()?;
         let named = self.give_name(mode);
         // An object in the way is reported as there, so it must be there to stay: its writer may not have got this far.

@@ -1,5 +1,6 @@
 //! What is in the bucket, and what the documented requests do to it. No HTTP here.
 
+use super::body::Body;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::body::Bytes;
@@ -15,7 +16,7 @@ const REWRITE_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 pub struct Object {
-    pub body: Bytes,
+    pub body: Body,
     pub generation: i64,
     pub crc32c: u32,
     created: SystemTime,
@@ -51,7 +52,7 @@ impl Bucket {
     }
 
     pub fn body(&self, name: &str) -> Option<Bytes> {
-        self.objects.get(name).map(|object| object.body.clone())
+        self.objects.get(name).map(|object| object.body.whole())
     }
 
     pub fn metadata(&self, name: &str) -> Option<Vec<(String, String)>> {
@@ -119,7 +120,8 @@ impl Bucket {
         body: Bytes,
         if_generation_match: Option<i64>,
     ) -> Result<Value, Refusal> {
-        let crc32c = crc32c::crc32c(&body);
+        let body = Body::from(body);
+        let crc32c = body.crc32c();
         if let Some(said) = description["crc32c"].as_str()
             && said != crc32c_text(crc32c)
         {
@@ -138,7 +140,7 @@ impl Bucket {
         &mut self,
         name: &str,
         description: &Value,
-        body: Bytes,
+        body: Body,
         component_count: Option<u64>,
     ) -> Result<Value, Refusal> {
         let now = SystemTime::now();
@@ -146,7 +148,7 @@ impl Bucket {
         let micros = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         self.last_generation = (self.last_generation + 1).max(i64::try_from(micros).unwrap_or(i64::MAX));
         let object = Object {
-            crc32c: crc32c::crc32c(&body),
+            crc32c: body.crc32c(),
             body,
             generation: self.last_generation,
             created: now,
@@ -184,11 +186,11 @@ impl Bucket {
                 format!("The number of source components provided ({}) must be 1 to 32", sources.len());
             return Err((400, "invalid", message));
         }
-        let mut body = Vec::new();
+        let mut body = Body::default();
         let mut count = 0;
         for source in sources {
             let source = self.find(source["name"].as_str().unwrap_or_default())?;
-            body.extend_from_slice(&source.body);
+            body.append(&source.body);
             count += source.component_count.unwrap_or(1);
         }
         self.check(name, if_generation_match)?;
@@ -197,7 +199,7 @@ impl Bucket {
         if self.forgets_retention {
             destination["retention"] = Value::Null;
         }
-        self.store(name, &destination, body.into(), Some(count))
+        self.store(name, &destination, body, Some(count))
     }
 
     /// From a version to a name; a large one in two calls, of which the second has the token that the first gave.
@@ -212,13 +214,13 @@ impl Bucket {
         let Object { body, generation, .. } = self.find_generation(source, generation)?.clone();
         self.check(name, if_generation_match)?;
         self.allow_retention(description)?;
-        let size = body.len().to_string();
+        let size = body.size().to_string();
         let expected = format!("{generation}/{name}");
         match token {
             Some(token) if *token != expected => {
                 return Err((400, "invalid", "Bad rewrite token".to_owned()));
             }
-            None if body.len() > REWRITE_BYTES_MAX => {
+            None if body.size() > REWRITE_BYTES_MAX => {
                 return Ok(json!({
                     "kind": "storage#rewriteResponse",
                     "totalBytesRewritten": REWRITE_BYTES_MAX.to_string(),
@@ -328,7 +330,7 @@ fn describe(name: &str, object: &Object, ended: Option<SystemTime>) -> Value {
         "name": name,
         "generation": object.generation.to_string(),
         "metageneration": "1",
-        "size": object.body.len().to_string(),
+        "size": object.body.size().to_string(),
         "crc32c": crc32c_text(object.crc32c),
         "storageClass": "STANDARD",
         "timeCreated": rfc3339(object.created),

@@ -178,7 +178,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// All of an object, or a range of it.
 fn media(head: &Parts, object: &Object, is_damaged: bool) -> Answer {
-    let size = object.body.len();
+    let size = object.body.size();
     let response = Response::builder()
         .header("content-type", "application/octet-stream")
         .header("x-goog-generation", object.generation)
@@ -187,8 +187,11 @@ fn media(head: &Parts, object: &Object, is_damaged: bool) -> Answer {
         .header("x-goog-stored-content-length", size)
         .header("x-goog-storage-class", "STANDARD")
         .header("x-goog-hash", format!("crc32c={}", crc32c_text(object.crc32c)));
-    let body = if is_damaged { damage(&object.body) } else { object.body.clone() };
-    let Some(range) = header(head, "range") else { return finished(response.status(200), body) };
+    let read = |range| {
+        let body = object.body.range(range);
+        if is_damaged { damage(&body) } else { body }
+    };
+    let Some(range) = header(head, "range") else { return finished(response.status(200), read(0..size)) };
     let asked = range.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
     let asked = asked
         .and_then(|(first, last)| Some((first.parse::<usize>().ok()?, last.parse().unwrap_or(usize::MAX))));
@@ -197,7 +200,7 @@ fn media(head: &Parts, object: &Object, is_damaged: bool) -> Answer {
             let last = usize::min(last, size - 1);
             let response =
                 response.status(206).header("content-range", format!("bytes {first}-{last}/{size}"));
-            finished(response, body.slice(first..=last))
+            finished(response, read(first..last + 1))
         }
         _ => {
             let response = response.status(416).header("content-range", format!("bytes */{size}"));

@@ -54,6 +54,7 @@ pub enum Kind {
     Full,
     Unavailable,
     Timeout,
+    NotSupported,
     Io,
 }
 
@@ -69,6 +70,7 @@ impl Kind {
             Kind::Full => StorageError::Full { at, action, shortage: Shortage::Space },
             Kind::Unavailable => StorageError::Unavailable { at, reason },
             Kind::Timeout => StorageError::Timeout { at, reason },
+            Kind::NotSupported => StorageError::NotSupported { at, reason },
             Kind::Io => StorageError::Io { at, action, reason },
         }
     }

@@ -92,6 +92,7 @@ fn read(key: &ObjectKey, status: u16) -> Result<(), StorageError> {
         204 => Ok(()),
         404 => Err(StorageError::NotFound { at }),
         409 => Err(StorageError::Kept { at, reason }),
+        501 => Err(StorageError::NotSupported { at, reason }),
         500.. => Err(StorageError::Unavailable { at, reason }),
         _ => {
             let (action, code) = (IoAction::Remove, ErrorCode::Protocol);
@@ -112,7 +113,7 @@ impl BatchStore for Store {
         let keys = &keys[..keys.len().min(Self::PARTS_MAX)];
         self.submitted.fetch_add(1, Ordering::Relaxed);
         if let Taking::Status(status) = self.taking {
-            return Outcome::of_refusal(keys, status, read(&keys[0], status).unwrap_err());
+            return Outcome::of_refusal(keys, read(&keys[0], status).unwrap_err());
         }
         let mut parts = Vec::new();
         for key in keys {
