@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hyper::body::Bytes;
+use md5::{Digest as _, Md5};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,8 @@ pub struct Object {
     pub body: Bytes,
     pub generation: i64,
     pub crc32c: u32,
+    /// Of what was not composed.
+    md5: Option<String>,
     created: SystemTime,
     metadata: Map<String, Value>,
     component_count: Option<u64>,
@@ -100,7 +103,7 @@ impl Bucket {
     }
 
     /// `ifGenerationMatch`: 0 stands for "there is none".
-    fn check(&self, name: &str, if_generation_match: Option<i64>) -> Result<(), Refusal> {
+    pub fn check(&self, name: &str, if_generation_match: Option<i64>) -> Result<(), Refusal> {
         let is = self.objects.get(name).map_or(0, |object| object.generation);
         match if_generation_match {
             Some(wanted) if wanted != is => {
@@ -147,6 +150,7 @@ impl Bucket {
         self.last_generation = (self.last_generation + 1).max(i64::try_from(micros).unwrap_or(i64::MAX));
         let object = Object {
             crc32c: crc32c::crc32c(&body),
+            md5: component_count.is_none().then(|| BASE64_STANDARD.encode(Md5::digest(&body))),
             body,
             generation: self.last_generation,
             created: now,
@@ -334,6 +338,9 @@ fn describe(name: &str, object: &Object, ended: Option<SystemTime>) -> Value {
         "timeCreated": rfc3339(object.created),
         "updated": rfc3339(object.created),
     });
+    if let Some(md5) = &object.md5 {
+        described["md5Hash"] = md5.as_str().into();
+    }
     if !object.metadata.is_empty() {
         described["metadata"] = Value::Object(object.metadata.clone());
     }
