@@ -75,7 +75,7 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-fn given_up<'a>((window, fetching): (&'a Window, Fetching)) -> &'a Window {
+fn given_up((window, fetching): (&Window, Fetching)) -> &Window {
     fetching.abort();
     window
 }
