@@ -695,3 +695,52 @@ async fn fake_gcs_server_honours_create_only_puts_and_pages_as_well() -> Result<
     ensure!(error.to_string().contains("there is no bucket"), "{error}");
     Ok(())
 }
+
+/// Status, range and body of what a session says.
+async fn told(answer: reqwest::Response) -> Result<(u16, String, String)> {
+    let range = answer.headers().get("range").map_or("", |range| range.to_str().unwrap_or("?")).to_owned();
+    Ok((answer.status().as_u16(), range, answer.text().await?))
+}
+
+#[tokio::test]
+async fn the_servers_sessions_take_bytes_in_order_and_make_the_object_of_the_last_ones() -> Result<()> {
+    const CHUNK: usize = 256 << 10;
+    let bench = Bench::new()?;
+    let http = pgconvoy_storage::http::client(&StoreTls { ca_file: None, verify: true }, "gcs")?;
+    let url = format!(
+        "{}/upload/storage/v1/b/{BUCKET}/o?name=a/b&uploadType=resumable&ifGenerationMatch=0",
+        bench.server.endpoint()
+    );
+    let begin = || http.post(&url).bearer_auth(TOKEN).header("content-length", 0).send();
+    let stranger = http.post(&url).header("content-length", 0).send().await?;
+    assert_eq!(stranger.status(), 401);
+    let begun = begin().await?;
+    let id = begun.headers().get("x-guploader-uploadid").context("an id")?.to_str()?.to_owned();
+    let session = format!("{url}&upload_id={id}");
+    let put = async |range: &str, body: Bytes| -> Result<(u16, String, String)> {
+        told(http.put(&session).header("content-range", format!("bytes {range}")).body(body).send().await?)
+            .await
+    };
+    let body = pattern(CHUNK + 10);
+    let (first, last) = (body.slice(..CHUNK), body.slice(CHUNK..));
+    let so_far = (308, format!("bytes=0-{}", CHUNK - 1), String::new());
+    assert_eq!(put("*/*", Bytes::new()).await?, (308, String::new(), String::new()));
+    assert_eq!(put("0-9/*", last.clone()).await?.0, 400, "less than a chunk, and not the last");
+    assert_eq!(put(&format!("{CHUNK}-{}/*", 2 * CHUNK - 1), first.clone()).await?.0, 503, "a gap");
+    assert_eq!(put("0-8/10", last.clone()).await?.0, 400, "another length than was said");
+    assert_eq!(put(&format!("0-{}/*", CHUNK - 1), first.clone()).await?, so_far);
+    assert_eq!(put("*/*", Bytes::new()).await?, so_far);
+    ensure!(bench.server.names().is_empty(), "not before its last byte");
+    let (end, size) = (CHUNK + 9, CHUNK + 10);
+    let (status, _, object) = put(&format!("{CHUNK}-{end}/{size}"), last).await?;
+    ensure!(
+        status == 200 && object.contains("md5Hash") && object.contains(&format!("\"{size}\"")),
+        "{object}"
+    );
+    assert_eq!(put(&format!("*/{size}"), Bytes::new()).await?.2, object, "told again");
+    ensure!(bench.server.body("a/b")? == body);
+    assert_eq!(begin().await?.status(), 412, "there is one");
+    assert_eq!(http.delete(&session).send().await?.status(), 499);
+    assert_eq!(http.delete(&session).send().await?.status(), 404);
+    Ok(())
+}

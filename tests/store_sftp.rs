@@ -410,6 +410,36 @@ async fn a_root_that_went_away_is_not_an_empty_store() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ranges_of_an_object_that_others_replace_or_remove_are_of_what_is_there_now() -> Result<()> {
+    let stage = Stage::start()?;
+    let (reader, other) = (stage.store()?, stage.store()?);
+    let object = key("a/b");
+    let read = async |range| reader.get_range(&object, range).await;
+    other.put(&object, PutMode::Create, Bytes::from_static(b"first")).await?;
+    assert_eq!(read(0..2).await?, "fi");
+    assert_eq!(read(2..5).await?, "rst");
+    other.put(&object, PutMode::Overwrite, Bytes::from_static(b"another")).await?;
+    assert_eq!(read(0..7).await?, "another");
+    // As long as before, and as old as it may be: SFTP tells times in seconds.
+    other.put(&object, PutMode::Overwrite, Bytes::from_static(b"a third")).await?;
+    let later = SystemTime::now() + Duration::from_secs(2);
+    std::fs::File::options().write(true).open(stage.file("a/b"))?.set_modified(later)?;
+    assert_eq!(read(0..7).await?, "a third");
+    std::fs::rename(stage.file("a/b"), stage.file("a/c"))?;
+    std::os::unix::fs::symlink("c", stage.file("a/b"))?;
+    let linked = read(0..7).await;
+    assert!(linked.is_err(), "{linked:?}");
+    std::fs::remove_file(stage.file("a/b"))?;
+    let gone = read(0..7).await;
+    assert!(matches!(gone, Err(StorageError::NotFound { .. })), "{gone:?}");
+    assert_eq!(reader.get_range(&key("a/c"), 2..7).await?, "third");
+    reader.delete(&key("a/c")).await?;
+    let gone = reader.get_range(&key("a/c"), 2..7).await;
+    assert!(matches!(gone, Err(StorageError::NotFound { .. })), "{gone:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_sweep_takes_old_temporary_files_and_nothing_else() -> Result<()> {
     let stage = Stage::start()?;

@@ -3,7 +3,7 @@
 //! Emulators that can be had check neither tokens nor checksums, and each of them gets some request wrong. This one is strict
 //! where Google is: what it does not know is refused. It keeps one bucket in memory. What goes wrong is ordered by [`Rules`].
 //!
-//! It is not all of the API: multipart uploads, media reads with ranges, descriptions, compose, rewrite, listings and deletes of objects, batches;
+//! It is not all of the API: uploads of all three kinds, media reads with ranges, descriptions, compose, rewrite, listings and deletes of objects, batches;
 //! the token service for service accounts; the token page of the metadata server.
 
 #![allow(
@@ -22,6 +22,8 @@ mod bucket;
 mod requests;
 #[path = "gcs_server/tokens.rs"]
 mod tokens;
+#[path = "gcs_server/uploads.rs"]
+mod uploads;
 
 use crate::support::{Context, Result};
 use bucket::Bucket;
@@ -40,6 +42,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsAcceptor;
+use uploads::Sessions;
 
 pub const BUCKET: &str = "backups";
 /// Who pays, where the bucket's owner does not.
@@ -93,6 +96,7 @@ struct Gauges {
 struct Shared {
     bucket: Mutex<Bucket>,
     tokens: Mutex<Tokens>,
+    sessions: Mutex<Sessions>,
     rules: Mutex<Rules>,
     gauges: Gauges,
     address: SocketAddr,
@@ -151,6 +155,7 @@ impl GcsServer {
         let shared = Arc::new(Shared {
             bucket: Mutex::default(),
             tokens: Mutex::default(),
+            sessions: Mutex::default(),
             rules: Mutex::new(rules),
             gauges: Gauges::default(),
             address: listener.local_addr()?,

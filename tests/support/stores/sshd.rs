@@ -117,16 +117,21 @@ impl Sshd {
         for kind in kinds {
             text += &format!("[{}]:{} {}", at.ip(), at.port(), self.public_key(&format!("host_{kind}"))?);
         }
-        self.write(&format!("known_hosts_{}", kinds.join("_")), &text)
+        self.write(&format!("known_hosts_{}_{}", at.port(), kinds.join("_")), &text)
     }
 
     /// Lines of `[repo.N.sftp]`.
     pub fn table(&self) -> Result<String> {
-        let known = self.known_hosts(self.address, &HOST_KEYS)?;
+        self.table_at(self.address)
+    }
+
+    /// The same, where something stands before the server.
+    pub fn table_at(&self, at: SocketAddr) -> Result<String> {
+        let known = self.known_hosts(at, &HOST_KEYS)?;
         Ok(format!(
             "host = \"127.0.0.1\"\nport = {}\nuser = \"{}\"\n\
              private-key-file = \"{}\"\nknown-hosts-file = \"{}\"\n",
-            self.address.port(),
+            at.port(),
             self.user,
             self.client_key().display(),
             known.display()

@@ -90,7 +90,12 @@ impl<'a> Stock<'a> {
 
     /// What a slot will take next, as far as that is known.
     pub(super) fn coming(&self) -> Option<PackName> {
-        self.lock().packs.front().map(|(_, pack)| pack.pack)
+        let state = self.lock();
+        if let Some((_, next)) = state.packs.front() {
+            return Some(next.pack);
+        }
+        let (_, share) = state.given.front()?;
+        self.shares.packs(&self.work.chosen.plan, share).first().map(|next| next.pack)
     }
 
     /// Waits for one; `None`: there is none any more.

@@ -76,23 +76,33 @@ impl Tree {
         unmet.into_iter().map(ask).collect()
     }
 
-    /// Fails where something other than a directory or a file is. What is missing, or below a file, is the caller's to find.
-    pub(crate) async fn judge_parents(&self, asked: Vec<(ObjectKey, Answer)>) -> Result<(), StorageError> {
+    /// Fails where something other than a directory or a file is. What is below a file is the caller's to find; what is missing is given
+    /// back.
+    pub(crate) async fn judge_parents(
+        &self,
+        asked: Vec<(ObjectKey, Answer)>,
+    ) -> Result<Vec<ObjectKey>, StorageError> {
+        let mut missing = Vec::new();
         for (parent, answer) in asked {
             match answer.attributes().await.map(Attributes::kind) {
                 Ok(Some(Kind::Directory) | None) => Met::remember(&mut self.met().directories, &parent),
                 Ok(Some(Kind::File)) => {}
                 Ok(Some(kind)) => return Err(self.not_an_object(&parent, kind)),
-                Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => {}
+                Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => missing.push(parent),
                 Err(fault) => return Err(self.error(Some(&parent), IoAction::Open, fault)),
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
-    /// Makes what is missing of the directories above `key`.
-    pub(crate) async fn make_parents(&self, lane: &Lane, key: &ObjectKey) -> Result<(), StorageError> {
-        let parents = parents(key);
+    /// Makes the directories above `key` that were found missing; all of them, if none was.
+    pub(crate) async fn make_parents(
+        &self,
+        lane: &Lane,
+        key: &ObjectKey,
+        missing: Vec<ObjectKey>,
+    ) -> Result<(), StorageError> {
+        let parents = if missing.is_empty() { parents(key) } else { missing };
         for parent in &parents {
             self.met().forget_directory(parent);
         }
@@ -100,12 +110,20 @@ impl Tree {
             .iter()
             .map(|parent| lane.send(wire::mkdir(&self.path(Some(parent)), DIRECTORY_MODE)))
             .collect();
+        let mut refused = Vec::new();
         for (parent, answer) in parents.iter().zip(made) {
             match answer.done().await {
-                Ok(()) => {}
+                // A new directory is no link.
+                Ok(()) => Met::remember(&mut self.met().directories, parent),
                 Err(lost @ Fault::Lost(_)) => return Err(self.error(Some(key), IoAction::CreatePath, lost)),
-                Err(refused) => self.judge_refused_directory(lane, key, parent, refused).await?,
+                Err(fault) => refused.push((parent, fault)),
             }
+        }
+        // Together: most of them are refused because they are there.
+        let looks: Vec<Answer> =
+            refused.iter().map(|(parent, _)| lane.send(wire::lstat(&self.path(Some(parent))))).collect();
+        for ((parent, fault), look) in refused.into_iter().zip(looks) {
+            self.judge_refused_directory(lane, key, (parent, look), fault).await?;
         }
         Ok(())
     }
@@ -115,10 +133,10 @@ impl Tree {
         &self,
         lane: &Lane,
         key: &ObjectKey,
-        parent: &ObjectKey,
+        (parent, look): (&ObjectKey, Answer),
         refused: Fault,
     ) -> Result<(), StorageError> {
-        match lane.send(wire::lstat(&self.path(Some(parent)))).attributes().await.map(Attributes::kind) {
+        match look.attributes().await.map(Attributes::kind) {
             Ok(Some(Kind::Directory) | None) => Ok(()),
             Ok(Some(kind)) => Err(self.not_an_object(parent, kind)),
             Err(_) if is_refused_with(&refused, code::NO_SUCH_FILE) => Ok(()),
@@ -131,34 +149,40 @@ impl Tree {
         }
     }
 
-    /// Makes the entries of all directories above `key` durable that are not known to be.
-    pub(crate) async fn sync_above(&self, lane: &Lane, key: &ObjectKey) -> Result<(), StorageError> {
+    /// Opens what holds the entries of those directories above `key` that are not known to be on disk.
+    pub(crate) fn open_above(&self, lane: &Lane, key: &ObjectKey) -> Vec<(ObjectKey, Answer)> {
         if !self.syncs_directories() {
-            return Ok(());
+            return Vec::new();
         }
         let mut new = parents(key);
         {
             let met = self.met();
             new.retain(|parent| !met.durable.contains(parent));
         }
+        let open = |directory: ObjectKey| {
+            let holder = self.path(directory.parent().as_ref());
+            (directory, lane.send(wire::open(&holder, flags::READ, None)))
+        };
+        new.into_iter().map(open).collect()
+    }
+
+    /// Makes these entries durable.
+    pub(crate) async fn sync_above(
+        &self,
+        lane: &Lane,
+        key: &ObjectKey,
+        opening: Vec<(ObjectKey, Answer)>,
+    ) -> Result<(), StorageError> {
         let error = |fault| self.error(Some(key), IoAction::SyncPath, fault);
-        let opening: Vec<Answer> = new
-            .iter()
-            .map(|directory| {
-                lane.send(wire::open(&self.path(directory.parent().as_ref()), flags::READ, None))
-            })
-            .collect();
-        let mut opened = Vec::new();
-        for answer in opening {
-            opened.push(lane.opened(answer).await.map_err(error)?);
+        let mut syncing = Vec::new();
+        for (directory, answer) in opening {
+            let holder = lane.opened(answer).await.map_err(error)?;
+            syncing.push((directory, lane.send(wire::fsync(&holder.handle)), holder));
         }
-        let syncing: Vec<Answer> =
-            opened.iter().map(|holder| lane.send(wire::fsync(&holder.handle))).collect();
-        for answer in syncing {
+        for (directory, answer, _open) in syncing {
             answer.done().await.map_err(error)?;
+            Met::remember(&mut self.met().durable, &directory);
         }
-        let mut met = self.met();
-        new.iter().for_each(|directory| Met::remember(&mut met.durable, directory));
         Ok(())
     }
 }

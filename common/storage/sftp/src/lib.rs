@@ -6,7 +6,7 @@
 //!
 //! Code map: [`options`](SftpOptions) say where; `trust` and `login` who is who; `connect` makes connections and sessions,
 //! `session` sends requests and `wire` writes and reads them; `pool` has the sessions of a store; `tree`, `directories`,
-//! `read`, `list`, `sweep` and `temporary` are what a store does.
+//! `read`, `list`, `sweep` and `temporary` are what a store does; `kept` has files that stay open between reads.
 //!
 //! Invariants
 //! 1. Nothing is sent to a server whose host key was not proved to be the one that the configuration names.
@@ -27,6 +27,7 @@
 mod connect;
 mod directories;
 mod failure;
+mod kept;
 mod list;
 mod login;
 mod options;

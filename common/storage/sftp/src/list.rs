@@ -11,12 +11,13 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use pgconvoy_storage::listing::order;
 use pgconvoy_storage::{IoAction, ListAfter, ListDepth, ListPage, ObjectKey, StorageError};
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 /// Directories that are read at once.
 const DIRECTORIES_AHEAD: usize = 16;
-/// Requests for names of one directory at once; OpenSSH answers each with up to 100.
+/// Requests for names of one directory at once, to begin with: one with its names, and one with its end.
+const REQUESTS_FIRST: usize = 2;
+/// The same at the most; OpenSSH answers each with up to 100.
 const REQUESTS_AHEAD_MAX: usize = 16;
 /// The checker's own directory at the top of ext filesystems, for root's eyes only.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -25,6 +26,13 @@ const LOST_AND_FOUND: &str = "lost+found";
 pub(crate) struct Named {
     pub(crate) name: String,
     pub(crate) attributes: Attributes,
+}
+
+/// `None`: what is no key and never will be.
+fn named(directory: Option<&ObjectKey>, Entry { name, attributes }: Entry) -> Option<Named> {
+    let name = String::from_utf8(name.into()).ok()?;
+    let is_foreign = directory.is_none() && name == LOST_AND_FOUND;
+    (!matches!(name.as_str(), "." | "..") && !is_foreign).then_some(Named { name, attributes })
 }
 
 /// A name that is a key.
@@ -54,37 +62,46 @@ impl Tree {
         lane: &Lane,
         directory: Option<&ObjectKey>,
     ) -> Result<Option<Vec<Named>>, StorageError> {
+        self.names_of(lane, directory, self.ask_names(lane, directory)).await
+    }
+
+    /// The first step of reading a directory.
+    fn ask_names(&self, lane: &Lane, directory: Option<&ObjectKey>) -> Answer {
+        lane.send(wire::opendir(&self.path(directory)))
+    }
+
+    async fn names_of(
+        &self,
+        lane: &Lane,
+        directory: Option<&ObjectKey>,
+        opening: Answer,
+    ) -> Result<Option<Vec<Named>>, StorageError> {
         let error = |fault| self.error(directory, IoAction::List, fault);
-        let path = self.path(directory);
-        let opened = match lane.opened(lane.send(wire::opendir(&path))).await {
+        let opened = match lane.opened(opening).await {
             Ok(opened) => opened,
             Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => return Ok(None),
             Err(fault) => return self.judge_unopened(lane, directory, fault).await,
         };
         let mut found = Vec::new();
-        let mut asked: VecDeque<Answer> = VecDeque::new();
-        let mut ahead = 2;
-        loop {
-            while asked.len() < ahead {
-                asked.push_back(lane.send(wire::readdir(&opened.handle)));
-            }
-            let Some(answer) = asked.pop_front() else { break };
-            let Some(names) = answer.names().await.map_err(error)? else { break };
-            ahead = (ahead * 2).min(REQUESTS_AHEAD_MAX);
-            for Entry { name, attributes } in names {
-                let Ok(name) = String::from_utf8(name.into()) else { continue };
-                let is_foreign = directory.is_none() && name == LOST_AND_FOUND;
-                if !matches!(name.as_str(), "." | "..") && !is_foreign {
-                    found.push(Named { name, attributes });
+        let mut requests = REQUESTS_FIRST;
+        let mut has_ended = false;
+        // In rounds: most directories end with the first one, and so does the time they take.
+        while !has_ended {
+            let asked: Vec<Answer> =
+                (0..requests).map(|_| lane.send(wire::readdir(&opened.handle))).collect();
+            for answer in asked {
+                let Some(names) = answer.names().await.map_err(error)? else {
+                    has_ended = true;
+                    continue;
+                };
+                // Where servers work in parallel, names may come after the first end.
+                if has_ended && !names.is_empty() {
+                    let reason = "the server tells the end of a directory before its last names".to_owned();
+                    return Err(StorageError::NotSupported { at: self.place(directory), reason });
                 }
+                found.extend(names.into_iter().filter_map(|entry| named(directory, entry)));
             }
-        }
-        // Where servers work in parallel, names may come after the first end.
-        for answer in asked {
-            if answer.names().await.map_err(error)?.is_some_and(|names| !names.is_empty()) {
-                let reason = "the server tells the end of a directory before its last names".to_owned();
-                return Err(StorageError::NotSupported { at: self.place(directory), reason });
-            }
+            requests = (requests * 2).min(REQUESTS_AHEAD_MAX);
         }
         self.complete(lane, directory, &mut found).await?;
         Ok(Some(found))
@@ -133,13 +150,22 @@ impl Tree {
         Ok(())
     }
 
-    /// The entries of a directory that are keys, in order.
     async fn children(
         &self,
         lane: &Lane,
         directory: Option<&ObjectKey>,
     ) -> Result<Option<Vec<Child>>, StorageError> {
-        let Some(names) = self.names(lane, directory).await? else { return Ok(None) };
+        self.children_of(lane, directory, self.ask_names(lane, directory)).await
+    }
+
+    /// The entries of a directory that are keys, in order.
+    async fn children_of(
+        &self,
+        lane: &Lane,
+        directory: Option<&ObjectKey>,
+        opening: Answer,
+    ) -> Result<Option<Vec<Child>>, StorageError> {
+        let Some(names) = self.names_of(lane, directory, opening).await? else { return Ok(None) };
         let child = |Named { name, attributes }| {
             let key = match directory {
                 Some(directory) => directory.join(&name),
@@ -181,12 +207,17 @@ impl Tree {
         limit: usize,
     ) -> Result<ListPage, StorageError> {
         let lane = self.lane().await?;
-        if let Some(prefix) = prefix {
-            // The prefix itself is a part of the way, too.
+        // The prefix itself is a part of the way, too.
+        let way = prefix.map(|prefix| {
             let below = prefix.join("x").unwrap_or_else(|_| prefix.clone());
-            self.judge_parents(self.ask_parents(&lane, &below)).await?;
+            self.ask_parents(&lane, &below)
+        });
+        // Opening a directory changes nothing, also where a link led to it: nothing of it is read before that is known.
+        let opening = self.ask_names(&lane, prefix);
+        if let Some(way) = way {
+            self.judge_parents(way).await?;
         }
-        let Some(children) = self.children(&lane, prefix).await? else {
+        let Some(children) = self.children_of(&lane, prefix, opening).await? else {
             self.check_still_there(self.ask_root(&lane)).await?;
             return Ok(ListPage::default());
         };
@@ -232,7 +263,10 @@ impl<'a> Walk<'a> {
             while let Some(next) = ahead.next().await {
                 let flow = match next? {
                     Ahead::Object(child) => match tree.info(&child.key, child.attributes)? {
-                        Some(info) => self.add(ListAfter::Object(child.key), |page| page.objects.push(info)),
+                        Some(info) => {
+                            tree.met().add_file(&child.key);
+                            self.add(ListAfter::Object(child.key), |page| page.objects.push(info))
+                        }
                         None => ControlFlow::Continue(()),
                     },
                     Ahead::Directory(children) => self.visit(children).await?,

@@ -7,6 +7,8 @@
 //! 1. There are never more than [`SESSIONS_MAX`] sessions on [`CONNECTIONS_MAX`] connections.
 //! 2. A call waits for a new session only if there is none at all; else more come beside it.
 //! 3. A session that is lost is never given to anybody again.
+//! 4. Bodies of uploads go by other connections than the first one, where there are others: questions that somebody waits for do not
+//!    queue behind megabytes.
 
 use crate::connect::{Connection, connect, open_session};
 use crate::options::SftpOptions;
@@ -20,6 +22,16 @@ pub(crate) const SESSIONS_MAX: usize = 8;
 const CONNECTIONS_MAX: usize = 4;
 /// After an attempt that failed while other sessions work.
 const GROWTH_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a session is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Anything,
+    /// The steps of an upload, one after the other.
+    Steps,
+    /// The bodies of uploads.
+    Bodies,
+}
 
 #[derive(Debug, Default)]
 struct Members {
@@ -41,13 +53,28 @@ impl Members {
                 connections.push(session.connection());
             }
         }
-        let wants_another =
-            connections.len() < CONNECTIONS_MAX && connections.iter().all(|one| one.sessions() > 1);
-        if wants_another {
+        // The first two each have a purpose of their own.
+        let are_few = connections.len() < 2 || connections.iter().all(|one| one.sessions() > 1);
+        if are_few && connections.len() < CONNECTIONS_MAX {
             return None;
         }
         let roomy = connections.into_iter().filter(|one| one.has_room());
         roomy.min_by_key(|one| one.sessions()).cloned()
+    }
+
+    /// The session with the least to do for a purpose, without these.
+    fn least_busy(&self, used: &[&Lane], purpose: Purpose) -> Option<Arc<Session>> {
+        let first = self.sessions.first()?.connection();
+        let is_on_first = |session: &Session| Arc::ptr_eq(session.connection(), first);
+        let has_others = self.sessions.iter().any(|session| !is_on_first(session));
+        let serves = |session: &Session| match purpose {
+            Purpose::Anything => true,
+            Purpose::Steps => is_on_first(session),
+            Purpose::Bodies => !has_others || !is_on_first(session),
+        };
+        let is_free = |session: &Arc<Session>| !used.iter().any(|lane| lane.is_on(session));
+        let found = self.sessions.iter().filter(|session| serves(session) && is_free(session));
+        found.min_by_key(|session| session.busy()).cloned()
     }
 
     fn connections(&self) -> usize {
@@ -81,12 +108,21 @@ impl Pool {
 
     /// The session with the least to do, and more of them beside it when that one is busy.
     pub(crate) async fn lane(self: &Arc<Self>) -> Result<Lane, StorageError> {
-        if let Some(lane) = self.least_busy(&[]) {
+        self.lane_for(Purpose::Anything).await
+    }
+
+    /// For the steps of an upload.
+    pub(crate) async fn lane_for_steps(self: &Arc<Self>) -> Result<Lane, StorageError> {
+        self.lane_for(Purpose::Steps).await
+    }
+
+    async fn lane_for(self: &Arc<Self>, purpose: Purpose) -> Result<Lane, StorageError> {
+        if let Some(lane) = self.least_busy(&[], purpose) {
             return Ok(lane);
         }
         let _alone = self.growing.lock().await;
         // Somebody else may have made one meanwhile.
-        if let Some(lane) = self.least_busy(&[]) {
+        if let Some(lane) = self.least_busy(&[], purpose) {
             return Ok(lane);
         }
         let connection = Arc::new(connect(&self.options, &self.at).await?);
@@ -94,15 +130,19 @@ impl Pool {
         Ok(self.add(session))
     }
 
-    /// Another session than these, for who can use several at once.
-    pub(crate) fn another(self: &Arc<Self>, used: &[&Lane]) -> Option<Lane> {
-        self.least_busy(used)
+    /// Any session, if there is one.
+    pub(crate) fn any(self: &Arc<Self>) -> Option<Lane> {
+        self.least_busy(&[], Purpose::Anything)
     }
 
-    fn least_busy(self: &Arc<Self>, used: &[&Lane]) -> Option<Lane> {
+    /// Another session than these, for the body of an upload.
+    pub(crate) fn another(self: &Arc<Self>, used: &[&Lane]) -> Option<Lane> {
+        self.least_busy(used, Purpose::Bodies)
+    }
+
+    fn least_busy(self: &Arc<Self>, used: &[&Lane], purpose: Purpose) -> Option<Lane> {
         let members = self.members();
-        let free = members.sessions.iter().filter(|session| !used.iter().any(|lane| lane.is_on(session)));
-        let found = free.min_by_key(|session| session.busy()).cloned();
+        let found = members.least_busy(used, purpose);
         let is_short = found.as_ref().is_none_or(|session| session.busy() > 0);
         let grows = is_short && !members.sessions.is_empty() && members.can_grow();
         drop(members);

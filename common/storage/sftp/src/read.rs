@@ -1,15 +1,16 @@
 //! Reading a file: many requests on their way at once, put together in order.
 //!
-//! One session reads one file, by one handle: two handles, opened one after the other, could be of two objects.
+//! One call reads one file in one session, by one handle: two handles, opened one after the other, could be of two objects.
 
 use crate::failure::is_refused_with;
 use crate::session::{Answer, Fault, Lane, OpenFile};
 use crate::tree::Tree;
 use crate::wire::{self, code, flags};
 use bytes::Bytes;
-use pgconvoy_storage::{IoAction, ObjectKey, StorageError};
+use pgconvoy_storage::{IoAction, ObjectInfo, ObjectKey, StorageError};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes asked for and not yet there, of one call.
 const IN_FLIGHT_BYTES_MAX: u64 = 32 << 20;
@@ -78,24 +79,68 @@ impl Pieces<'_> {
 }
 
 impl Tree {
-    pub(crate) async fn read(&self, key: &ObjectKey, wanted: Wanted) -> Result<Bytes, StorageError> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        wanted: Wanted,
+    ) -> Result<Bytes, StorageError> {
         let lane = self.lane().await?;
+        if let Wanted::Range(_) = &wanted
+            && let Some(body) = self.read_kept(key, &wanted).await
+        {
+            return Ok(body);
+        }
         let file = self.open_object(&lane, key).await?;
+        let (body, _) = self.read_open(&lane, key, &file, &wanted).await?;
+        if let Wanted::Range(_) = wanted {
+            self.keep(key, file);
+        }
+        Ok(body)
+    }
+
+    /// By a file that is open already. `None`, if there is none or anything is not as it was: then what counts is found out anew.
+    async fn read_kept(self: &Arc<Self>, key: &ObjectKey, wanted: &Wanted) -> Option<Bytes> {
+        let file = self.kept().take(key)?;
+        let Some(body) = self.read_unchanged(key, &file, wanted).await else {
+            self.met().forget_file(key);
+            return None;
+        };
+        self.keep(key, file);
+        Some(body)
+    }
+
+    /// What is read, if the path leads to such a file still.
+    async fn read_unchanged(&self, key: &ObjectKey, file: &OpenFile, wanted: &Wanted) -> Option<Bytes> {
+        let lane = file.lane();
+        let look = lane.send(wire::lstat(&self.path(Some(key))));
+        let (body, of_file) = self.read_open(&lane, key, file, wanted).await.ok()?;
+        let of_path = self.info(key, look.attributes().await.ok()?).ok()??;
+        // Without a time nothing tells one file from another.
+        (of_path.modified.is_some() && of_path == of_file).then_some(body)
+    }
+
+    async fn read_open(
+        &self,
+        lane: &Lane,
+        key: &ObjectKey,
+        file: &OpenFile,
+        wanted: &Wanted,
+    ) -> Result<(Bytes, ObjectInfo), StorageError> {
         let facts = lane.send(wire::fstat(&file.handle));
-        let (begin, guess) = match &wanted {
+        let (begin, guess) = match wanted {
             Wanted::Whole(size_max) => (0, *size_max.min(&SPECULATIVE_BYTES_MAX)),
             Wanted::Range(range) => (range.start, range.end),
         };
-        let mut pieces = Pieces { lane: &lane, file: &file, asked: begin, in_flight: VecDeque::new() };
+        let mut pieces = Pieces { lane, file, asked: begin, in_flight: VecDeque::new() };
         pieces.ask(guess);
         let error = |fault| self.error(Some(key), IoAction::Read, fault);
         let Some(found) = self.info(key, facts.attributes().await.map_err(error)?)? else {
-            return Err(self.absent(&lane, key).await);
+            return Err(self.absent(lane, key).await);
         };
         let (at, size) = (self.place(Some(key)), found.size);
         let end = match wanted {
-            Wanted::Whole(size_max) if size > size_max => {
-                return Err(StorageError::TooLarge { at, size, size_max });
+            Wanted::Whole(size_max) if size > *size_max => {
+                return Err(StorageError::TooLarge { at, size, size_max: *size_max });
             }
             Wanted::Whole(_) => size,
             Wanted::Range(range) => match range.end.max(range.start) {
@@ -109,7 +154,7 @@ impl Tree {
         pieces.ask(end);
         let first = pieces.next(end).await.map_err(error)?.unwrap_or_default();
         if first.len() == length {
-            return Ok(first);
+            return Ok((first, found));
         }
         let mut body = Vec::with_capacity(length);
         body.extend_from_slice(&first);
@@ -120,7 +165,7 @@ impl Tree {
             body.extend_from_slice(&data);
         }
         if body.len() == length {
-            return Ok(body.into());
+            return Ok((body.into(), found));
         }
         let size = begin + u64::try_from(body.len()).expect("a length in memory fits 64 bits");
         Err(StorageError::Truncated { at: self.place(Some(key)), size, wanted: end })

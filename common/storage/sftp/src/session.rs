@@ -234,6 +234,17 @@ pub(crate) struct OpenFile {
     pub(crate) handle: Bytes,
 }
 
+impl OpenFile {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.session.is_lost()
+    }
+
+    /// To ask more of it, where it was opened.
+    pub(crate) fn lane(&self) -> Lane {
+        Lane::new(self.session.clone())
+    }
+}
+
 impl Drop for OpenFile {
     fn drop(&mut self) {
         drop(self.session.send(wire::close(&self.handle)));

@@ -67,7 +67,7 @@ pub(crate) struct Temporary {
     tree: Arc<Tree>,
     key: ObjectKey,
     path: String,
-    /// The first one made the file.
+    /// The first one made the file, and takes all steps but writing; it writes only as long as it is alone.
     stripes: Vec<Stripe>,
     joining: FuturesUnordered<Pending<Result<Stripe, Fault>>>,
     /// The sessions of all stripes but the first, joined or not.
@@ -79,6 +79,8 @@ pub(crate) struct Temporary {
     length: u64,
     /// The directory, opened to be synced.
     directory: Option<Answer>,
+    /// What holds the entries of new directories above, opened to be synced.
+    above: Vec<(ObjectKey, Answer)>,
     is_mine: bool,
 }
 
@@ -88,7 +90,7 @@ impl Temporary {
         key: &ObjectKey,
         mode: PutMode,
     ) -> Result<Self, StorageError> {
-        let lane = tree.lane().await?;
+        let lane = tree.lane_for_steps().await?;
         let abilities = lane.abilities();
         let lacks = match mode {
             PutMode::Create if !abilities.links => {
@@ -109,20 +111,26 @@ impl Temporary {
         let directory = key.parent();
         let name = format!("{TEMPORARY_PREFIX}{}", random::hex(|| tree.place(Some(key)))?);
         let path = tree.path_in(directory.as_ref(), &name);
-        for _ in 0..LOST_DIRECTORY_MAX {
+        for round in 0..LOST_DIRECTORY_MAX {
             let parents = tree.ask_parents(&lane, key);
+            // Where nothing was met yet, directories are likely to be missing, which is only believed of a tree that is there.
+            let root = (!parents.is_empty()).then(|| tree.ask_root(&lane));
             let how = flags::WRITE | flags::CREATE | flags::EXCLUSIVE;
             let opened = lane.open(&path, how, Some(FILE_MODE)).await;
-            if let Err(error) = tree.judge_parents(parents).await {
-                // It was made behind a link.
-                drop(opened.map(|_| lane.send(wire::remove(&path))));
-                return Err(error);
-            }
+            let missing = match tree.judge_parents(parents).await {
+                Ok(missing) => missing,
+                Err(error) => {
+                    // It was made behind a link.
+                    drop(opened.map(|_| lane.send(wire::remove(&path))));
+                    return Err(error);
+                }
+            };
             match opened {
                 Ok(file) => {
                     let syncs = tree.syncs_directories();
                     let directory = syncs
                         .then(|| lane.send(wire::open(&tree.path(directory.as_ref()), flags::READ, None)));
+                    let above = tree.open_above(&lane, key);
                     return Ok(Temporary {
                         tree: tree.clone(),
                         key: key.clone(),
@@ -135,12 +143,15 @@ impl Temporary {
                         piece: None,
                         length: 0,
                         directory,
+                        above,
                         is_mine: true,
                     });
                 }
                 Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => {
-                    tree.check_still_there(tree.ask_root(&lane)).await?;
-                    tree.make_parents(&lane, key).await?;
+                    tree.check_still_there(root.unwrap_or_else(|| tree.ask_root(&lane))).await?;
+                    // Where that was not all, something above was removed that was met before, or is no directory.
+                    let missing = if round == 0 { missing } else { Vec::new() };
+                    tree.make_parents(&lane, key, missing).await?;
                 }
                 Err(fault) => return Err(tree.write_error(&lane, key, IoAction::Open, fault).await),
             }
@@ -207,7 +218,8 @@ impl Temporary {
                 self.join(joined);
             }
             let total: usize = self.stripes.iter().map(|stripe| stripe.outstanding).sum();
-            let least = (0..self.stripes.len()).min_by_key(|stripe| self.stripes[*stripe].outstanding);
+            let writers = if self.stripes.len() > 1 { 1..self.stripes.len() } else { 0..1 };
+            let least = writers.min_by_key(|stripe| self.stripes[*stripe].outstanding);
             if let Some(least) = least
                 && total < IN_FLIGHT_BYTES_MAX
                 && self.stripes[least].outstanding < STRIPE_BYTES_MAX
@@ -289,7 +301,8 @@ impl Temporary {
         named
     }
 
-    async fn sync(&self) -> Result<(), StorageError> {
+    async fn sync(&mut self) -> Result<(), StorageError> {
+        let above = std::mem::take(&mut self.above);
         let syncing: Vec<Answer> = if self.lane().abilities().syncs {
             self.stripes.iter().map(|stripe| stripe.lane.send(wire::fsync(&stripe.file.handle))).collect()
         } else {
@@ -297,7 +310,7 @@ impl Temporary {
         };
         let facts = self.lane().send(wire::fstat(&self.stripes[0].file.handle));
         let root = self.tree.ask_root(self.lane());
-        self.tree.sync_above(self.lane(), &self.key).await?;
+        self.tree.sync_above(self.lane(), &self.key, above).await?;
         for answer in syncing {
             if let Err(fault) = answer.done().await {
                 return Err(self.error(IoAction::Sync, fault).await);
@@ -389,8 +402,7 @@ impl Drop for Temporary {
         if !self.is_mine {
             return;
         }
-        let lane =
-            if self.lane().is_lost() { self.tree.pool.another(&[]) } else { Some(self.lane().clone()) };
+        let lane = if self.lane().is_lost() { self.tree.pool.any() } else { Some(self.lane().clone()) };
         if let Some(lane) = lane {
             drop(lane.send(wire::remove(&self.path)));
         }

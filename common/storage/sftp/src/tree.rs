@@ -2,6 +2,7 @@
 
 use crate::directories::Met;
 use crate::failure::{self, is_refused_with};
+use crate::kept::KeptFiles;
 use crate::options::SftpOptions;
 use crate::pool::Pool;
 use crate::session::{Abilities, Answer, Fault, Lane, Session};
@@ -32,6 +33,7 @@ pub(crate) struct Tree {
     name: Arc<str>,
     facts: OnceCell<Facts>,
     met: Mutex<Met>,
+    kept: Mutex<KeptFiles>,
 }
 
 impl fmt::Debug for Tree {
@@ -44,7 +46,7 @@ impl Tree {
     pub(crate) fn new(options: SftpOptions) -> Self {
         let (name, options): (Arc<str>, _) = (options.describe().into(), Arc::new(options));
         let pool = Pool::new(options.clone(), Place::new(name.clone(), None));
-        Tree { pool, options, name, facts: OnceCell::new(), met: Mutex::default() }
+        Tree { pool, options, name, facts: OnceCell::new(), met: Mutex::default(), kept: Mutex::default() }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -75,6 +77,10 @@ impl Tree {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn kept(&self) -> MutexGuard<'_, KeptFiles> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn error(&self, key: Option<&ObjectKey>, action: IoAction, fault: Fault) -> StorageError {
         failure::error(self.place(key), action, fault)
     }
@@ -102,6 +108,13 @@ impl Tree {
         Ok(lane)
     }
 
+    /// The same for the steps of an upload.
+    pub(crate) async fn lane_for_steps(&self) -> Result<Lane, StorageError> {
+        let lane = self.pool.lane_for_steps().await?;
+        self.facts.get_or_try_init(|| self.look(&lane)).await?;
+        Ok(lane)
+    }
+
     /// `None` before the first session.
     pub(crate) fn facts(&self) -> Option<Facts> {
         self.facts.get().copied()
@@ -114,10 +127,19 @@ impl Tree {
     async fn look(&self, lane: &Lane) -> Result<Facts, StorageError> {
         let path = self.path(None);
         let error = |fault| self.error(None, IoAction::Open, fault);
-        let found = match lane.send(wire::stat(&path)).attributes().await {
+        let abilities = lane.abilities();
+        let ask = || {
+            let space = abilities.tells_space.then(|| lane.send(wire::statvfs(&path)));
+            let opening = abilities.syncs.then(|| lane.send(wire::open(&path, flags::READ, None)));
+            (lane.send(wire::stat(&path)), space, opening)
+        };
+        let (facts, mut space, mut opening) = ask();
+        let found = match facts.attributes().await {
             Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) && self.options.creates_path => {
                 self.make_root(lane).await?;
-                lane.send(wire::stat(&path)).attributes().await
+                let facts;
+                (facts, space, opening) = ask();
+                facts.attributes().await
             }
             found => found,
         };
@@ -125,13 +147,14 @@ impl Tree {
             let reason = "its path leads to something that is no directory".to_owned();
             return Err(StorageError::Obstructed { at: self.place(None), reason });
         }
-        let abilities = lane.abilities();
-        let file_system = if abilities.tells_space {
-            lane.send(wire::statvfs(&path)).file_system().await.ok().map(|found| found.id)
-        } else {
-            None
+        let file_system = match space {
+            Some(space) => space.file_system().await.ok().map(|found| found.id),
+            None => None,
         };
-        let syncs_directories = abilities.syncs && self.sync_directory(lane, &path).await.is_ok();
+        let syncs_directories = match opening {
+            Some(opening) => self.sync_opened(lane, opening).await.is_ok(),
+            None => false,
+        };
         if !syncs_directories {
             let lacks = if abilities.syncs { "syncs no directories" } else { "has no fsync@openssh.com" };
             tracing::warn!(store = %self.name, "the SFTP server {lacks}: what it stored last may be lost with its power");
@@ -167,7 +190,11 @@ impl Tree {
 
     /// An open directory can be synced like a file, at least by OpenSSH.
     pub(crate) async fn sync_directory(&self, lane: &Lane, path: &str) -> Result<(), Fault> {
-        let directory = lane.open(path, flags::READ, None).await?;
+        self.sync_opened(lane, lane.send(wire::open(path, flags::READ, None))).await
+    }
+
+    async fn sync_opened(&self, lane: &Lane, opening: Answer) -> Result<(), Fault> {
+        let directory = lane.opened(opening).await?;
         lane.send(wire::fsync(&directory.handle)).done().await
     }
 
@@ -252,8 +279,9 @@ impl Tree {
             Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => None,
             Err(fault) => return Err(self.error(Some(key), IoAction::Open, fault)),
         };
-        if found.is_none() {
-            self.check_still_there(self.ask_root(&lane)).await?;
+        match found {
+            Some(_) => self.met().add_file(key),
+            None => self.check_still_there(self.ask_root(&lane)).await?,
         }
         Ok(found)
     }
@@ -263,6 +291,9 @@ impl Tree {
         self.judge_parents(self.ask_parents(&lane, key)).await?;
         let path = self.path(Some(key));
         self.met().forget_file(key);
+        self.kept().forget(key);
+        let holder = self.path(key.parent().as_ref());
+        let opening = self.syncs_directories().then(|| lane.send(wire::open(&holder, flags::READ, None)));
         match lane.send(wire::remove(&path)).done().await {
             Ok(()) => {}
             Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => {
@@ -275,26 +306,29 @@ impl Tree {
                 _ => return Err(self.write_error(&lane, key, IoAction::Remove, fault).await),
             },
         }
-        if self.syncs_directories() {
-            match self.sync_directory(&lane, &self.path(key.parent().as_ref())).await {
-                // Removed by somebody else, with all that was in it.
-                Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => {}
-                synced => synced.map_err(|fault| self.error(Some(key), IoAction::SyncPath, fault))?,
+        let syncing = async {
+            match opening {
+                Some(opening) => self.sync_opened(&lane, opening).await,
+                None => Ok(()),
             }
+        };
+        match tokio::join!(syncing, self.prune_above(&lane, key)).0 {
+            // Removed by somebody else, with all that was in it.
+            Err(fault) if is_refused_with(&fault, code::NO_SUCH_FILE) => Ok(()),
+            synced => synced.map_err(|fault| self.error(Some(key), IoAction::SyncPath, fault)),
         }
-        self.prune_above(&lane, key).await;
-        Ok(())
     }
 
-    /// Removes the directories above `key` that are empty now. A courtesy: whatever fails ends it.
+    /// Removes the directories above `key` that are empty now. A courtesy: whatever fails ends it, and where a server works in another
+    /// order an empty one stays.
     async fn prune_above(&self, lane: &Lane, key: &ObjectKey) {
-        let mut empty = key.parent();
-        while let Some(directory) = empty {
-            if lane.send(wire::rmdir(&self.path(Some(&directory)))).done().await.is_err() {
-                return;
+        let above: Vec<ObjectKey> = std::iter::successors(key.parent(), ObjectKey::parent).collect();
+        let asked: Vec<Answer> =
+            above.iter().map(|directory| lane.send(wire::rmdir(&self.path(Some(directory))))).collect();
+        for (directory, answer) in above.iter().zip(asked) {
+            if answer.done().await.is_ok() {
+                self.met().forget_directory(directory);
             }
-            self.met().forget_directory(&directory);
-            empty = directory.parent();
         }
     }
 

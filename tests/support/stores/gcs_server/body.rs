@@ -1,6 +1,7 @@
 //! What an object holds: bytes in pieces that it shares with the objects it was composed of, so that large ones take their room once.
 
 use hyper::body::Bytes;
+use md5::{Digest as _, Md5};
 use std::ops::Range;
 
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,11 @@ impl Body {
     /// Of all bytes in turn: what a client combines of its parts' checksums is compared with it.
     pub fn crc32c(&self) -> u32 {
         self.pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece))
+    }
+
+    pub fn md5(&self) -> [u8; 16] {
+        let summed = self.pieces.iter().fold(Md5::new(), |sum, piece| sum.chain_update(piece));
+        summed.finalize().into()
     }
 
     /// What lies in one piece is shared, anything else is put together.

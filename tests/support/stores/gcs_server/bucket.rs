@@ -19,6 +19,8 @@ pub struct Object {
     pub body: Body,
     pub generation: i64,
     pub crc32c: u32,
+    /// Of what was not composed.
+    md5: Option<String>,
     created: SystemTime,
     metadata: Map<String, Value>,
     component_count: Option<u64>,
@@ -101,7 +103,7 @@ impl Bucket {
     }
 
     /// `ifGenerationMatch`: 0 stands for "there is none".
-    fn check(&self, name: &str, if_generation_match: Option<i64>) -> Result<(), Refusal> {
+    pub fn check(&self, name: &str, if_generation_match: Option<i64>) -> Result<(), Refusal> {
         let is = self.objects.get(name).map_or(0, |object| object.generation);
         match if_generation_match {
             Some(wanted) if wanted != is => {
@@ -149,6 +151,7 @@ impl Bucket {
         self.last_generation = (self.last_generation + 1).max(i64::try_from(micros).unwrap_or(i64::MAX));
         let object = Object {
             crc32c: body.crc32c(),
+            md5: component_count.is_none().then(|| BASE64_STANDARD.encode(body.md5())),
             body,
             generation: self.last_generation,
             created: now,
@@ -336,6 +339,9 @@ fn describe(name: &str, object: &Object, ended: Option<SystemTime>) -> Value {
         "timeCreated": rfc3339(object.created),
         "updated": rfc3339(object.created),
     });
+    if let Some(md5) = &object.md5 {
+        described["md5Hash"] = md5.as_str().into();
+    }
     if !object.metadata.is_empty() {
         described["metadata"] = Value::Object(object.metadata.clone());
     }

@@ -2,7 +2,7 @@
 
 use super::bucket::{Object, Refusal, crc32c_text};
 use super::tokens::Granted;
-use super::{BUCKET, PROJECT, Shared, batch, lock, take};
+use super::{BUCKET, PROJECT, Shared, batch, lock, take, uploads};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::http::request::Parts;
@@ -10,7 +10,7 @@ use hyper::{Method, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-type Pairs = BTreeMap<String, String>;
+pub type Pairs = BTreeMap<String, String>;
 pub type Answer = Response<Full<Bytes>>;
 
 pub fn answer(head: &Parts, body: &Bytes, shared: &Shared) -> Answer {
@@ -45,7 +45,10 @@ fn metadata_token(head: &Parts, shared: &Shared) -> Answer {
 
 pub fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Refusal> {
     let query = pairs(head.uri.query().unwrap_or_default());
-    admit(head, shared)?;
+    let session = uploads::session_of(head, &query);
+    if session.is_none() {
+        admit(head, shared)?;
+    }
     let mut path: Vec<String> = head.uri.path().split('/').skip(1).map(decode).collect();
     let is_upload = path.first().is_some_and(|first| first == "upload");
     if is_upload {
@@ -67,16 +70,8 @@ pub fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Re
     let condition = number(&query, "ifGenerationMatch")?;
     let mut objects = lock(&shared.bucket);
     match (&head.method, is_upload, rest) {
-        (&Method::POST, true, []) => {
-            let (description, mut media) = multipart(head, body)?;
-            if take(&mut lock(&shared.rules).damaged_uploads) {
-                media = damage(&media);
-            }
-            let name = query.get("name").cloned();
-            let name = name.or_else(|| description["name"].as_str().map(str::to_owned));
-            let name = name.ok_or((400, "required", "Required".to_owned()))?;
-            Ok(plain(200, &objects.insert(&name, &description, media, condition)?))
-        }
+        (&Method::POST, true, []) => uploads::begin(head, body, &query, condition, (shared, &mut objects)),
+        (_, true, []) if let Some(id) = session => uploads::go_on(head, body, id, (shared, &mut objects)),
         (&Method::GET, false, []) => Ok(plain(200, &objects.list(&query)?)),
         (&Method::GET, false, [name]) if query.get("alt").is_some_and(|alt| alt == "media") => {
             let is_damaged = take(&mut lock(&shared.rules).damaged_reads);
@@ -111,7 +106,7 @@ pub fn storage(head: &Parts, body: &Bytes, shared: &Shared) -> Result<Answer, Re
     }
 }
 
-fn json_of(body: &Bytes) -> Result<Value, Refusal> {
+pub fn json_of(body: &Bytes) -> Result<Value, Refusal> {
     serde_json::from_slice(body).map_err(|_| (400, "parseError", "Parse Error".to_owned()))
 }
 
@@ -140,7 +135,7 @@ fn admit(head: &Parts, shared: &Shared) -> Result<(), Refusal> {
 }
 
 /// The two parts of `multipart/related`: a description and the body.
-fn multipart(head: &Parts, body: &Bytes) -> Result<(Value, Bytes), Refusal> {
+pub fn multipart(head: &Parts, body: &Bytes) -> Result<(Value, Bytes), Refusal> {
     let malformed = || (400, "badContent", "Malformed multipart body.".to_owned());
     let content_type = header(head, "content-type").unwrap_or_default();
     let boundary = content_type.strip_prefix("multipart/related; boundary=").ok_or_else(malformed)?;
@@ -209,7 +204,7 @@ fn media(head: &Parts, object: &Object, is_damaged: bool) -> Answer {
     }
 }
 
-fn damage(body: &Bytes) -> Bytes {
+pub fn damage(body: &Bytes) -> Bytes {
     let mut damaged = body.to_vec();
     let middle = damaged.len() / 2;
     if let Some(byte) = damaged.get_mut(middle) {
@@ -231,7 +226,7 @@ pub fn refused((status, reason, message): &Refusal) -> Answer {
     finished(response, body.to_string().into())
 }
 
-fn plain(status: u16, body: &Value) -> Answer {
+pub fn plain(status: u16, body: &Value) -> Answer {
     let response = Response::builder().status(status).header("content-type", "application/json");
     finished(response, body.to_string().into())
 }

@@ -3,7 +3,7 @@
 use pgconvoy_core::format::pack::{PackBody, PackRange};
 use std::ops::Range;
 
-/// Large enough that a store's answer time does not matter, small enough for two of them and a frame in a slot's 24 MiB.
+/// Large enough that a store's answer time does not matter, small enough for three of them and a frame in a slot's 24 MiB.
 pub(super) const FETCH_BYTES: u64 = 4 << 20;
 
 /// Stored bytes between wanted frames that are fetched along: a second request would cost more.
