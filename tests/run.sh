@@ -2,8 +2,8 @@
 # The one check: installs what is missing, then formatting, lints, tests and short benchmarks. CI runs exactly this.
 #
 # With --long what is random runs for hours instead of minutes: faults of a fleet, page checksums under load, kill rounds,
-# seeds of the simulation. It also builds garage, which one test tries as well then, and gives each kind of store an object of 5.2 GiB:
-# one after the other, with as much of disk or memory.
+# seeds of the simulation. It also builds garage, which one test tries as well then, gives each kind of store an object of 5.2 GiB, one
+# after the other and with as much of disk or memory, and compares long lines to stores with pgBackRest's.
 #
 # Needs Debian 12 with git and Rust; root, or sudo, only while something is missing and for the tests that mount a small
 # file system. Nothing is skipped: what cannot be had fails the run.
