@@ -279,13 +279,22 @@ fn a_target_before_a_tablespace_was_created_needs_no_force() -> Result<()> {
     let number = site.cluster.psql("begin; create table stop (n int); select txid_current(); commit")?;
     site.cluster.create_tablespace("later", &site.scratch.join("original"))?;
     site.cluster.psql("create table in_later tablespace later as select 1 as n")?;
-    let late = said(&site, "clock_timestamp()")?;
+    let (late, end) = (said(&site, "clock_timestamp()")?, said(&site, "pg_current_wal_insert_lsn()")?);
     site.cluster.switch_and_archive()?;
     site.cluster.stop()?;
 
     let refused = site.scratch.join("refused");
-    for target in [["--type=time", &format!("--target={late}")], ["--type=name", "--target=nobody-made-it"]] {
-        assert_refused(&site.try_restore(&refused, &target)?, TABLESPACE_MAP)?;
+    let (late, position_of_ours) = (format!("--target={late}"), format!("--target={position}"));
+    // PostgreSQL obeys the user's own setting.
+    let own = format!("--recovery-option=recovery_target_lsn={end}");
+    let refused_targets: [&[&str]; 3] = [
+        &["--type=time", &late],
+        &["--type=name", "--target=nobody-made-it"],
+        &["--type=lsn", &position_of_ours, &own],
+    ];
+    for target in refused_targets {
+        let finished = site.try_restore(&refused, target)?;
+        assert_refused(&finished, TABLESPACE_MAP).with_context(|| format!("{target:?}"))?;
     }
     let targets = [("time", moment.as_str()), ("lsn", &position), ("name", "before"), ("xid", number.trim())];
     for (kind, target) in targets {

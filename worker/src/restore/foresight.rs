@@ -9,13 +9,13 @@
 mod archives;
 
 use super::source::Chosen;
-use super::{RestoreOrder, Surroundings, stop_if_asked};
+use super::{RestoreOrder, Surroundings, terminated};
 use archives::{Archives, Holder, Pieces};
 use pgconvoy_core::failure::{ErrorCode, Failure};
 use pgconvoy_core::pg::{
-    CreatedTablespace, Follow, Lsn, ReplayEnd, TablespaceFinder, TimelineId, WalSegmentHeader, WalSegmentName,
+    CreatedTablespace, Follow, Lsn, TablespaceFinder, TimelineId, WalSegmentHeader, WalSegmentName,
 };
-use pgconvoy_core::plan::recovery::{RecoveryTarget, TargetTimeline};
+use pgconvoy_core::plan::recovery::{Reach, TargetAction, TargetTimeline};
 use pgconvoy_repository::RepositoryError;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -27,7 +27,13 @@ const TOLD_EVERY: usize = 100;
 
 /// Before anything is written.
 pub(super) fn check(chosen: &Chosen, order: &RestoreOrder, around: &Surroundings) -> Result<(), Failure> {
-    for tablespace in to_come(chosen, order, around)? {
+    let looking = async {
+        tokio::select! {
+            () = around.stop.cancelled() => Err(terminated()),
+            found = to_come(chosen, order, around) => found,
+        }
+    };
+    for tablespace in around.runtime.block_on(looking)? {
         let CreatedTablespace { oid, location } = &tablespace;
         if !Path::new(location).exists() {
             tracing::info!("replay will create tablespace {oid} at {location}");
@@ -45,20 +51,23 @@ pub(super) fn check(chosen: &Chosen, order: &RestoreOrder, around: &Surroundings
     Ok(())
 }
 
-fn to_come(
+async fn to_come(
     chosen: &Chosen,
     order: &RestoreOrder,
     around: &Surroundings,
 ) -> Result<Vec<CreatedTablespace>, Failure> {
     let Some(extent) = Extent::of(chosen, order) else { return Ok(Vec::new()) };
-    let archives = around.runtime.block_on(Archives::open(chosen))?;
-    let timelines = around.runtime.block_on(to_replay(&archives, &extent))?;
+    if extent.reach.has_end() && order.recovery.action != Some(TargetAction::Promote) {
+        tracing::info!("new tablespaces are looked for up to the target: restore again for a later one");
+    }
+    let archives = Archives::open(chosen).await?;
+    let timelines = to_replay(&archives, &extent).await?;
     let mut found: Vec<CreatedTablespace> = Vec::new();
     for ToReplay { whole, streamed } in timelines.into_values() {
         let mut look = Look { archives: &archives, extent: &extent, around, finder: None };
-        look.whole(&whole)?;
+        look.whole(&whole).await;
         for (segment, holders) in &streamed {
-            look.streamed(*segment, holders);
+            look.streamed(*segment, holders).await;
         }
         let seen = look.finder.map_or_else(Vec::new, |finder| finder.found().to_vec());
         found.extend(seen.into_iter().filter(|one| !found.contains(one)).collect::<Vec<_>>());
@@ -69,34 +78,33 @@ fn to_come(
 /// Which WAL may be replayed.
 struct Extent {
     first: WalSegmentName,
-    /// `None`: whatever the archive has.
-    last: Option<WalSegmentName>,
-    timeline: Option<TargetTimeline>,
-    end: ReplayEnd,
+    /// The last one that the backup needs.
+    last_of_backup: Option<WalSegmentName>,
+    reach: Reach,
 }
 
 impl Extent {
     /// `None`: none of the archive's.
     fn of(chosen: &Chosen, order: &RestoreOrder) -> Option<Extent> {
-        let target = &order.recovery.target;
-        let first = chosen.head.wal_start.filter(|_| target.uses_archive())?;
-        let last = chosen.head.wal_stop.filter(|_| *target == RecoveryTarget::Immediate);
-        Some(Extent { first, last, timeline: order.recovery.timeline, end: target.replay_end() })
+        let head = &chosen.head;
+        let first = head.wal_start.filter(|_| order.recovery.target.uses_archive())?;
+        Some(Extent { first, last_of_backup: head.wal_stop, reach: order.recovery.reach() })
     }
 
     /// Which timeline is followed is PostgreSQL's to decide, unless somebody said it: all that begin at the backup or later
     /// count.
     fn has(&self, segment: WalSegmentName) -> bool {
-        let timeline = segment.timeline();
-        let is_of_timeline = match self.timeline {
-            Some(TargetTimeline::Current) => timeline == self.first.timeline(),
+        let (timeline, own) = (segment.timeline(), self.first.timeline());
+        let is_of_timeline = match self.reach.timeline {
+            Some(TargetTimeline::Current) => timeline == own,
             Some(TargetTimeline::Number(number)) => timeline <= number,
             Some(TargetTimeline::Latest) | None => true,
         };
+        let last = self.last_of_backup.filter(|_| self.reach.ends_with_backup);
         is_of_timeline
-            && timeline >= self.first.timeline()
+            && timeline >= own
             && segment.to_string()[8..] >= self.first.to_string()[8..]
-            && self.last.is_none_or(|last| timeline == self.first.timeline() && segment <= last)
+            && last.is_none_or(|last| timeline == own && segment <= last)
     }
 }
 
@@ -152,11 +160,10 @@ struct Look<'a> {
 
 impl Look<'_> {
     /// A segment that no archive gives ends it: replay will not get further either.
-    fn whole(&mut self, segments: &BTreeMap<WalSegmentName, Vec<Holder>>) -> Result<(), Failure> {
+    async fn whole(&mut self, segments: &BTreeMap<WalSegmentName, Vec<Holder>>) {
         let mut to_ask = segments.iter();
         let mut asked = VecDeque::new();
         for looked_at in 1.. {
-            stop_if_asked(self.around)?;
             while asked.len() < SEGMENTS_AHEAD
                 && let Some((segment, holders)) = to_ask.next()
             {
@@ -164,7 +171,7 @@ impl Look<'_> {
                 asked.push_back((*segment, holders, reading));
             }
             let Some((segment, holders, reading)) = asked.pop_front() else { break };
-            if self.segment(segment, holders, reading) == Follow::Ended {
+            if self.segment(segment, holders, reading).await == Follow::Ended {
                 break;
             }
             if looked_at % TOLD_EVERY == 0 {
@@ -172,14 +179,13 @@ impl Look<'_> {
                 tracing::info!("looked at {looked_at} of {of} WAL segments for new tablespaces");
             }
         }
-        Ok(())
     }
 
-    fn segment(&mut self, segment: WalSegmentName, holders: &[Holder], first: Pieces) -> Follow {
+    async fn segment(&mut self, segment: WalSegmentName, holders: &[Holder], first: Pieces) -> Follow {
         let mut reading = Some(first);
         for holder in holders {
             let pieces = reading.take().unwrap_or_else(|| self.archives.read(self.around, *holder, segment));
-            match self.around.runtime.block_on(self.pieces(pieces)) {
+            match self.pieces(pieces).await {
                 Ok((finder, follow)) => {
                     self.finder = finder;
                     return follow;
@@ -220,10 +226,10 @@ impl Look<'_> {
     }
 
     /// archive-get may hand it out where the archive ends. Who has most of it has what the others have.
-    fn streamed(&mut self, segment: WalSegmentName, holders: &[Holder]) {
+    async fn streamed(&mut self, segment: WalSegmentName, holders: &[Holder]) {
         let mut longest = Vec::new();
         for holder in holders {
-            match self.around.runtime.block_on(self.archives.streamed(*holder, segment)) {
+            match self.archives.streamed(*holder, segment).await {
                 Ok(bytes) if bytes.len() > longest.len() => longest = bytes,
                 Ok(_) => {}
                 Err(error) => self.tell_unseen(&format!("what was streamed of {segment}"), *holder, &error),
@@ -237,7 +243,7 @@ impl Look<'_> {
     }
 
     fn new_finder(&self, header: &WalSegmentHeader) -> TablespaceFinder {
-        TablespaceFinder::new(self.archives.version(), header.wal_page_size, self.extent.end.clone())
+        TablespaceFinder::new(self.archives.version(), header.wal_page_size, self.extent.reach.end.clone())
     }
 
     fn tell_unseen(&self, what: &str, holder: Holder, error: &RepositoryError) {

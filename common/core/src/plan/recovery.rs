@@ -11,7 +11,7 @@ pub use files::{
 pub use target::{RecoveryTarget, TARGET_TYPES, TargetAction, TargetTime, TargetTimeline};
 
 use crate::failure::{Classify, ErrorCode};
-use crate::pg::PgVersion;
+use crate::pg::{PgVersion, ReplayEnd};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,25 @@ pub struct RecoveryOptions {
     pub restore_command: String,
 }
 
+/// How the names of all settings begin that say where recovery ends, and on which timeline.
+const TARGET_SETTINGS: &str = "recovery_target";
+
+/// How far replay goes at the most, as far as that is sure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Not beyond the WAL that the backup needs.
+    pub ends_with_backup: bool,
+    pub end: ReplayEnd,
+    /// `None`: any that PostgreSQL may find.
+    pub timeline: Option<TargetTimeline>,
+}
+
+impl Reach {
+    pub fn has_end(&self) -> bool {
+        self.ends_with_backup || self.end != ReplayEnd::Open
+    }
+}
+
 impl RecoveryOptions {
     pub fn new(target: RecoveryTarget, restore_command: String) -> RecoveryOptions {
         RecoveryOptions {
@@ -40,6 +59,16 @@ impl RecoveryOptions {
             archive_off: false,
             restore_command,
         }
+    }
+
+    /// How far replay goes at the most.
+    pub fn reach(&self) -> Reach {
+        // Settings of the user's replace ours, and say anything.
+        if self.more.keys().any(|name| name.starts_with(TARGET_SETTINGS)) {
+            return Reach { ends_with_backup: false, end: ReplayEnd::Open, timeline: None };
+        }
+        let ends_with_backup = self.target == RecoveryTarget::Immediate;
+        Reach { ends_with_backup, end: self.target.replay_end(), timeline: self.timeline }
     }
 
     /// Options that contradict each other, whatever the version.
@@ -134,6 +163,29 @@ impl Classify for RecoveryError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_of_the_users_own_leave_nothing_sure_of_where_replay_ends() {
+        let mut options = RecoveryOptions::new(RecoveryTarget::Xid((1 << 32) + 7), String::new());
+        options.timeline = Some(TargetTimeline::Current);
+        let sure = Reach {
+            ends_with_backup: false,
+            end: ReplayEnd::Transaction(7),
+            timeline: Some(TargetTimeline::Current),
+        };
+        options.more.insert("primary_conninfo".into(), "host=db1".into());
+        assert_eq!(options.reach(), sure);
+        let unsure = Reach { ends_with_backup: false, end: ReplayEnd::Open, timeline: None };
+        for name in ["recovery_target_lsn", "recovery_target_timeline", "recovery_target"] {
+            let mut overruled = options.clone();
+            overruled.more.insert(name.into(), "1/0".into());
+            assert_eq!(overruled.reach(), unsure, "{name}");
+        }
+        let mut immediate = RecoveryOptions::new(RecoveryTarget::Immediate, String::new());
+        assert!(immediate.reach().ends_with_backup);
+        immediate.more.insert("recovery_target".into(), String::new());
+        assert_eq!(immediate.reach(), unsure);
+    }
 
     #[test]
     fn options_that_contradict_the_target_are_refused() {

@@ -118,7 +118,7 @@ impl RecoveryTarget {
     }
 
     /// By what in the WAL PostgreSQL will know that it has arrived.
-    pub fn replay_end(&self) -> ReplayEnd {
+    pub(super) fn replay_end(&self) -> ReplayEnd {
         match self {
             RecoveryTarget::Lsn(lsn) => ReplayEnd::Lsn(*lsn),
             RecoveryTarget::Time(time) => ReplayEnd::Time(time.moment),
