@@ -218,7 +218,7 @@ fn who_has_no_ticket_gets_nothing(fleet: &OffloadFleet, job: &str) -> Result<()>
             runtime: Handle::current(),
         })?)
     };
-    let address = fleet.listens.to_string();
+    let address = fleet.listens().to_string();
     runtime.block_on(limits::within(async {
         let refused =
             dialer("coordinator-0")?.dial(&address).await.err().context("a coordinator is let in")?;

@@ -5,10 +5,11 @@
 use super::daemon::Daemon;
 use super::guarded_etcd::{self, EtcdAccess};
 use super::network::Network;
+use super::ports::Port;
 use super::{Config, Context, Finished, Json, Pgconvoy, Result, Site, ensure, files, limits, user};
 use pgconvoy_lease::testing::etcd::{EtcdCluster, Plan};
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Of a worker whose limit no test sets.
@@ -46,10 +47,16 @@ impl Default for FleetOptions {
 }
 
 /// Where a coordinator listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Ports {
-    quic: u16,
-    http: u16,
+    quic: Port,
+    http: Port,
+}
+
+impl Ports {
+    fn claim() -> Result<Ports> {
+        Ok(Ports { quic: Port::claim()?, http: Port::claim()? })
+    }
 }
 
 /// Fields drop in this order: who depends goes before whom it depends on.
@@ -80,8 +87,8 @@ impl Fleet {
         let tls = etcd_access.as_ref().map(EtcdAccess::server).transpose()?;
         let etcd = EtcdCluster::start_as(Plan { nodes: options.etcd_nodes, tls })?;
         let pki = site.scratch.private_dir("pki")?;
-        let ports: Vec<Ports> = (0..options.coordinators).map(|_| free_ports()).collect::<Result<_>>()?;
-        let targets = ports.iter().map(|ports| SocketAddr::from((Ipv4Addr::LOCALHOST, ports.quic)));
+        let ports: Vec<Ports> = (0..options.coordinators).map(|_| Ports::claim()).collect::<Result<_>>()?;
+        let targets = ports.iter().map(|ports| ports.quic.address());
         let network = options.with_network.then(|| Network::before(targets)).transpose()?;
         let mut fleet = Fleet {
             workers: Vec::new(),
@@ -261,7 +268,7 @@ impl Fleet {
     /// Where a coordinator's API and its dashboard are.
     pub fn address(&self, coordinator: usize) -> Result<String> {
         let ports = self.ports.get(coordinator).context("no such coordinator")?;
-        Ok(format!("https://127.0.0.1:{}", ports.http))
+        Ok(format!("https://{}", ports.http.address()))
     }
 
     /// The token of that role, which `client_of` has made.
@@ -310,7 +317,7 @@ impl Fleet {
         std::fs::write(&token_file, token.lines().next().context("a token")?)?;
         user::give(&token_file)?;
         let apis: Vec<String> =
-            self.ports.iter().map(|ports| format!("\"https://127.0.0.1:{}\"", ports.http)).collect();
+            self.ports.iter().map(|ports| format!("\"https://{}\"", ports.http.address())).collect();
         let section = format!(
             "\n[fleet]\nname = \"test\"\napi = [{}]\nca-file = \"{}\"\ntoken-file = \"{}\"\n",
             apis.join(", "),
@@ -339,9 +346,9 @@ impl Fleet {
     fn coordinator_section(&self, number: usize) -> Result<String> {
         let ports = self.ports.get(number).context("no such coordinator")?;
         let mut section = String::from("[coordinator]\n");
-        writeln!(section, "quic-listen = \"127.0.0.1:{}\"", ports.quic)?;
+        writeln!(section, "quic-listen = \"{}\"", ports.quic.address())?;
         writeln!(section, "quic-address = \"{}\"", self.quic_address(number)?)?;
-        writeln!(section, "http-listen = \"127.0.0.1:{}\"", ports.http)?;
+        writeln!(section, "http-listen = \"{}\"", ports.http.address())?;
         Ok(section)
     }
 
@@ -349,10 +356,7 @@ impl Fleet {
     pub fn quic_address(&self, number: usize) -> Result<SocketAddr> {
         match &self.network {
             Some(network) => network.address(number),
-            None => {
-                let ports = self.ports.get(number).context("no such coordinator")?;
-                Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports.quic)))
-            }
+            None => Ok(self.ports.get(number).context("no such coordinator")?.quic.address()),
         }
     }
 
@@ -398,10 +402,4 @@ impl Fleet {
 
 fn token_file(site: &Site, role: &str) -> PathBuf {
     site.scratch.join(&format!("{role}.token"))
-}
-
-fn free_ports() -> Result<Ports> {
-    let quic = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    Ok(Ports { quic, http })
 }

@@ -34,6 +34,7 @@ pub mod network;
 pub mod offload;
 pub mod outage;
 pub mod pgconvoy;
+pub mod ports;
 pub mod process;
 pub mod random;
 pub mod repository;

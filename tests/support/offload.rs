@@ -2,8 +2,9 @@
 
 use super::fleet::{Fleet, FleetOptions};
 use super::network::Network;
+use super::ports::Port;
 use super::{Context, Result, Site};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 
 pub const SOURCE: &str = "worker-0";
 /// For `backup`.
@@ -27,8 +28,7 @@ pub struct Offload {
 /// Fields drop in this order: who depends goes before whom it depends on.
 pub struct OffloadFleet {
     pub fleet: Fleet,
-    /// Where the source itself listens.
-    pub listens: SocketAddr,
+    source: Port,
     network: Option<Network>,
     computers: usize,
 }
@@ -36,7 +36,8 @@ pub struct OffloadFleet {
 impl OffloadFleet {
     /// `site` must exist as a stanza; its configuration is changed for the members of the fleet only.
     pub fn start(site: &mut Site, offload: &Offload) -> Result<OffloadFleet> {
-        let listens = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let source = Port::claim()?;
+        let listens = source.address();
         let network = offload.can_be_cut.then(|| Network::before([listens])).transpose()?;
         let address = network.as_ref().map_or(Ok(listens), |network| network.address(0))?;
         let limit = offload.computer_limit.map(|limit| format!("bandwidth-max = \"{limit}B\"\n"));
@@ -57,7 +58,12 @@ impl OffloadFleet {
         };
         let fleet = Fleet::start(site, &options);
         site.config = before;
-        Ok(OffloadFleet { fleet: fleet?, listens, network, computers: offload.computers })
+        Ok(OffloadFleet { fleet: fleet?, source, network, computers: offload.computers })
+    }
+
+    /// Where the source itself listens.
+    pub fn listens(&self) -> SocketAddr {
+        self.source.address()
     }
 
     /// Nothing passes between any compute worker and the source.
@@ -92,8 +98,4 @@ pub fn cpu_of(process: u32) -> Result<f64> {
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
     let ticks = ticks.collect::<Result<Vec<u32>, _>>().context("CPU times")?;
     Ok(ticks.into_iter().map(f64::from).sum::<f64>() / TICKS_PER_SECOND)
-}
-
-fn free_port() -> Result<u16> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

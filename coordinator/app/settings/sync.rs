@@ -26,18 +26,23 @@ pub struct RepoSyncRequest {
 
 impl RepoSyncRequest {
     pub fn new(context: &Context, args: &RepoSyncArgs) -> Result<Self, Failure> {
-        if args.from == args.to {
-            let message = "options '--from' and '--to' name the same repository";
-            return Err(Failure::new(ErrorCode::OptionInvalidValue, message));
-        }
         let stanza = context.stanza_named()?;
+        let repos = context.repositories(Some(&stanza), &[])?;
+        if args.from == args.to {
+            let known: Vec<String> = repos.iter().map(|repo| repo.key.to_string()).collect();
+            let message = "options '--from' and '--to' name the same repository";
+            return Err(Failure::new(ErrorCode::OptionInvalidValue, message).hint(format!(
+                "--from names one that has the backups, --to one that lacks them; the stanza has {}",
+                known.join(", ")
+            )));
+        }
         let one = |number: u16| -> Result<RepoConfig, Failure> {
             Ok(context.repositories(Some(&stanza), &[number])?.swap_remove(0))
         };
         Ok(RepoSyncRequest {
             from: one(args.from)?,
             to: one(args.to)?,
-            repos: context.repositories(Some(&stanza), &[])?,
+            repos,
             create: args.create,
             set: one_set(args.set.as_deref())?,
             options: context.policy(Some(&stanza))?,

@@ -254,3 +254,14 @@ fn only_one_repository_that_keeps_versions_is_seen_as_it_was() {
     }
     assert!(typed("backup --repo=2 --repo-target-time=2026-11-26T10:00:00Z").is_err());
 }
+
+#[test]
+fn a_repository_is_not_copied_into_itself_and_all_there_are_are_named() {
+    let (context, command) = context(CONFIG, "repo-sync --stanza=main --from=3 --to=3");
+    let Command::RepoSync(args) = command else { panic!("it is a repo-sync") };
+    assert_eq!(
+        said(&RepoSyncRequest::new(&context, &args).unwrap_err()),
+        "ERROR: [032]: options '--from' and '--to' name the same repository\n\
+         HINT: --from names one that has the backups, --to one that lacks them; the stanza has 1, 3\n"
+    );
+}

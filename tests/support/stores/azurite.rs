@@ -6,6 +6,7 @@
 //! look whether the container exists (each part says so), lets any signature of the container begin one (each part is judged), and
 //! answers what it cannot read with 202 and one part without a number, where Azure documents 400.
 
+use crate::support::ports::Port;
 use crate::support::process::{Program, Running};
 use crate::support::{Context, Result, Scratch, anyhow, ensure, limits};
 use base64::Engine as _;
@@ -34,6 +35,7 @@ pub struct BlocksAtOnce {
 
 pub struct Azurite {
     _process: Running,
+    _port: Port,
     address: String,
     http: reqwest::Client,
     /// Its authority's.
@@ -82,12 +84,12 @@ impl Azurite {
     fn start_with(scratch: Scratch, options: &[&str], tls: Option<StoreTls>) -> Result<Azurite> {
         let node = PathBuf::from(HOME).join("node/bin/node");
         ensure!(node.exists(), "{}: ./tests/run.sh installs it", node.display());
-        let port = free_port()?;
+        let port = Port::claim()?;
         let location = scratch.private_dir("azurite")?;
         let log = location.join("debug.log");
         let process = Program::new(node)?
             .arg(format!("{HOME}/node_modules/azurite/dist/src/blob/main.js"))
-            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
+            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.number().to_string()])
             .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"])
             .arg("--location")
             .arg(&location)
@@ -100,10 +102,18 @@ impl Azurite {
         let http = pgconvoy_storage::http::client(&tls, "azurite").map_err(|error| anyhow!("{error}"))?;
         limits::wait_for("Azurite", limits::SERVER, || {
             ensure!(!process.has_ended()?, "Azurite has ended: {}", process.stderr_so_far()?);
-            Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok().then_some(()))
+            Ok(std::net::TcpStream::connect(port.address()).is_ok().then_some(()))
         })?;
-        let address = format!("{scheme}://127.0.0.1:{port}");
-        Ok(Azurite { _process: process, address, http, ca_file: tls.ca_file, log, _scratch: scratch })
+        let address = format!("{scheme}://{}", port.address());
+        Ok(Azurite {
+            _process: process,
+            _port: port,
+            address,
+            http,
+            ca_file: tls.ca_file,
+            log,
+            _scratch: scratch,
+        })
     }
 
     pub fn address(&self) -> &str {
@@ -269,10 +279,6 @@ fn date(arguments: &[&str]) -> Result<String> {
     let output = std::process::Command::new("date").env("LC_ALL", "C").args(arguments).output()?;
     ensure!(output.status.success(), "date {arguments:?}");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn path(path: &Path) -> Result<&str> {

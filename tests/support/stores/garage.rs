@@ -3,8 +3,9 @@
 //! It is built from its source, which takes a quarter of an hour: only `./tests/run.sh --long` installs it.
 
 use super::super::limits::{SOON, TOOL, wait_for};
+use super::super::ports::Port;
 use super::super::{Context, Program, Result, Running, ensure, user};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -17,7 +18,8 @@ const BUCKET: &str = "backups";
 
 pub struct Garage {
     _server: Running,
-    address: SocketAddr,
+    s3: Port,
+    _rpc: Port,
     _folder: TempDir,
 }
 
@@ -27,8 +29,8 @@ impl Garage {
         ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: ./tests/run.sh --long installs it");
         let folder = tempfile::Builder::new().prefix("pgconvoy-garage-").tempdir()?;
         user::give(folder.path())?;
-        let [rpc, address] = free_addresses()?;
-        let config = configure(folder.path(), rpc, address)?;
+        let [rpc, s3] = Port::claim_some()?;
+        let config = configure(folder.path(), rpc.address(), s3.address())?;
         let server = garage(&config)?.arg("server").start()?;
         let node = wait_for("garage", SOON, || {
             ensure!(!server.has_ended()?, "it ended");
@@ -46,7 +48,7 @@ impl Garage {
         ] {
             garage(&config)?.args(line.split(' ')).run(TOOL)?.ok()?;
         }
-        Ok(Garage { _server: server, address, _folder: folder })
+        Ok(Garage { _server: server, s3, _rpc: rpc, _folder: folder })
     }
 
     /// Lines of `[repo.N.s3]`.
@@ -54,7 +56,7 @@ impl Garage {
         format!(
             "bucket = \"{BUCKET}\"\nendpoint = \"http://{}\"\nregion = \"garage\"\nuri-style = \"path\"\n\
              key = \"{ACCESS_KEY}\"\nkey-secret = \"{SECRET_KEY}\"",
-            self.address
+            self.s3.address()
         )
     }
 }
@@ -74,11 +76,4 @@ fn configure(folder: &Path, rpc: SocketAddr, s3: SocketAddr) -> Result<PathBuf> 
     std::fs::write(&config, text)?;
     user::give(&config)?;
     Ok(config)
-}
-
-/// Both at once, so that they differ.
-fn free_addresses() -> Result<[SocketAddr; 2]> {
-    let listeners =
-        [TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?];
-    Ok([listeners[0].local_addr()?, listeners[1].local_addr()?])
 }

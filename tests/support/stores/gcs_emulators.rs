@@ -6,8 +6,8 @@
 #![allow(unreachable_pub, reason = "a test binary names this file by its path")]
 
 use super::gcs_server::BUCKET;
+use crate::support::ports::Port;
 use crate::support::{Context, Program, Result, Running, ensure};
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,29 +20,31 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Emulator {
     pub endpoint: String,
     _running: Running,
+    _port: Port,
 }
 
 impl Emulator {
     pub async fn fake_gcs_server() -> Result<Emulator> {
         let program = Path::new(HOME).join(FAKE_GCS_SERVER);
         ensure!(program.exists(), "{}: ./tests/run.sh installs it", program.display());
-        let (port, endpoint) = free()?;
-        let address = format!("127.0.0.1:{port}");
+        let port = Port::claim()?;
+        let (address, endpoint) = (port.address().to_string(), endpoint(&port));
         let program = Program::new(program)?
-            .args(["-scheme", "http", "-host", "127.0.0.1", "-backend", "memory", "-port", &port.to_string()])
+            .args(["-scheme", "http", "-host", "127.0.0.1", "-backend", "memory"])
+            .args(["-port", &port.number().to_string()])
             .args(["-external-url", &endpoint, "-public-host", &address]);
-        Emulator { endpoint, _running: program.start()? }.with_bucket().await
+        Emulator { endpoint, _running: program.start()?, _port: port }.with_bucket().await
     }
 
     pub async fn gcp_storage_emulator() -> Result<Emulator> {
         let package = Path::new(HOME).join("gcp_storage_emulator");
         ensure!(package.exists(), "{}: ./tests/run.sh installs it", package.display());
-        let (port, endpoint) = free()?;
+        let port = Port::claim()?;
         let program = Program::new("/usr/bin/python3")?
             .args(["-m", "gcp_storage_emulator", "start", "--host=127.0.0.1", "--in-memory"])
-            .arg(format!("--port={port}"))
+            .arg(format!("--port={}", port.number()))
             .env("PYTHONPATH", HOME);
-        Emulator { endpoint, _running: program.start()? }.with_bucket().await
+        Emulator { endpoint: endpoint(&port), _running: program.start()?, _port: port }.with_bucket().await
     }
 
     async fn with_bucket(self) -> Result<Emulator> {
@@ -69,7 +71,6 @@ fn reqwest_client() -> Result<reqwest::Client> {
     pgconvoy_storage::http::client(&tls, "an emulator").context("a client")
 }
 
-fn free() -> Result<(u16, String)> {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    Ok((port, format!("http://127.0.0.1:{port}")))
+fn endpoint(port: &Port) -> String {
+    format!("http://{}", port.address())
 }

@@ -3,18 +3,19 @@
 //! Who signs nothing may do everything: that is how a test looks behind the scenes. Who signs must sign right.
 
 use super::super::limits::{SOON, wait_for};
+use super::super::ports::Port;
 use super::super::{Context, Program, Result, Running, ensure, user};
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
 const PROGRAM: &str = "/opt/pgconvoy-tests/seaweedfs/bin/weed";
-/// Below those that the kernel gives away by itself, and beside those of the tests' etcd.
-const PORTS: std::ops::Range<u16> = 12_000..20_000;
 /// Master, volume, filer, S3, each with one for gRPC; S3 behind TLS.
 const PORTS_NEEDED: usize = 9;
+const S3: usize = 6;
+const S3_TLS: usize = 8;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 const CERTIFICATE: &str = "certificate.pem";
@@ -35,8 +36,7 @@ pub fn table(endpoint: &str, secret: &str) -> String {
 
 pub struct Seaweed {
     server: Running,
-    port: u16,
-    tls_port: u16,
+    ports: [Port; PORTS_NEEDED],
     folder: TempDir,
 }
 
@@ -47,9 +47,9 @@ impl Seaweed {
         let folder = tempfile::Builder::new().prefix("pgconvoy-seaweed-").tempdir()?;
         user::give(folder.path())?;
         certify(folder.path())?;
-        let ports = free_ports()?;
+        let ports = Port::claim_some()?;
         let server = server(folder.path(), &ports)?.start()?;
-        let seaweed = Seaweed { server, port: ports[6], tls_port: ports[8], folder };
+        let seaweed = Seaweed { server, ports, folder };
         let ready = wait_for("SeaweedFS", SOON, || {
             ensure!(!seaweed.server.has_ended()?, "it ended");
             Ok(seaweed.anonymous("PUT", &format!("/{BUCKET}"), "").ok().filter(|answer| answer.status == 200))
@@ -59,7 +59,7 @@ impl Seaweed {
     }
 
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        self.ports[S3].address()
     }
 
     pub fn endpoint(&self) -> String {
@@ -68,7 +68,7 @@ impl Seaweed {
 
     /// The same server behind TLS, for [`Seaweed::ca_file`].
     pub fn tls_address(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.tls_port))
+        self.ports[S3_TLS].address()
     }
 
     pub fn ca_file(&self) -> PathBuf {
@@ -173,7 +173,7 @@ fn certify(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
+fn server(folder: &Path, ports: &[Port; PORTS_NEEDED]) -> Result<Program> {
     let config = format!(
         r#"{{"identities":[
             {{"name":"tests","credentials":[{{"accessKey":"{ACCESS_KEY}","secretKey":"{SECRET_KEY}"}}],
@@ -185,9 +185,8 @@ fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
     user::give(&config_file)?;
     let data = folder.join("data");
     user::private_dir(&data)?;
-    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc, s3_tls] = ports else {
-        return Err(super::super::anyhow!("{PORTS_NEEDED} ports are needed"));
-    };
+    let [master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc, s3_tls] =
+        ports.each_ref().map(Port::number);
     Ok(Program::new(PROGRAM)?
         // Without them an object with encryption by the server is an error.
         .env("WEED_S3_SSE_KEK_PASSPHRASE", "tests")
@@ -211,18 +210,6 @@ fn server(folder: &Path, ports: &[u16]) -> Result<Program> {
         .arg(format!("-s3.port.https={s3_tls}"))
         .arg(format!("-s3.cert.file={}", folder.join(CERTIFICATE).display()))
         .arg(format!("-s3.key.file={}", folder.join(CERTIFICATE_KEY).display())))
-}
-
-/// Looked for from a place on that tests which run beside this one do not use.
-fn free_ports() -> Result<Vec<u16>> {
-    let span = PORTS.end - PORTS.start;
-    let step = u32::try_from(PORTS_NEEDED)? * 2;
-    let begin = PORTS.start + u16::try_from(std::process::id().wrapping_mul(step) % u32::from(span))?;
-    let candidates = (begin..PORTS.end).chain(PORTS.start..begin);
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let found: Vec<u16> = candidates.filter(is_free).take(PORTS_NEEDED).collect();
-    ensure!(found.len() == PORTS_NEEDED, "no free ports");
-    Ok(found)
 }
 
 /// An answer as text.

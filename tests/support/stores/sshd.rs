@@ -1,10 +1,11 @@
 //! An SFTP server of the test's own: Debian's sshd on a port of 127.0.0.1, with keys of its own, for the test user.
 
+use super::super::ports::Port;
 use super::super::process::{Program, Running};
 use super::super::{Context, Result, Scratch, ensure, limits, user};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,11 +33,12 @@ pub fn slow_flushes(scratch: &Scratch, time: Duration) -> Result<String> {
 pub struct Sshd {
     /// Its configuration, keys and log.
     directory: PathBuf,
-    address: SocketAddr,
     user: String,
     /// Lines at the beginning of the configuration, which count before the rest.
     settings: String,
     running: Option<Running>,
+    /// Longer than whoever listens on it.
+    port: Port,
 }
 
 impl Sshd {
@@ -47,9 +49,9 @@ impl Sshd {
     pub fn start_with(scratch: &Scratch, settings: &str) -> Result<Sshd> {
         ensure!(Path::new(SSHD).exists(), "openssh-server is not installed: ./tests/run.sh installs it");
         let directory = scratch.private_dir("sshd")?;
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let port = Port::claim()?;
         let mut sshd =
-            Sshd { directory, address, user: name_of_user()?, settings: settings.to_owned(), running: None };
+            Sshd { directory, port, user: name_of_user()?, settings: settings.to_owned(), running: None };
         for kind in HOST_KEYS {
             sshd.make_key(&format!("host_{kind}"), &["-t", kind])?;
         }
@@ -64,7 +66,7 @@ impl Sshd {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
     }
 
     pub fn user(&self) -> &str {
@@ -122,7 +124,7 @@ impl Sshd {
 
     /// Lines of `[repo.N.sftp]`.
     pub fn table(&self) -> Result<String> {
-        self.table_at(self.address)
+        self.table_at(self.address())
     }
 
     /// The same, where something stands before the server.
@@ -147,7 +149,7 @@ impl Sshd {
             "{}\nPort {}\nListenAddress 127.0.0.1\n{host_keys}PidFile {}\nAuthorizedKeysFile {}\nStrictModes no\n\
              UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\nMaxStartups 100\n{subsystem}",
             self.settings,
-            self.address.port(),
+            self.port.number(),
             at("sshd.pid"),
             at("authorized_keys")
         )
@@ -161,7 +163,7 @@ impl Sshd {
         let running = call.start()?;
         limits::wait_for("sshd accepts connections", limits::SERVER, || {
             ensure!(!running.has_ended()?, "sshd ended: {}", self.log());
-            Ok(TcpStream::connect(self.address).ok())
+            Ok(TcpStream::connect(self.address()).ok())
         })?;
         self.running = Some(running);
         Ok(())
