@@ -4,7 +4,6 @@
 
 use super::{Result, anyhow};
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::Range;
 
@@ -22,18 +21,14 @@ pub struct Port {
 
 impl Port {
     pub fn claim() -> Result<Port> {
-        let folder = std::env::temp_dir().join("pgconvoy-ports");
+        // Each user's own: nobody can lock another's files.
+        let user = rustix::process::getuid().as_raw();
+        let folder = std::env::temp_dir().join(format!("pgconvoy-ports-{user}"));
         std::fs::create_dir_all(&folder)?;
         let span = u32::from(PORTS.end - PORTS.start);
         let begin = PORTS.start + u16::try_from(std::process::id().wrapping_mul(STEP) % span)?;
         for number in (begin..PORTS.end).chain(PORTS.start..begin) {
-            let claim = match File::options().create(true).append(true).open(folder.join(number.to_string()))
-            {
-                Ok(claim) => claim,
-                // Another user's.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let claim = File::options().create(true).append(true).open(folder.join(number.to_string()))?;
             match claim.try_lock() {
                 Ok(()) if is_free(number) => return Ok(Port { number, _claim: claim }),
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
