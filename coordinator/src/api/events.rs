@@ -51,8 +51,7 @@ pub(super) fn stream(
         lead: asked.lead.clone(),
         bearer: Arc::new(StreamBearer::new(shared.tokens.clone(), asked)),
         id,
-        known_event: last_event.map(str::to_owned),
-        told: None,
+        known: Known { event: last_event.map(str::to_owned), data: None },
         quiet_since: Instant::now(),
         not_before: Instant::now(),
         is_over: false,
@@ -89,10 +88,7 @@ struct Follower {
     bearer: Arc<StreamBearer>,
     id: JobId,
     version: watch::Receiver<u64>,
-    /// What the follower brought along.
-    known_event: Option<String>,
-    /// The data of the last event.
-    told: Option<String>,
+    known: Known,
     quiet_since: Instant,
     not_before: Instant,
     is_over: bool,
@@ -149,23 +145,70 @@ impl Follower {
         let view = self.lead.job(self.id)?;
         self.is_over = view.record.state.is_over();
         let data = json::job(&view, epoch).to_string();
-        let is_known = self.known_event.take().is_some_and(|known| known == id);
-        if is_known {
-            self.told = Some(data.clone());
-        }
         if self.is_over {
             return Some(Some(event(&id, "progress", &data) + &event(&id, "end", "{}")));
         }
-        if self.told.as_ref() == Some(&data) {
-            return Some(None);
+        Some(self.known.is_news(&id, &data).then(|| event(&id, "progress", &data)))
+    }
+}
+
+/// What a follower knows already.
+struct Known {
+    /// The id that it brought along, until that was looked at.
+    event: Option<String>,
+    /// What it was told last.
+    data: Option<String>,
+}
+
+impl Known {
+    /// Whether a state must be told, which counts as told then.
+    ///
+    /// A change is counted only after it can be seen, so these data may be newer than what was told under the same id. Whoever
+    /// comes with it is told whatever is there at the next count.
+    fn is_news(&mut self, id: &str, data: &str) -> bool {
+        let is_known_by_id = self.event.take().is_some_and(|known| known == id);
+        if is_known_by_id || self.data.as_deref() == Some(data) {
+            return false;
         }
-        let text = event(&id, "progress", &data);
-        self.told = Some(data);
-        Some(Some(text))
+        self.data = Some(data.to_owned());
+        true
     }
 }
 
 /// `data` is one line, as compact JSON is.
 fn event(id: &str, name: &str, data: &str) -> String {
     format!("id: {id}\nevent: {name}\ndata: {data}\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Known;
+
+    fn known(event: Option<&str>) -> Known {
+        Known { event: event.map(str::to_owned), data: None }
+    }
+
+    #[test]
+    fn a_state_is_news_once() {
+        for event in [None, Some("7-1"), Some("nonsense")] {
+            let mut known = known(event);
+            assert!(known.is_news("7-2", "queued"), "{event:?}");
+            assert!(!known.is_news("7-3", "queued"), "another job changed");
+            assert!(known.is_news("7-4", "running"));
+        }
+    }
+
+    #[test]
+    fn who_knows_the_present_state_is_told_of_the_next_one() {
+        let mut known = known(Some("7-2"));
+        assert!(!known.is_news("7-2", "queued"));
+        assert!(known.is_news("7-3", "running"));
+    }
+
+    #[test]
+    fn a_change_that_is_seen_before_it_is_counted_is_told_when_it_is() {
+        let mut known = known(Some("7-2"));
+        assert!(!known.is_news("7-2", "running"), "the follower was told that 7-2 is queued, perhaps");
+        assert!(known.is_news("7-3", "running"));
+    }
 }
