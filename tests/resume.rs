@@ -12,8 +12,8 @@ use std::time::Duration;
 use support::checks::repo_report;
 use support::repository::name_of;
 use support::{
-    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, data, ensure, files, labels, limits,
-    note, same_data,
+    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, data, ensure, files, limits, note,
+    same_data,
 };
 
 /// Backups that were killed with packs left in both repositories, in full, differential and incremental ones by turns.
@@ -82,6 +82,11 @@ fn left_in_both(site: &Site) -> Result<Option<(String, u64)>> {
         let bytes = one.iter().filter(|(name, _)| two.contains_key(*name)).map(|(_, bytes)| bytes).sum();
         (label, bytes)
     }))
+}
+
+fn has_manifest(site: &Site, label: &str) -> Result<bool> {
+    let stanzas = [site.repository(1)?.stanza(), site.repository(2)?.stanza()];
+    Ok(stanzas.iter().any(|stanza| stanza.join("backup").join(label).join("manifest").exists()))
 }
 
 fn stored(report: &Json) -> Result<u64> {
@@ -155,8 +160,8 @@ fn resume(
         kill(site, kind, moment)?;
     }
     let Some((still, left)) = left_in_both(site)? else {
-        // The second attempt came to its end before it was killed.
-        ensure!(again_after.is_some() && labels(&site.pgconvoy, 1)?.contains(&label.to_owned()), "{label}");
+        // The second attempt came to its end before it was killed, or so far that nobody may go on with it.
+        ensure!(again_after.is_some() && has_manifest(site, label)?, "nothing is left of {label}");
         return Ok(());
     };
     ensure!(still == label, "{still} instead of {label} is unfinished");
