@@ -22,6 +22,9 @@ const PARSER_HOME: &str = "/opt/pgconvoy-tests/prometheus";
 /// Units on the map that are done, and all.
 const ON_THE_MAP: &str = "(() => { const { done, total } = document.getElementById('map').dataset; return [Number(done || 0), Number(total || 0)]; })()";
 
+/// The page has its stream.
+const IS_LIVE: &str = "document.getElementById('alive').dataset.alive === 'live'";
+
 fn log_in(browser: &mut Browser, address: &str, token: &str) -> Result<()> {
     browser.go(&format!("{address}/"))?;
     browser
@@ -31,7 +34,7 @@ fn log_in(browser: &mut Browser, address: &str, token: &str) -> Result<()> {
     browser.press("Enter")?;
     browser
         .until("the fleet page", "location.pathname === '/' && document.querySelector('#stanzas table')")?;
-    browser.until("a live page", "document.getElementById('alive').dataset.alive === 'live'")?;
+    browser.until("a live page", IS_LIVE)?;
     Ok(())
 }
 
@@ -293,7 +296,11 @@ fn hostile_names_forms_tokens_and_a_thousand_streams_are_refused_or_harmless() -
     let mut browser = Browser::start(&site.scratch, &fleet.key_hashes()?)?;
     shows_hostile_texts_as_texts(&mut browser, &hands, &id, &operator)?;
     cancels_with_the_keyboard(&mut browser, &fleet)?;
+    // Before the crowd: at its end places are free only when the coordinators have heard of it.
+    browser.go(&format!("{}/", hands.address))?;
+    browser.until("a live page", IS_LIVE)?;
     bears_a_thousand_streams(&hands, &operator)?;
+    ensure!(browser.eval(IS_LIVE)? == true, "an open page lost its stream to a crowd");
     a_revoked_token_is_out_at_once(&mut browser, &fleet, &hands, &operator)?;
     was_quiet(&mut browser, std::slice::from_ref(&hands.address))
 }
@@ -431,8 +438,6 @@ fn a_revoked_token_is_out_at_once(
     hands: &Hands,
     token: &str,
 ) -> Result<()> {
-    browser.go(&format!("{}/", hands.address))?;
-    browser.until("a live page", "document.getElementById('alive').dataset.alive === 'live'")?;
     fleet.on_host(0, &["token", "revoke", "operator"])?.ok()?;
     let revoked = Instant::now();
     // The page itself learns of it by its stream.
