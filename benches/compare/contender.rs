@@ -6,7 +6,8 @@ pub(crate) enum Contender {
     Pgconvoy { repositories: u16 },
     /// With block maps, or without them.
     Pgbackrest { block: bool },
-    /// The least that it can take: the files are written by a loop, or copied by cp, and nothing else.
+    /// The least that it can take: the files are written by a loop, copied by cp, or hashed and compressed where they lie in memory, and
+    /// nothing else.
     Plain,
 }
 

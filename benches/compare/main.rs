@@ -14,6 +14,7 @@ mod support;
 
 mod ahead;
 mod changed;
+mod codecs;
 mod contender;
 mod pgbackrest;
 mod plain;
@@ -42,9 +43,10 @@ const SHORT_SPARSE_BYTES: u64 = 256 << 20;
 const FULL_SPARSE_BYTES: u64 = 2 << 30;
 const PROCESSES: u32 = 2;
 const SEGMENTS_PER_TURN: u32 = 6;
-/// What works ahead needs something to work ahead on.
-const SEGMENTS_AHEAD_PER_TURN: u32 = 12;
-/// Its turns take half a second, and neighbours move one of them by a third: a median of few says little.
+/// What works ahead needs something to work ahead on. Few segments measure how it begins and ends as much as how it goes on.
+const SHORT_SEGMENTS_AHEAD: u32 = 12;
+const FULL_SEGMENTS_AHEAD: u32 = 48;
+/// Neighbours move a turn by a third: a median of few says little.
 const TURNS_AHEAD: u32 = 3;
 const SHORT_SEGMENTS_REPLAYED: u32 = 12;
 const FULL_SEGMENTS_REPLAYED: u32 = 48;
@@ -246,18 +248,25 @@ fn archive_push(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
 /// The same with background processes, and the way back. Each round begins with an empty archive and fetches what it pushed.
 fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let one = Contender::Pgconvoy { repositories: 1 };
-    let rival = stage.rival();
-    let segments = stage.segments(usize::try_from(SEGMENTS_AHEAD_PER_TURN)?)?;
-    let each = f64::from(SEGMENTS_AHEAD_PER_TURN);
+    let (rival, codecs) = (stage.rival(), Contender::Plain);
+    let form = Form::from_arguments();
+    let each = form.pick(SHORT_SEGMENTS_AHEAD, FULL_SEGMENTS_AHEAD);
+    let segments = stage.segments(usize::try_from(each)?)?;
+    let each = f64::from(each);
     let name = rival.name();
-    let turns = count * Form::from_arguments().pick(1, TURNS_AHEAD);
-    let push = Rounds::run("archive-push ahead", &[one, rival], turns, |contender, _| {
+    let turns = count * form.pick(1, TURNS_AHEAD);
+    let push = Rounds::run("archive-push ahead", &[one, rival, codecs], turns, |contender, _| {
+        if contender == codecs {
+            return codecs::turn(segments, PROCESSES);
+        }
         stage.fresh(contender)?;
         ahead::turn(stage, contender, Way::Push, segments)
     })?;
     let what = format!("archive-push --archive-async, segments a second against {name}");
     push.judge_rate(table, &what, one, rival, each, Budget::AtLeast(2.0));
     push.tell_cpu(table, &format!("archive-push --archive-async, CPU against {name}"), one, rival);
+    let what = format!("SHA-1 and compression alone, segments a second against {name}");
+    push.tell_rate(table, &what, codecs, rival, each);
     let get = Rounds::run("archive-get ahead", &[one, rival], count, |contender, _| {
         ahead::turn(stage, contender, Way::Get, segments)
     })?;

@@ -32,9 +32,14 @@ pub(crate) fn write(target: &Path, files: &[(PathBuf, u64)], threads: u32) -> Re
     for_each(&small, threads, |path| Ok(File::open(target.join(path))?.sync_all()?))
 }
 
-fn for_each<T: Sync>(items: &[T], threads: u32, work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+/// Each of the items once, by whichever thread is free.
+pub(crate) fn for_each<T: Sync>(
+    items: &[T],
+    threads: u32,
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
     let queue = Mutex::new(items.iter());
-    let next = || queue.lock().map(|mut rest| rest.next()).map_err(|_| anyhow!("a writer panicked"));
+    let next = || queue.lock().map(|mut rest| rest.next()).map_err(|_| anyhow!("a thread panicked"));
     let serve = || -> Result<()> {
         while let Some(item) = next()? {
             work(item)?;
@@ -43,7 +48,7 @@ fn for_each<T: Sync>(items: &[T], threads: u32, work: impl Fn(&T) -> Result<()> 
     };
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(serve)).collect();
-        running.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a writer panicked"))?)
+        running.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
     })
 }
 
