@@ -249,7 +249,7 @@ impl Hands {
             let (status, location) =
                 (answer.status().as_u16(), header(LOCATION).unwrap_or_default().to_owned());
             let policy = header(reqwest::header::CONTENT_SECURITY_POLICY).unwrap_or_default().to_owned();
-            ensure!(policy.contains("default-src 'self'"), "no policy: {policy}");
+            ensure!(policy.contains("default-src 'self'"), "{status} without a policy: {policy}");
             Ok((status, location, answer.text().await?))
         })
     }
