@@ -476,13 +476,16 @@ async fn batches_get_through_bad_weather_and_past_a_gateway_that_takes_none() ->
     ensure!(proxy.seen().requests == 3, "one of two again: {:?}", proxy.seen());
 
     proxy.set(Weather::bad(40));
-    for _ in 0..12 {
+    let mut rounds = 0;
+    // Twelve batches meet two faults or fewer in one run of a hundred or so: then some more go.
+    while rounds < 12 || proxy.seen().faults.values().sum::<u64>() <= 2 {
+        rounds += 1;
+        ensure!(rounds <= 100, "no bad weather: {:?}", proxy.seen());
         let keys = fill(&calm, 30).await?;
         limits::within(patient.delete_many(&keys)).await??;
         ensure!(list_all(&calm, None).await?.is_empty());
     }
     let faults = proxy.seen().faults;
-    ensure!(faults.values().sum::<u64>() > 2, "{faults:?}");
     ensure!(store.features().has(Feature::BatchedDeletes), "weather is no word of batches: {faults:?}");
 
     let keys = fill(&calm, 300).await?;
