@@ -12,8 +12,8 @@ use std::time::Duration;
 use support::checks::repo_report;
 use support::repository::name_of;
 use support::{
-    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, data, ensure, files, limits, note,
-    same_data,
+    Context, Json, Pgconvoy, Random, Result, Running, Site, SiteOptions, data, ensure, files, labels, limits,
+    note, same_data,
 };
 
 /// Backups that were killed with packs left in both repositories, in full, differential and incremental ones by turns.
@@ -111,13 +111,13 @@ fn begin(site: &Site, kind: &str) -> Result<Running> {
     Ok(running)
 }
 
-/// Kills a backup so long after it was planned.
-fn kill(site: &Site, kind: &str, moment: Duration) -> Result<()> {
+/// Kills a backup so long after it was planned; whether it had ended well before.
+fn kill(site: &Site, kind: &str, moment: Duration) -> Result<bool> {
     let running = begin(site, kind)?;
     let planned = running.elapsed();
     let killed = running.kill_after(planned + moment)?;
     ensure!(killed.code.is_none_or(|code| code == 0), "it failed before it was killed\n{killed}");
-    Ok(())
+    Ok(killed.code.is_some())
 }
 
 /// The newest plan of all, by label and number.
@@ -156,12 +156,14 @@ fn resume(
     usual: &Undisturbed,
     again_after: Option<Duration>,
 ) -> Result<()> {
-    if let Some(moment) = again_after {
-        kill(site, kind, moment)?;
-    }
+    let was_killed = match again_after {
+        Some(moment) => !kill(site, kind, moment)?,
+        None => false,
+    };
     let Some((still, left)) = left_in_both(site)? else {
         // The second attempt came to its end before it was killed, or so far that nobody may go on with it.
-        ensure!(again_after.is_some() && has_manifest(site, label)?, "nothing is left of {label}");
+        let is_listed = again_after.is_some() && labels(&site.pgconvoy, 1)?.contains(&label.to_owned());
+        ensure!(is_listed || was_killed && has_manifest(site, label)?, "nothing is left of {label}");
         return Ok(());
     };
     ensure!(still == label, "{still} instead of {label} is unfinished");
