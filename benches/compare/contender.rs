@@ -6,8 +6,7 @@ pub(crate) enum Contender {
     Pgconvoy { repositories: u16 },
     /// With block maps, or without them.
     Pgbackrest { block: bool },
-    /// The least that it can take: the files are written by a loop, copied by cp, or hashed and compressed where they lie in memory, and
-    /// nothing else.
+    /// The least that it can take: the files are written by a loop, copied by cp, or read, hashed and compressed, and nothing else.
     Plain,
 }
 
@@ -18,7 +17,7 @@ impl Contender {
             Contender::Pgconvoy { .. } => "pgconvoy, 2 repositories",
             Contender::Pgbackrest { block: true } => "pgBackRest",
             Contender::Pgbackrest { block: false } => "pgBackRest without block maps",
-            Contender::Plain => "plain files",
+            Contender::Plain => "the least it can take",
         }
     }
 }

@@ -265,7 +265,7 @@ fn archive_ahead(stage: &Stage, count: u32, table: &mut Table) -> Result<()> {
     let what = format!("archive-push --archive-async, segments a second against {name}");
     push.judge_rate(table, &what, one, rival, each, Budget::AtLeast(2.0));
     push.tell_cpu(table, &format!("archive-push --archive-async, CPU against {name}"), one, rival);
-    let what = format!("SHA-1 and compression alone, segments a second against {name}");
+    let what = format!("reading, SHA-1 and compression alone, segments a second against {name}");
     push.tell_rate(table, &what, codecs, rival, each);
     let get = Rounds::run("archive-get ahead", &[one, rival], count, |contender, _| {
         ahead::turn(stage, contender, Way::Get, segments)
