@@ -125,6 +125,8 @@ async fn a_server_that_dies_in_mid_upload_publishes_nothing_and_is_swept_when_it
         "{error:?}"
     );
     sshd.restart()?;
+    // Another connection to the server that died may not have heard of its end yet.
+    let store = RetryStorage::new(Arc::new(store), RetryPolicy::default());
     let listed: Vec<_> = list_all(&store, None).await?.into_iter().map(|info| info.key).collect();
     ensure!(listed == [key("dir/before")], "half published: {listed:?}");
     ensure!(temporary_files(&scratch.join("files/dir")) == 1, "what the server could not remove");
