@@ -244,7 +244,8 @@ install_prometheus_parser() {
 
 run_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --workspace --locked --profile "$profile"
+        # One more than cores: tests of servers wait as much as they compute.
+        cargo nextest run --workspace --locked --profile "$profile" --test-threads "$(($(nproc) + 1))"
         # nextest does not run the examples in documentation.
         cargo test --workspace --locked --doc --quiet
     else
